@@ -1,0 +1,86 @@
+"""Cluster profiles: what a file may say, and what is said about a file that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.launch.profiles import FOLDER, KEYS, Profile, load_profile
+
+
+def profile(folder: Path, text: str, name: str = "mine") -> Profile:
+    (folder / f"{name}.toml").write_text(text)
+    return load_profile(name, folder)
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.toml")), ids=lambda file: file.stem)
+def test_committed_profiles_load(file: Path):
+    assert load_profile(file.stem).file == file
+    assert load_profile(str(file)).name == file.stem
+
+
+def test_the_examples_show_every_key():
+    shown = "".join(path.read_text() for path in FOLDER.glob("example-*.toml"))
+    assert [key for key in KEYS if f"\n{key} =" not in shown and f"# {key} =" not in shown] == ["sbatch"]
+    assert "[sbatch]" in shown
+
+
+def test_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    read = profile(
+        tmp_path,
+        'time = "1-02:03:04"\nmemory = "4G"\ngpus = 2\nsetup = ["module load x", "a=1"]\n'
+        'checkpoints = "$SCRATCH/bench"\n[sbatch]\nexclude = "n[1-3]"\nno-kill = true\n',
+    )
+    assert read.time_min == 26 * 60 + 4  # 26 h 3 min 4 s, rounded up
+    assert read.checkpoints == Path("/scratch/me/bench")
+    assert (read.memory, read.gpus, read.setup) == ("4G", 2, ("module load x", "a=1"))
+    assert read.sbatch == {"exclude": "n[1-3]", "no-kill": True}
+    assert (read.partition, read.cpus, read.jobs_per_task) == (None, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('time = "00:30:00"\npartiton = "gpu"', ["unknown key 'partiton'", "did you mean 'partition'"]),
+        ('partition = "gpu"', ["time is missing"]),
+        ("time = 30", ["time = 30", "hours:minutes:seconds"]),
+        ('time = "30"', ['time = "30"', "hours:minutes:seconds"]),
+        ('time = "00:00:30"', ["at least one minute"]),
+        ('time = "01:00:00"\ncpus = 0', ["cpus = 0", "at least 1"]),
+        ('time = "01:00:00"\ncpus = true', ["cpus = true", "whole number"]),
+        ('time = "01:00:00"\ngpus = "2"', ['gpus = "2"', "whole number"]),
+        ('time = "01:00:00"\nmemory = "4 GB"', ["memory", '"900M" or "4G"']),
+        ('time = "01:00:00"\npartition = ""', ["partition", "not empty"]),
+        ('time = "01:00:00"\npartition = "a\\nb"', ["partition", "one line"]),
+        ('time = "01:00:00"\nsetup = "module load x"', ["setup", "list of shell lines"]),
+        ('time = "01:00:00"\ncheckpoints = "scratch"', ["checkpoints", "absolute path"]),
+        ('time = "01:00:00"\ncheckpoints = "$NOT_SET_ANYWHERE/x"', ["$NOT_SET_ANYWHERE is not set"]),
+        ('time = "00:01:00"\nsignal_delay = 30', ["signal_delay = 30", "at most 15 s", '"00:01:00"']),
+        ('time = "01:00:00"\n[sbatch]\narray = "0-3"', ["sbatch", "'array' is set by the suite"]),
+        ('time = "01:00:00"\n[sbatch]\nexclude = [1]', ["sbatch", "'exclude'"]),
+        ('time = "01:00:00', ["not valid TOML"]),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: list[str]):
+    with pytest.raises(UserError) as error:
+        profile(tmp_path, text)
+    message = str(error.value)
+    assert "mine.toml" in message
+    assert "\n" not in message
+    for part in said:
+        assert part in message
+
+
+def test_unknown_profile_suggests(tmp_path: Path):
+    profile(tmp_path, 'time = "01:00:00"', name="cluster-gpu")
+    with pytest.raises(UserError, match=r"no cluster profile 'cluster-gp'.*did you mean 'cluster-gpu'"):
+        load_profile("cluster-gp", tmp_path)
+
+
+def test_setting_shows_the_line_of_the_file(tmp_path: Path):
+    read = profile(tmp_path, 'time = "01:00:00"\npartition = "nope"')
+    assert read.setting("partition").endswith('mine.toml: partition = "nope"')
+    assert read.setting("account").endswith("mine.toml: account is not set")
