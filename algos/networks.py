@@ -1,0 +1,136 @@
+"""Networks as functions of parameters. Every parameter has a seed axis S in front; products are batched over it.
+
+Shapes: S seeds, B rows, O observation and A action dimensions, H hidden units. Weights are (S, in, out) and biases
+(S, 1, out), so that a layer is one `baddbmm`; the twin critics are one network with a second axis of length two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+Generators = Sequence[torch.Generator]
+
+
+class _Mish(torch.autograd.Function):
+    """Mish with a closed-form backward pass.
+
+    With e = exp(z) and n = e (e + 2): tanh(softplus(z)) = n / (n + 2) =: w and mish = z w. Its derivative is
+    w + z (1 - w^2) sigmoid(z). Two to four times faster than `F.mish` and its backward on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx, z: Tensor) -> Tensor:
+        e = torch.exp(z.clamp(max=20.0))  # above 20, w is 1 in float32 and e^2 would overflow
+        n = torch.addcmul(e + e, e, e)
+        w = n.div_(n + 2)
+        ctx.save_for_backward(z, e, w)
+        return z * w
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        z, e, w = ctx.saved_tensors
+        slope = (1 - w * w).mul_(e).div_(e + 1).mul_(z).add_(w)
+        return slope.mul_(grad)
+
+
+def mish(z: Tensor) -> Tensor:
+    """z tanh(softplus(z)) (Misra 2019), elementwise."""
+    if torch.compiler.is_compiling():  # the compiler fuses the plain formula and its derivative
+        e = torch.exp(z.clamp(max=20.0))
+        n = e * (e + 2)
+        return z * (n / (n + 2))
+    return _Mish.apply(z)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "mish": mish}
+
+
+# -- initialisation ---------------------------------------------------------------------------------------------------
+
+
+def _uniform(generators: Generators, shape: Sequence[int], bound: float) -> Tensor:
+    """(S, *shape), uniform in [-bound, bound), drawn on each seed's own generator (on the CPU, in float64)."""
+    rows = [torch.rand(*shape, generator=g, dtype=torch.float64) for g in generators]
+    return (2 * torch.stack(rows) - 1) * bound
+
+
+def init_linear(
+    generators: Generators, fan_in: int, fan_out: int, scheme: str, twins: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Weight (S, [twins,] in, out) and bias (S, [twins,] 1, out).
+
+    scheme "xavier_uniform": U(+-sqrt(6 / (in + out))), bias 0 (the QSM authors' code).
+    scheme "torch": U(+-1/sqrt(in)) for both, PyTorch's default (the Diffusion-QL authors' code).
+    """
+    lead = (twins,) if twins else ()
+    if scheme == "xavier_uniform":
+        w = _uniform(generators, (*lead, fan_in, fan_out), math.sqrt(6 / (fan_in + fan_out)))
+        return w, torch.zeros(len(generators), *lead, 1, fan_out, dtype=w.dtype)
+    bound = 1 / math.sqrt(fan_in)
+    return (
+        _uniform(generators, (*lead, fan_in, fan_out), bound),
+        _uniform(generators, (*lead, 1, fan_out), bound),
+    )
+
+
+def init_mlp(generators: Generators, sizes: Sequence[int], scheme: str, twins: int = 0) -> Params:
+    """Parameters w0, b0, w1, b1, ... of a multi-layer perceptron with the given layer sizes."""
+    params: Params = {}
+    for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
+        params[f"w{i}"], params[f"b{i}"] = init_linear(generators, fan_in, fan_out, scheme, twins)
+    return params
+
+
+# -- multi-layer perceptrons --------------------------------------------------------------------------------------------
+
+
+def depth(params: Params) -> int:
+    """How many layers w0, w1, ... a network has."""
+    return sum(name.startswith("w") for name in params)
+
+
+def mlp(params: Params, x: Tensor, activation: str) -> Tensor:
+    """x (S, B, in) -> (S, B, out); the activation follows every layer but the last."""
+    act = ACTIVATIONS[activation]
+    n = depth(params)
+    for i in range(n):
+        x = torch.baddbmm(params[f"b{i}"], x, params[f"w{i}"])
+        if i < n - 1:
+            x = act(x)
+    return x
+
+
+def init_twin_q(generators: Generators, obs_dim: int, act_dim: int, hidden: Sequence[int], scheme: str) -> Params:
+    """Parameters of two critics Q(s, a), weights (S, 2, in, out)."""
+    return init_mlp(generators, (obs_dim + act_dim, *hidden, 1), scheme, twins=2)
+
+
+def twin_q(params: Params, obs: Tensor, action: Tensor, activation: str) -> Tensor:
+    """Both critics at (S, B, O) and (S, B, A) -> (S, 2, B)."""
+    S, B = obs.shape[:2]
+    x = torch.cat([obs, action], -1)
+    x = x.unsqueeze(1).expand(S, 2, B, x.shape[-1]).flatten(0, 1)  # (2S, B, O + A)
+    stacked = {name: p.flatten(0, 1) for name, p in params.items()}
+    return mlp(stacked, x, activation).view(S, 2, B)
+
+
+# -- time features ------------------------------------------------------------------------------------------------------
+
+
+def fourier_features(kernel: Tensor, t: Tensor) -> Tensor:
+    """Learnable Fourier features: t (T,), kernel (S, F, 1) -> (S, T, 2F), cos and sin of 2 pi t w (authors' `FourierFeatures`)."""
+    phase = 2 * math.pi * t[:, None] * kernel.transpose(1, 2)  # (S, T, F)
+    return torch.cat([phase.cos(), phase.sin()], -1)
+
+
+def sinusoidal_features(dim: int, t: Tensor) -> Tensor:
+    """Fixed sinusoids: t (T,) -> (T, dim), frequencies 10000^(-i/(dim/2 - 1)) (Diffusion-QL authors' `SinusoidalPosEmb`)."""
+    half = dim // 2
+    rate = torch.exp(torch.arange(half, device=t.device, dtype=t.dtype) * -(math.log(10000) / (half - 1)))
+    phase = t[:, None] * rate
+    return torch.cat([phase.sin(), phase.cos()], -1)

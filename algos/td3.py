@@ -1,0 +1,89 @@
+"""TD3 (Fujimoto, van Hoof, Meger: Addressing Function Approximation Error in Actor-Critic Methods, ICML 2018), as the
+QSM authors ran it (their `TD3Learner`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from algos.agent import Agent, Batch, Config, Metrics, State, require
+from algos.networks import Generators, Params, init_mlp, mlp
+from algos.noise import Draw, Draws
+from algos.optim import polyak
+
+
+@dataclass(frozen=True)
+class TD3Config(Config):
+    """The defaults are the QSM authors'; each departure from the paper is a field, with the paper's value beside it."""
+
+    critic_loss: str = "mean"
+    action_noise: float = 0.1  # standard deviation, when exploring
+    target_noise: float = 0.2  # standard deviation, on the TD target's action
+    target_noise_clip: float = 0.5
+    clip_target_action: bool = False  # to [-1, 1] after the noise; the paper's code: True
+    actor_delay: int = 2  # critic updates per actor update
+    actor_q: str = "mean"  # of the two critics, in the actor's loss; the paper: "first"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.actor_q in ("mean", "first"), "actor_q", self.actor_q, "mean or first")
+        require(self.actor_delay >= 1, "actor_delay", self.actor_delay, "at least 1")
+        for name in ("action_noise", "target_noise", "target_noise_clip"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "zero or a positive number")
+
+
+class TD3(Agent):
+    """A deterministic policy; smoothed target action, delayed actor, twin critics."""
+
+    name = "td3"
+    Config = TD3Config
+    config: TD3Config
+    evaluation_mode = "greedy"
+
+    def initial_state(self, generators: Generators) -> State:
+        actor = init_mlp(generators, (self.obs_dim, *self.config.hidden, self.act_dim), self.config.init)
+        return super().initial_state(generators) | {
+            "actor": actor,
+            "target_actor": {name: p.clone() for name, p in actor.items()},
+        }
+
+    def exploration_noise(self) -> float:
+        return self.config.action_noise
+
+    def phase(self, count: int) -> int:
+        """1 where the actor moves: every `actor_delay`-th update, the first at update number `actor_delay`."""
+        return int((count + 1) % self.config.actor_delay == 0)
+
+    def policy_draws(self, prefix: str, rows: int) -> list[Draw]:
+        return []
+
+    def policy(self, state: State, obs: Tensor, draws: Draws, prefix: str, greedy: bool) -> Tensor:
+        return torch.tanh(mlp(state["actor"], obs, "relu"))
+
+    def target_draws(self) -> list[Draw]:
+        return [Draw("target.noise", "normal", (self.config.batch_size, self.act_dim))]
+
+    def target_action(self, state: State, next_obs: Tensor, draws: Draws) -> tuple[Tensor, Tensor | float]:
+        c = self.config
+        noise = (c.target_noise * draws["target.noise"]).clamp(-c.target_noise_clip, c.target_noise_clip)
+        action = torch.tanh(mlp(state["target_actor"], next_obs, "relu")) + noise
+        return (action.clamp(-1.0, 1.0) if c.clip_target_action else action), 0.0
+
+    def actor_draws(self) -> list[Draw]:
+        return []
+
+    def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
+        if phase == 0:
+            return {}
+        c = self.config
+
+        def loss(actor: Params) -> tuple[Tensor, Metrics]:
+            q = self.q(state["critic"], batch.obs, torch.tanh(mlp(actor, batch.obs, "relu")))
+            per_seed = -(q.mean(1) if c.actor_q == "mean" else q[:, 0]).mean(1)
+            return per_seed.sum(), {"actor_loss": per_seed}
+
+        metrics = self.minimise_actor(state, loss)
+        polyak(state["target_actor"], state["actor"], c.tau)
+        return metrics
