@@ -1,0 +1,77 @@
+"""`make figures`: everything that one study's results give, into results/<study>/report/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from bench.analysis import figures, score_tables, style, tables
+from bench.analysis.load import Results, load
+from bench.errors import UserError
+
+REPORT = "report"
+SUMMARY = "summary.txt"
+FIGURES: dict[str, Callable[[Results], Figure | None]] = {
+    "learning_curves": figures.learning_curves,
+    "aggregate_iqm": figures.aggregate_iqm,
+    "performance_profiles": figures.performance_profiles,
+    "probability_of_improvement": figures.probability_of_improvement,
+}
+
+
+def build(root: Path, study: str) -> list[Path]:
+    """Write the tables, figures and report of results/<study>; the paths written, sorted.
+
+    The report folder is replaced as a whole, or left as it was when anything fails. Two builds from the same
+    results give the same bytes. Raises UserError where there is no such study or the folder cannot be
+    written.
+    """
+    results = load(root, study)
+    target = root / study / REPORT
+    work = target.with_name(f"{REPORT}.{os.getpid()}.tmp")
+    try:
+        work.mkdir()
+        _write(results, work)
+        _replace(work, target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def summary(root: Path, study: str) -> str:
+    """The scores that the last `build` found, as a Markdown table at most 80 columns wide."""
+    path = root / study / REPORT / SUMMARY
+    if not path.is_file():
+        build(root, study)
+    return path.read_text(encoding="utf-8")
+
+
+def _write(results: Results, folder: Path) -> None:
+    (folder / "tables").mkdir()
+    (folder / "figures").mkdir()
+    made = score_tables.all_tables(results)
+    for table in made:
+        tables.write(table, folder / "tables")
+    with style.drawing():
+        for name, draw in FIGURES.items():
+            figure = draw(results)
+            if figure is not None:
+                style.save(figure, folder / "figures" / name)
+    (folder / SUMMARY).write_text(score_tables.summary(results), encoding="utf-8", newline="\n")
+
+
+def _replace(work: Path, target: Path) -> None:
+    """Put `work` where `target` is. A crash between the two renames leaves both folders, under other
+    names.
+    """
+    old = work.with_suffix(".old")
+    if target.exists():
+        os.rename(target, old)
+    os.rename(work, target)
+    shutil.rmtree(old, ignore_errors=True)

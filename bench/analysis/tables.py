@@ -1,0 +1,250 @@
+"""A table, and what it looks like as CSV, Markdown, LaTeX, HTML and on a terminal. Every text is escaped.
+
+What a table shows and what its CSV holds differ: shown are cells such as "329 [249, 429]", the CSV has
+one number per column and one row per observation, to be read by a program.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape as html_escape
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as shown, with what it is sorted by, and its interval or count beside it."""
+
+    value: float
+    text: str
+    detail: str = ""
+    bold: bool = False
+
+
+Entry = str | Number
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: the stem of its files. notes: lines below it. records: the rows of its CSV."""
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Entry]]
+    records: Sequence[Mapping[str, object]]
+    notes: Sequence[str] = field(default=())
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds numbers, which are set flush right."""
+        return any(isinstance(row[column], Number) for row in self.rows)
+
+
+def number(value: float, digits: int = 0, *, detail: str = "", bold: bool = False) -> Entry:
+    """A number with so many decimals; a dash where there is none."""
+    if np.isnan(value):
+        return MISSING
+    text = f"{value:,.{digits}f}" if np.isfinite(value) else ("∞" if value > 0 else "−∞")
+    return Number(float(value), text.replace("-", "−"), detail, bold)
+
+
+def within(low: float, high: float, digits: int = 0) -> str:
+    """An interval: "[249, 429]"."""
+    return f"[{low:,.{digits}f}, {high:,.{digits}f}]".replace("-", "−")
+
+
+# --- CSV --------------------------------------------------------------------------------------------------
+
+
+def to_csv(table: Table) -> str:
+    """One header line, then the records; floats as Python writes them, "" for what is missing."""
+    columns = list(dict.fromkeys(key for record in table.records for key in record))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([_csv_cell(column) for column in columns])
+    for record in table.records:
+        writer.writerow([_csv_cell(record.get(column)) for column in columns])
+    return out.getvalue()
+
+
+def _csv_cell(value: object) -> str:
+    """Text that a spreadsheet would take for a formula gets an apostrophe in front, as spreadsheets have
+    it.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else repr(float(value))
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    text = re.sub(r"[\r\n\0]+", " ", str(value))
+    return "'" + text if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] == "\t" else text
+
+
+# --- Markdown and the terminal ----------------------------------------------------------------------------
+
+
+def to_markdown(table: Table) -> str:
+    """A GitHub table under its title, with the notes below."""
+    ruler = ["---:" if table.numeric(i) else "---" for i in range(len(table.columns))]
+    lines = [f"### {markdown_escape(table.title)}", ""]
+    lines.append("| " + " | ".join(markdown_escape(column) for column in table.columns) + " |")
+    lines.append("|" + "|".join(ruler) + "|")
+    lines += ["| " + " | ".join(_markdown_entry(entry) for entry in row) + " |" for row in table.rows]
+    lines += [line for note in table.notes for line in ("", markdown_escape(note))]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_escape(text: str) -> str:
+    """No character of `text` acts as markup."""
+    return re.sub(r"([\\`*_{}<>\[\]|#~!])", r"\\\1", re.sub(r"[\r\n]+", " ", text))
+
+
+def _markdown_entry(entry: Entry) -> str:
+    if isinstance(entry, str):
+        return markdown_escape(entry)
+    text = f"**{entry.text}**" if entry.bold else entry.text
+    return f"{text} {markdown_escape(entry.detail)}".strip()
+
+
+def to_terminal(table: Table, width: int = 80) -> str:
+    """An aligned Markdown table of at most `width` columns; texts are shortened for it, numbers never."""
+    cells = [list(table.columns)] + [[_plain_entry(entry) for entry in row] for row in table.rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
+    texts = [i for i in range(len(widths)) if not table.numeric(i)]
+    while sum(widths) + 3 * len(widths) + 1 > width and texts:
+        longest = max(texts, key=lambda i: widths[i])
+        if widths[longest] <= 6:
+            break
+        widths[longest] -= 1
+    lines = []
+    for row in cells:
+        shown = [_fit(text, size, table.numeric(i)) for i, (text, size) in enumerate(zip(row, widths))]
+        lines.append("| " + " | ".join(shown) + " |")
+    dashes = ["-" * (size + 1) + (":" if table.numeric(i) else "-") for i, size in enumerate(widths)]
+    lines.insert(1, "|" + "|".join(dashes) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def _plain_entry(entry: Entry) -> str:
+    if isinstance(entry, str):
+        return re.sub(r"[\r\n|]+", " ", entry)
+    return f"{'*' if entry.bold else ''}{entry.text} {entry.detail}".strip()
+
+
+def _fit(text: str, size: int, right: bool) -> str:
+    if len(text) > size:
+        text = text[: size - 1] + "…"
+    return text.rjust(size) if right else text.ljust(size)
+
+
+# --- LaTeX ------------------------------------------------------------------------------------------------
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "–": "--",
+    "—": "---",
+    "−": r"\ensuremath{-}",
+    "±": r"\ensuremath{\pm}",
+    "×": r"\ensuremath{\times}",
+    "≥": r"\ensuremath{\geq}",
+    "≤": r"\ensuremath{\leq}",
+    "∞": r"\ensuremath{\infty}",
+    "·": r"\ensuremath{\cdot}",
+    "†": r"\textsuperscript{\ensuremath{\dagger}}",
+    "‡": r"\textsuperscript{\ensuremath{\ddagger}}",
+    "…": r"\ldots{}",
+    "’": "'",
+}
+
+
+def latex_escape(text: str) -> str:
+    """No character of `text` acts as a command; what pdfLaTeX cannot set becomes a question mark."""
+    return "".join(_LATEX.get(c, c if " " <= c <= "~" else " " if c.isspace() else "?") for c in text)
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table for \\input: needs \\usepackage{booktabs} and nothing else."""
+    align = "".join("r" if table.numeric(i) else "l" for i in range(len(table.columns)))
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",
+        f"\\begin{{tabular}}{{{align}}}",
+        "\\toprule",
+        " & ".join(latex_escape(column) for column in table.columns) + r" \\",
+        "\\midrule",
+        *(" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in table.rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_entry(entry: Entry) -> str:
+    if isinstance(entry, str):
+        # a row that begins with a bracket would be taken for the optional argument of \\ above it
+        return "{}" + latex_escape(entry) if entry[:1] in ("[", "*") else latex_escape(entry)
+    text = f"\\textbf{{{latex_escape(entry.text)}}}" if entry.bold else latex_escape(entry.text)
+    return text + (f" {{\\scriptsize {latex_escape(entry.detail)}}}" if entry.detail else "")
+
+
+# --- HTML -------------------------------------------------------------------------------------------------
+
+
+def to_html(table: Table) -> str:
+    """The table element; `data-value` is what a column is sorted by."""
+    heads = "".join(
+        f'<th scope="col"{_numeric_class(table, i)}><button type="button">{html_escape(column)}</button></th>'
+        for i, column in enumerate(table.columns)
+    )
+    rows = "\n".join(
+        "<tr>"
+        + "".join(_html_entry(entry, _numeric_class(table, i)) for i, entry in enumerate(row))
+        + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<table class="sortable" id="table-{html_escape(table.name)}">\n'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    )
+
+
+def _numeric_class(table: Table, column: int) -> str:
+    return ' class="number"' if table.numeric(column) else ""
+
+
+def _html_entry(entry: Entry, css: str) -> str:
+    if isinstance(entry, str):
+        return f"<td{css}>{html_escape(entry)}</td>"
+    text = f"<b>{html_escape(entry.text)}</b>" if entry.bold else html_escape(entry.text)
+    detail = f" <small>{html_escape(entry.detail)}</small>" if entry.detail else ""
+    return f'<td{css} data-value="{entry.value!r}">{text}{detail}</td>'
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write NAME.csv, NAME.md and NAME.tex into `folder`."""
+    paths = []
+    for suffix, text in ((".csv", to_csv(table)), (".md", to_markdown(table)), (".tex", to_latex(table))):
+        path = folder / (table.name + suffix)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        paths.append(path)
+    return paths
