@@ -186,8 +186,7 @@ class DMControl(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, domain: str, task: str, *, render_mode: str | None = None):
         # A fixed seed, since lqr draws its springs when it is built: the task would differ from run to run.
-        with _quiet_absl():
-            self._task_env = _suite().load(domain, task, task_kwargs={"random": 0})
+        self._task_env = _suite().load(domain, task, task_kwargs={"random": 0})
         # quadruped-escape asks its physics for a GL context at every reset; _Renderer has its own.
         physics = self._task_env.physics
         physics.__class__ = type(type(physics).__name__, (type(physics),), {"contexts": None})
@@ -395,9 +394,8 @@ def _flat(obs: Any) -> np.ndarray:
 
 
 def _concatenate(observation: dict[str, Any]) -> np.ndarray:
-    return np.concatenate(
-        [np.ravel(entry) for entry in observation.values()], dtype=np.float32, casting="unsafe"
-    )
+    # With axis=None NumPy flattens the entries itself, scalars too, in half the time of raveling each.
+    return np.concatenate(list(observation.values()), axis=None, dtype=np.float32, casting="unsafe")
 
 
 def _one_line(error: Exception) -> str:
@@ -408,7 +406,20 @@ def _one_line(error: Exception) -> str:
 def _suite() -> ModuleType:
     with _mujoco_gl("disable"):
         from dm_control import suite
+    _redirect_warnings()  # again: dm_control has put its own handler in place
     return suite
+
+
+def _redirect_warnings() -> None:
+    """Send MuJoCo's warnings to a logger; its own handler writes MUJOCO_LOG.TXT into the current folder."""
+    with _mujoco_gl("disable"):
+        import mujoco
+    mujoco.set_mju_user_warning(_log_warning)
+
+
+def _log_warning(message: str) -> None:
+    if "is deprecated" not in message:  # said of attributes in models that are not ours
+        logging.getLogger("mujoco").warning(message)
 
 
 @cache
@@ -417,7 +428,8 @@ def _dm_control_tasks() -> dict[str, tuple[str, str]]:
 
 
 def _gymnasium_task(name: str, render_mode: str | None) -> gymnasium.Env:
-    with _mujoco_gl("disable"), _quiet_absl():
+    _redirect_warnings()
+    with _mujoco_gl("disable"):
         try:
             return gymnasium.make(name, render_mode=render_mode, disable_env_checker=True)
         except Exception as error:  # whatever the constructor of anybody's task raises
@@ -449,15 +461,3 @@ def _mujoco_gl(library: str) -> Iterator[None]:
             del os.environ["MUJOCO_GL"]
         else:
             os.environ["MUJOCO_GL"] = before
-
-
-@contextmanager
-def _quiet_absl() -> Iterator[None]:
-    """Hide what MuJoCo's compiler says about deprecated attributes in models that are not ours."""
-    logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
