@@ -283,6 +283,16 @@ class Pack:
         self._still[k] = self.error[k] is not None
         return self.obs[k]
 
+    def replay(self, k: int, seed: int, actions: np.ndarray) -> np.ndarray:
+        """Bring environment k back to where `reset(k, seed)` and these actions (n, act_dim) had brought it.
+
+        The other environments do not move. Returns row k of `obs`. For resuming in the middle of an episode.
+        """
+        self.reset(k, seed)
+        for action in actions:
+            self._advance(k, action)
+        return self.obs[k]
+
     def stand_still(self, k: int) -> None:
         """Step environment k no more: it returns its last observation and reward 0, and never ends."""
         self._still[k] = True

@@ -341,6 +341,25 @@ def test_observations_stay_during_the_next_step():
     assert after[0].tolist() == [1, 0.5]
 
 
+def test_replay_goes_on_where_the_episode_was():
+    pack, resumed = (envs.Pack([envs.make("hopper-hop") for _ in range(2)]) for _ in range(2))
+    actions = np.stack([some_actions(env, 12, seed=k) for k, env in enumerate(pack.envs)], axis=1)
+    for k in range(2):
+        pack.reset(k, seed=k)
+    for step, action in enumerate(actions):
+        if step == 4:  # environment 1 begins an episode of its own
+            pack.reset(1, seed=9)
+        if step == 10:
+            resumed.replay(0, 0, actions[:10, 0])
+            resumed.replay(1, 9, actions[4:10, 1])
+            np.testing.assert_array_equal(resumed.obs, pack.obs)
+        expected = pack.step(action)
+    for action in actions[10:]:
+        outcome = resumed.step(action)
+    for ours, theirs in zip(outcome, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_standing_still_and_moving_again():
     pack = scripted_pack({}, {})
     pack.reset(0, seed=5)
