@@ -43,6 +43,16 @@ def is_safe_name(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None and not name.endswith(TEMPORARY)
 
 
+def is_env_name(name: object) -> bool:
+    """Whether `name` can be an environment's: safe names, joined by slashes where it has a namespace."""
+    return isinstance(name, str) and len(name) <= 200 and all(map(is_safe_name, name.split("/")))
+
+
+def env_folder(env: str) -> str:
+    """The folder of an environment, as `bench.study.Job.path` has it."""
+    return env.replace("/", "_")
+
+
 def one_line(text: object, limit: int = 300) -> str:
     """`text` as one printable line of at most `limit` characters, for messages that quote a file."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit]).split())

@@ -20,6 +20,8 @@ from bench.files import (
     check_format,
     checked,
     differences,
+    env_folder,
+    is_env_name,
     is_safe_name,
     one_line,
     read_json,
@@ -77,7 +79,8 @@ def check_study(record: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(cell, dict):
             raise DamagedFile(f"{STUDY}: the grid holds {one_line(cell, 60)}")
         for key in ("env", "algo", "label"):
-            if not is_safe_name(checked(cell, key, str, STUDY)):
+            named = is_env_name if key == "env" else is_safe_name
+            if not named(checked(cell, key, str, STUDY)):
                 raise DamagedFile(f"{STUDY}: {key!r} is no name: {one_line(cell[key], 60)}")
         check_hash(checked(cell, "hash", str, STUDY), STUDY)
         if cell_key(cell) in seen:
@@ -87,8 +90,12 @@ def check_study(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def cell_key(cell: dict[str, Any]) -> tuple[str, str, int]:
-    """What tells the cells of one grid apart: environment, label and seed."""
-    return cell["env"], cell["label"], checked(cell, "seed", int, STUDY)
+    """What tells the cells of one grid apart: folder of the environment, label and seed."""
+    return env_folder(cell["env"]), cell["label"], checked(cell, "seed", int, STUDY)
+
+
+def _cell_path(folder: Path, cell: dict[str, Any]) -> Path:
+    return folder / env_folder(cell["env"]) / cell["label"] / f"seed-{cell['seed']}"
 
 
 def read_study(root: Path, study: str, *, verify: bool = True) -> StudyResults:
@@ -101,10 +108,10 @@ def read_study(root: Path, study: str, *, verify: bool = True) -> StudyResults:
     folder = root / study
     runs, problems, asked = [], [], set()
     for cell in meta["grid"]:
-        path = folder / cell["env"] / cell["label"] / f"seed-{cell['seed']}"
+        path = _cell_path(folder, cell)
         asked.add(path)
         run = read_run(path, job_hash=cell["hash"], verify=verify)
-        runs.append(run if run.algo else replace(run, algo=cell["algo"]))
+        runs.append(run if run.meta else replace(run, env=cell["env"], algo=cell["algo"]))
         if run.state in ("damaged", "configuration changed"):
             problems.append(f"{path.relative_to(root)}: left out: {run.reason}")
     for path in _on_disk(folder):
@@ -179,7 +186,7 @@ def _merge(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     grid = {cell_key(cell): cell for cell in there["grid"]}
     for cell in record["grid"]:
         known = grid.get(cell_key(cell))
-        path = folder / cell["env"] / cell["label"] / f"seed-{cell['seed']}"
+        path = _cell_path(folder, cell)
         if known is not None and known["hash"] != cell["hash"] and os.path.lexists(path / RUN):
             raise UserError(
                 f"{path} was run with another configuration of {cell['algo']} than the one requested now. "

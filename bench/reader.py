@@ -22,6 +22,8 @@ from bench.files import (
     DamagedFile,
     check_format,
     checked,
+    env_folder,
+    is_env_name,
     is_safe_name,
     one_line,
     parse_json,
@@ -54,7 +56,7 @@ class Run:
     """One cell of a study's grid as found on disk."""
 
     path: Path
-    study: str  # the four names and the seed are those of the folders
+    study: str  # the names of the folders, but for env, whose slashes a folder's name lacks
     env: str
     label: str
     seed: int
@@ -124,10 +126,10 @@ def _read(run: Run, job_hash: str | None, verify: bool) -> Run:
             raise DamagedFile(f"{RUN} is missing beside {orphans[0]}") from None
         return run
     meta = check_meta(parse_json(data, RUN))
-    for key in ("env", "label", "seed"):
-        if meta[key] != getattr(run, key):
-            raise DamagedFile(f"{RUN} says {key} {one_line(meta[key], 80)}; the folder is another run's")
-    run = replace(run, algo=meta["algo"], meta=meta)
+    if (env_folder(meta["env"]), meta["label"], meta["seed"]) != (run.env, run.label, run.seed):
+        named = f"{meta['env']}/{meta['label']}/seed-{meta['seed']}"
+        raise DamagedFile(f"{RUN} is that of {one_line(named)}, not of this folder")
+    run = replace(run, env=meta["env"], algo=meta["algo"], meta=meta)
     try:
         done = read_json(run.path / DONE)
     except FileNotFoundError:
@@ -152,7 +154,8 @@ def check_meta(meta: dict[str, Any]) -> dict[str, Any]:
     """`meta`, the record of a run.json, with every field checked that is used by name. Raises DamagedFile."""
     check_format(meta, FORMAT, RUN)
     for key in ("study", "env", "algo", "label"):
-        if not is_safe_name(checked(meta, key, str, RUN)):
+        named = is_env_name if key == "env" else is_safe_name
+        if not named(checked(meta, key, str, RUN)):
             raise DamagedFile(f"{RUN}: {key!r} is no name: {one_line(meta[key], 60)}")
     checked(meta, "seed", int, RUN)
     check_hash(checked(meta, "hash", str, RUN), RUN)

@@ -97,16 +97,15 @@ def render_rows(table: str, rows: Sequence[Mapping[str, object]]) -> bytes:
     return "".join(lines).encode()
 
 
-def _render(value: object, kind: str, table: str, column: str) -> str:
-    if kind == "name":
-        if isinstance(value, str) and re.fullmatch(_KINDS["name"].pattern, value):
-            return value
-    elif kind == "count":
-        if isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= value < 2**63:
-            return repr(int(value))
-    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if kind == "real" or 0 <= value < math.inf:
-            return repr(float(value))
+def _render(value: Any, kind: str, table: str, column: str) -> str:
+    if kind == "name" and isinstance(value, str) and re.fullmatch(_KINDS["name"].pattern, value):
+        return value
+    if kind == "count" and isinstance(value, numbers.Integral) and 0 <= int(value) < 2**63:
+        return repr(int(value))
+    if kind == "real" and isinstance(value, numbers.Real):
+        return repr(float(value))
+    if kind == "seconds" and isinstance(value, numbers.Real) and 0 <= float(value) < math.inf:
+        return repr(float(value))
     raise ValueError(f"{table}: {column} cannot be {value!r}")
 
 
