@@ -53,6 +53,7 @@ class Profile:
     memory: str | None = None  # per task, in Slurm's notation: "900M", "4G"
     cpus: int = 1
     gpus: int = 0
+    gpu_type: str | None = None
     array_parallelism: int = 256  # tasks of one array that run at once
     signal_delay: int = 120  # seconds between the warning and the end of the time
     setup: tuple[str, ...] = ()  # lines of shell before the job starts
@@ -66,6 +67,12 @@ class Profile:
     @property
     def name(self) -> str:
         return self.file.stem
+
+    @property
+    def gres(self) -> str | None:
+        """The GPUs in Slurm's notation: "gpu:a100:2"."""
+        kind = f"{self.gpu_type}:" if self.gpu_type else ""
+        return f"gpu:{kind}{self.gpus}" if self.gpus else None
 
     def setting(self, key: str) -> str:
         """Where a key stands, for a message: `slurm/profiles/local.toml: partition = "main"`."""
@@ -196,6 +203,7 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "memory": _memory,
     "cpus": _count(1),
     "gpus": _count(0),
+    "gpu_type": _text,
     "array_parallelism": _count(1),
     "signal_delay": _count(5),
     "setup": _lines,

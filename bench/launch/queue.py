@@ -1,0 +1,225 @@
+"""What Slurm knows of a study: which array was submitted for which runs, and how those tasks stand.
+
+results/<study>/slurm/ holds one JSON record per array, written before Slurm is asked, so that nothing which
+was accepted is forgotten. An array is found again by its name, which carries a random token: job ids repeat.
+The queue costs one `squeue`, however many jobs; `sacct` is asked once, only about what `squeue` no longer
+knows, and may well have no answer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.files import DamagedFile, check_format, checked, one_line, read_json, write_json
+
+FORMAT = 1
+TIMEOUT_S = 60
+ENDED = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "TIMEOUT",
+        "REVOKED",
+    ]
+)
+_FIELDS = "%F|%K|%T|%r|%N|%j"  # array's id (or the job's), index, state, reason, nodes, name
+
+
+@dataclass(frozen=True)
+class Array:
+    """A job array (or, with one task, a plain job) as submitted."""
+
+    token: str
+    kind: str  # "runs" or "figures"
+    name: str  # Slurm's job name: the study and the token
+    tasks: list[list[str]]  # per task: paths of its runs below the root of all results
+    submitted: float  # seconds since the epoch
+    job: str | None = None  # Slurm's id; None: asked for, and not known to have been accepted
+    cancelled: bool = False
+
+    def job_id(self, index: int) -> str:
+        """The id of one task, as scontrol and scancel take it."""
+        return f"{self.job}_{index}" if len(self.tasks) > 1 else str(self.job)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How the newest task that was submitted for a run stands."""
+
+    job: str  # as scontrol and scancel take it: "123_4"
+    state: str  # Slurm's: PENDING, RUNNING, TIMEOUT, …
+    reason: str  # Slurm's word for why it waits or ended; may be empty
+    node: str
+    log: Path
+
+    @property
+    def active(self) -> bool:
+        """Whether the task waits, runs or is about to."""
+        return self.state not in ENDED
+
+    def __str__(self) -> str:
+        """For a status line: "queued (Resources)", "running on n1", "OUT_OF_MEMORY: … (job 123_4)"."""
+        reason = f" ({self.reason})" if self.reason else ""
+        if self.state == "PENDING":
+            return f"queued{reason}"
+        if self.active:
+            return f"{self.state.lower()} on {self.node}" if self.node else self.state.lower()
+        last = _last_error(self.log)
+        return f"{self.state}{reason}{f': {last}' if last else ''} (job {self.job})"
+
+
+def folder(root: Path, study: str) -> Path:
+    """Where the cluster's side of a study lies: records, and the tasks' logs below logs/. Never in git."""
+    return root / study / "slurm"
+
+
+def new_array(study: str, kind: str, tasks: list[list[str]]) -> Array:
+    """The record of an array that is about to be submitted."""
+    token = secrets.token_hex(4)
+    return Array(token=token, kind=kind, name=f"{study}.{token}", tasks=tasks, submitted=time.time())
+
+
+def write_array(root: Path, study: str, array: Array) -> None:
+    """Write or replace the array's record. Raises OSError."""
+    write_json(_record(root, study, array.token), {"format": FORMAT, **asdict(array)}, "queue")
+
+
+def remove_array(root: Path, study: str, array: Array) -> None:
+    """Forget an array that Slurm has refused."""
+    _record(root, study, array.token).unlink(missing_ok=True)
+
+
+def _record(root: Path, study: str, token: str) -> Path:
+    return folder(root, study) / f"array-{token}.json"
+
+
+def read_arrays(root: Path, study: str) -> list[Array]:
+    """Every array submitted for the study, oldest first. UserError for a damaged record."""
+    arrays = []
+    for path in folder(root, study).glob("array-*.json"):
+        try:
+            record = read_json(path)
+            check_format(record, FORMAT, path.name)
+            for key, kind in (
+                ("token", str),
+                ("kind", str),
+                ("name", str),
+                ("tasks", list),
+                ("cancelled", bool),
+            ):
+                checked(record, key, kind, path.name)
+            record.pop("format")
+            arrays.append(Array(**record))
+        except (DamagedFile, TypeError) as error:
+            raise UserError(f"{path} is damaged: {one_line(error)}; delete it if its jobs are gone") from None
+    return sorted(arrays, key=lambda array: array.submitted)
+
+
+def queue_state(root: Path, study: str) -> dict[str, Entry]:
+    """Per run (its path below `root`) how its newest task stands; runs that Slurm does not know are left out.
+
+    Asks Slurm only where something was submitted. UserError where squeue is there but does not answer.
+    """
+    arrays = read_arrays(root, study)
+    return by_run(arrays, tasks(root, study, arrays))
+
+
+def by_run(arrays: list[Array], states: dict[tuple[str, int], Entry]) -> dict[str, Entry]:
+    """`tasks` of these arrays, by the run each was submitted for; the newest counts."""
+    newest = {path: (a.token, k) for a in arrays for k, paths in enumerate(a.tasks) for path in paths}
+    return {path: states[task] for path, task in newest.items() if task in states}
+
+
+def tasks(root: Path, study: str, arrays: list[Array]) -> dict[tuple[str, int], Entry]:
+    """How every task stands that Slurm remembers: (token of its array, index) -> entry."""
+    if not arrays or shutil.which("squeue") is None:
+        return {}
+    known = _squeue()
+    gone = {a.job for a in arrays if a.job and not any((a.name, k) in known for k in range(len(a.tasks)))}
+    if gone:
+        known = _sacct(gone) | known
+    found = {}
+    for array in arrays:
+        for k in range(len(array.tasks)):
+            if (array.name, k) in known:
+                job, state, reason, node = known[array.name, k]
+                if array.cancelled and state == "COMPLETING":  # else it may be on its way back into the queue
+                    state = "CANCELLED"
+                task = replace(array, job=job).job_id(k)
+                log = folder(root, study) / "logs" / f"{task}_0_log.out"
+                found[array.token, k] = Entry(task, state, reason, node, log)
+    return found
+
+
+Known = dict[tuple[str, int], tuple[str, str, str, str]]  # (job name, index) -> (job, state, reason, node)
+
+
+def _squeue() -> Known:
+    """This user's tasks that slurmctld still remembers, those that ended lately included."""
+    who = ["--user", str(os.getuid())]
+    text = run_slurm(["squeue", "--noheader", "--array", "--states=all", *who, f"--format={_FIELDS}"])
+    known: Known = {}
+    for line in text.splitlines():
+        job, index, state, reason, node, name = line.strip().split("|", 5)
+        reason = "" if reason in ("None", "NonZeroExitCode") else reason
+        known[name, int(index) if index.isdigit() else 0] = (job, state, reason, node)
+    return known
+
+
+def _sacct(jobs: Iterable[str]) -> Known:
+    """What the accounting database says, where there is one: none is no error, nor is a slow one."""
+    fields = "JobID,State,NodeList,JobName"
+    command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--format={fields}"]
+    try:
+        text = run_slurm([*command, f"--jobs={','.join(sorted(jobs))}"])
+    except UserError:
+        return {}
+    known: Known = {}
+    for line in text.splitlines():
+        job, state, node, name = line.strip().split("|", 3)
+        match = re.fullmatch(r"(\d+)(?:_(\d+))?", job)  # "123_[4-9]" still waits, and squeue knows it
+        if match and state:
+            node = "" if node == "None assigned" else node
+            known[name, int(match[2] or 0)] = (match[1], state.split()[0], "", node)
+    return known
+
+
+def run_slurm(command: list[str]) -> str:
+    """What a command of Slurm prints. UserError, in one line, where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S)
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {command[0]} here: is this the login node of a Slurm cluster?"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"Slurm does not answer: {command[0]} took longer than {TIMEOUT_S} s") from None
+    if done.returncode:
+        raise UserError(f"Slurm does not answer: {one_line(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def _last_error(log: Path) -> str:
+    """The last thing that Slurm itself wrote into a task's log, such as "Exceeded job memory limit"."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            tail = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    said = re.findall(r"^slurmstepd\S*: error: (.*)$", tail, re.MULTILINE)
+    return one_line(said[-1].strip("* "), 120) if said else ""
