@@ -87,40 +87,35 @@ def folder(root: Path, study: str) -> Path:
     return root / study / "slurm"
 
 
-def new_array(study: str, kind: str, tasks: list[list[str]]) -> Array:
+def new_array(folder: Path, kind: str, tasks: list[list[str]]) -> Array:
     """The record of an array that is about to be submitted."""
     token = secrets.token_hex(4)
-    return Array(token=token, kind=kind, name=f"{study}.{token}", tasks=tasks, submitted=time.time())
+    name = f"{folder.parent.name}.{token}"
+    return Array(token=token, kind=kind, name=name, tasks=tasks, submitted=time.time())
 
 
-def write_array(root: Path, study: str, array: Array) -> None:
+def write_array(folder: Path, array: Array) -> None:
     """Write or replace the array's record. Raises OSError."""
-    write_json(_record(root, study, array.token), {"format": FORMAT, **asdict(array)}, "queue")
+    write_json(_record(folder, array), {"format": FORMAT, **asdict(array)}, "queue")
 
 
-def remove_array(root: Path, study: str, array: Array) -> None:
+def remove_array(folder: Path, array: Array) -> None:
     """Forget an array that Slurm has refused."""
-    _record(root, study, array.token).unlink(missing_ok=True)
+    _record(folder, array).unlink(missing_ok=True)
 
 
-def _record(root: Path, study: str, token: str) -> Path:
-    return folder(root, study) / f"array-{token}.json"
+def _record(folder: Path, array: Array) -> Path:
+    return folder / f"array-{array.token}.json"
 
 
-def read_arrays(root: Path, study: str) -> list[Array]:
+def _read_arrays(folder: Path) -> list[Array]:
     """Every array submitted for the study, oldest first. UserError for a damaged record."""
     arrays = []
-    for path in folder(root, study).glob("array-*.json"):
+    for path in folder.glob("array-*.json"):
         try:
             record = read_json(path)
             check_format(record, FORMAT, path.name)
-            for key, kind in (
-                ("token", str),
-                ("kind", str),
-                ("name", str),
-                ("tasks", list),
-                ("cancelled", bool),
-            ):
+            for key, kind in (("token", str), ("name", str), ("tasks", list), ("submitted", float)):
                 checked(record, key, kind, path.name)
             record.pop("format")
             arrays.append(Array(**record))
@@ -132,37 +127,42 @@ def read_arrays(root: Path, study: str) -> list[Array]:
 def queue_state(root: Path, study: str) -> dict[str, Entry]:
     """Per run (its path below `root`) how its newest task stands; runs that Slurm does not know are left out.
 
-    Asks Slurm only where something was submitted. UserError where squeue is there but does not answer.
+    The job that builds the figures has the path "<study>/figures". Asks Slurm only where something was
+    submitted, and nothing where there is no squeue. UserError where it does not answer.
     """
-    arrays = read_arrays(root, study)
-    return by_run(arrays, tasks(root, study, arrays))
+    return by_run(*survey(folder(root, study)))
 
 
-def by_run(arrays: list[Array], states: dict[tuple[str, int], Entry]) -> dict[str, Entry]:
-    """`tasks` of these arrays, by the run each was submitted for; the newest counts."""
+Entries = dict[tuple[str, int], Entry]  # (token of an array, index of its task) -> how it stands
+
+
+def by_run(arrays: list[Array], entries: Entries) -> dict[str, Entry]:
+    """The entries by the run that each task was submitted for; the newest counts."""
     newest = {path: (a.token, k) for a in arrays for k, paths in enumerate(a.tasks) for path in paths}
-    return {path: states[task] for path, task in newest.items() if task in states}
+    return {path: entries[task] for path, task in newest.items() if task in entries}
 
 
-def tasks(root: Path, study: str, arrays: list[Array]) -> dict[tuple[str, int], Entry]:
-    """How every task stands that Slurm remembers: (token of its array, index) -> entry."""
+def survey(folder: Path) -> tuple[list[Array], Entries]:
+    """Every array of the study, oldest first, and how the tasks stand that Slurm remembers."""
+    arrays = _read_arrays(folder)
     if not arrays or shutil.which("squeue") is None:
-        return {}
+        return arrays, {}
     known = _squeue()
     gone = {a.job for a in arrays if a.job and not any((a.name, k) in known for k in range(len(a.tasks)))}
     if gone:
         known = _sacct(gone) | known
-    found = {}
-    for array in arrays:
+    entries: Entries = {}
+    for i, array in enumerate(arrays):
         for k in range(len(array.tasks)):
             if (array.name, k) in known:
                 job, state, reason, node = known[array.name, k]
                 if array.cancelled and state == "COMPLETING":  # else it may be on its way back into the queue
                     state = "CANCELLED"
-                task = replace(array, job=job).job_id(k)
-                log = folder(root, study) / "logs" / f"{task}_0_log.out"
-                found[array.token, k] = Entry(task, state, reason, node, log)
-    return found
+                arrays[i] = replace(array, job=job)
+                task = arrays[i].job_id(k)
+                log = folder / "logs" / f"{task}_0_log.out"
+                entries[array.token, k] = Entry(task, state, reason, node, log)
+    return arrays, entries
 
 
 Known = dict[tuple[str, int], tuple[str, str, str, str]]  # (job name, index) -> (job, state, reason, node)

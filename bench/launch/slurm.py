@@ -1,14 +1,12 @@
-"""Submit a study's packs to Slurm as job arrays, through submitit; cancel them. Nothing heavy runs here.
+"""Submit a study's packs to Slurm as job arrays, and cancel them. Nothing heavy runs here.
 
-What a task does on its node is in task.py, how the queue stands in queue.py, what a task asks for in profiles.py.
-Submitting is idempotent: under a lock, runs that are finished, queued or running are left out.
+Submitting is idempotent: under a lock, runs that are finished, queued or running are left out. What a task
+asks for is in profiles.py, how it reaches Slurm in sbatch.py, what it does on its node in task.py, and how it
+stands in queue.py.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,37 +15,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import submitit
-from submitit.core.utils import FailedJobError
-
 from bench.errors import UserError
-from bench.files import one_line, strerror
-from bench.launch import queue
+from bench.files import strerror
+from bench.launch import queue, sbatch
+from bench.launch.local import LocalOptions
 from bench.launch.profiles import Profile
-from bench.launch.queue import Array, Entry
+from bench.launch.queue import Array, Entries, Entry
 from bench.launch.task import Task
 from bench.ownership import locked
 from bench.runs import FINISHED, check_configuration, read_run
 from bench.study import Job
 
-DEFAULT_MAX_ARRAY = 1001  # Slurm's own
-# Slurm's refusals, and the key of the profile that each is about; the first that matches counts.
-REFUSALS = (
-    (r"account", ["account"]),
-    (r"\bqos\b", ["qos"]),
-    (r"partition", ["partition"]),
-    (r"memory|--mem", ["memory"]),
-    (r"time limit|--time", ["time"]),
-    (r"feature", ["constraint"]),
-    (r"gres|generic resource", ["gpus"]),
-    (r"cpu count|processors", ["cpus"]),
-    (r"node configuration", ["cpus", "gpus", "memory", "constraint"]),
-    (r"node name|reservation|licen[sc]e|unrecognized option|--[a-z]", ["sbatch"]),
-)
-
-Rates = Callable[
-    [Job], float | None
-]  # seconds that a run takes, alone in its process or pack; None: not known
+Rates = Callable[[Job], float | None]  # seconds that a run takes, or its whole pack; None: not known
 
 
 class StudyLike(Protocol):
@@ -83,7 +62,7 @@ class Submission:
                 for pack in packs:
                     seeds = ",".join(str(job.seed) for job in pack)
                     yield f"task {k}: {pack[0].path.parent} seed{'s' * (len(pack) > 1)} {seeds}"
-            yield self._estimate()
+            yield self._hours()
         verb = "would submit" if self.script else "submitted"
         what = f"{_count(self.runs, 'run')} in {_count(len(self.tasks), 'task')}"
         ids = ", ".join(str(array.job) for array in self.arrays)
@@ -98,7 +77,7 @@ class Submission:
         if self.figures:
             yield f"figures: job {self.figures}, when they have ended"
 
-    def _estimate(self) -> str:
+    def _hours(self) -> str:
         unit = "GPU-hours" if self.profile.gpus else "core-hours"
         if self.hours is None:
             return f"estimate: none, since no rate has been measured ({unit})"
@@ -120,63 +99,55 @@ def submit(
 ) -> Submission:
     """Submit what is missing of `packs` and not in the queue; with `dry` only say what that would be.
 
-    execution: {"mode", "device", "threads", "dtype"}, as bench.launch.worker.run takes it.
+    execution: "mode" ("auto", "eager", "compile", "graph") and "device" of the runs.
     jobs_per_task: packs in a task, in place of the profile's.
     figures: also submit a job that builds the study's figures when all its tasks have ended.
     Raises UserError: no Slurm here, a refusal (with the profile's key), a run that cannot be carried on.
     """
     if execution["device"].startswith("cuda") and not profile.gpus:
         raise UserError(f"DEVICE=cuda needs a profile with GPUs; {profile.setting('gpus')}")
-    root, name = root.absolute(), study.name
+    root = root.absolute()
+    folder = queue.folder(root, study.name)
     if not dry:
-        _need_slurm()
-    with nullcontext() if dry else _alone(root, name):
-        arrays = queue.read_arrays(root, name)
-        states = queue.tasks(root, name, arrays)
+        sbatch.need_slurm()
+    with nullcontext() if dry else _alone(folder):
+        arrays, entries = queue.survey(folder)
         submission = Submission(profile, [])
-        wanted = _missing(root, packs, queue.by_run(arrays, states), submission)
-        at_once = _at_once(profile, execution)
-        size = max(jobs_per_task or profile.jobs_per_task, at_once)
+        wanted = _missing(root, packs, queue.by_run(arrays, entries), submission)
+        options = _options(profile, execution)
+        size = max(jobs_per_task or profile.jobs_per_task, options.workers)
         submission.tasks = [wanted[k : k + size] for k in range(0, len(wanted), size)]
-        parts = _parts(submission.tasks)
+        largest = sbatch.largest_array()
+        parts = [submission.tasks[k : k + largest] for k in range(0, len(submission.tasks), largest)]
         if dry:
-            submission.script = _script(root, name, profile, len(parts[0])) if parts else ""
-            _estimate(submission, at_once, rates)
+            submission.script = sbatch.script(folder, profile, len(parts[0])) if parts else ""
+            _estimate(submission, options.workers, rates)
             return submission
         for part in parts:
-            work = [Task([_spec(root, pack, profile, execution) for pack in task], at_once) for task in part]
             paths = [[str(job.path) for pack in task for job in pack] for task in part]
-            array = queue.new_array(name, "runs", paths)
-            submission.arrays.append(_send(root, name, profile, array, work))
+            array = queue.new_array(folder, "runs", paths)
+            work = [Task(root, task, options) for task in part]
+            submission.arrays.append(sbatch.send(folder, profile, array, work))
         if figures:
-            submission.figures = _figures(root, name, profile, arrays, states, submission.arrays)
+            submission.figures = _figures(folder, profile, arrays, entries, submission.arrays)
         return submission
 
 
 def cancel(root: Path, study: str) -> int:
     """Cancel the study's queued and running tasks, and no others; how many there were. Raises UserError."""
-    root = root.absolute()
-    if not queue.folder(root, study).is_dir():
+    folder = queue.folder(root.absolute(), study)
+    if not folder.is_dir():
         return 0
-    _need_slurm()
-    with _alone(root, study):
-        arrays = queue.read_arrays(root, study)
-        states = queue.tasks(root, study, arrays)
-        active = [array for array in arrays if _is_active(array, states)]
-        _scancel(root, study, active, states)
-        return sum(entry.active for entry in states.values())
-
-
-def _need_slurm() -> None:
-    for command in ("sbatch", "squeue", "scancel", "scontrol"):
-        if shutil.which(command) is None:
-            raise UserError(f"there is no {command} here: is this the login node of a Slurm cluster?")
+    sbatch.need_slurm()
+    with _alone(folder):
+        arrays, entries = queue.survey(folder)
+        _scancel(folder, [array for array in arrays if _is_active(array, entries)])
+        return sum(entry.active for entry in entries.values())
 
 
 @contextmanager
-def _alone(root: Path, study: str) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock of the study's records: two terminals submit one after the other."""
-    folder = queue.folder(root, study)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
@@ -213,126 +184,25 @@ def _missing(
     return wanted
 
 
-def _at_once(profile: Profile, execution: Mapping[str, Any]) -> int:
-    """Packs that one task runs at the same time."""
-    if profile.gpus:
-        return profile.gpus * profile.jobs_per_gpu
-    return max(1, profile.cpus // execution["threads"])
-
-
-def _parts(tasks: list[list[list[Job]]]) -> list[list[list[list[Job]]]]:
-    """The tasks of each array: no more than Slurm takes in one."""
-    largest = DEFAULT_MAX_ARRAY
-    if shutil.which("scontrol"):
-        match = re.search(r"^MaxArraySize\s*=\s*(\d+)", queue.run_slurm(["scontrol", "show", "config"]), re.M)
-        if match:
-            largest = int(match[1])
-    return [tasks[k : k + largest] for k in range(0, len(tasks), largest)]
-
-
-def _spec(root: Path, pack: Sequence[Job], profile: Profile, execution: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "root": str(root),
-        "jobs": [job.to_dict() for job in pack],
-        "execution": dict(execution),
-        "checkpoint_root": str(profile.checkpoints) if profile.checkpoints else None,
-    }
-
-
-class _Executor(submitit.SlurmExecutor):
-    """Submitit's, that also shows its script where there is no Slurm."""
-
-    @classmethod
-    def affinity(cls) -> int:
-        return 2
-
-    def script(self, tasks: int) -> str:
-        if tasks > 1:
-            self.parameters["map_count"] = tasks
-        return self._make_submission_file_text(self._submitit_command_str, "")
-
-
-def _executor(root: Path, study: str, profile: Profile, name: str, **more: Any) -> _Executor:
-    # How often a task may be requeued is decided by Task.checkpoint, from what its runs have achieved.
-    executor = _Executor(queue.folder(root, study) / "logs", max_num_timeout=1_000_000)
-    asked = {
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
-        "mem": profile.memory,
-        "gres": profile.gres,
-        "setup": list(profile.setup) or None,
-    }
-    executor.update_parameters(
-        job_name=name,
-        time=profile.time_min,
-        cpus_per_task=profile.cpus,
-        signal_delay_s=profile.signal_delay,
-        array_parallelism=profile.array_parallelism,
-        stderr_to_stdout=True,
-        additional_parameters={"requeue": True, **profile.sbatch, **more},
-        **{key: value for key, value in asked.items() if value is not None},
+def _options(profile: Profile, execution: Mapping[str, Any]) -> LocalOptions:
+    """The pool of one task: as many packs at once as the profile has room for."""
+    return LocalOptions(
+        workers=profile.gpus * profile.jobs_per_gpu if profile.gpus else profile.cpus,
+        device=execution["device"],
+        execution=execution["mode"],
+        checkpoint_root=profile.checkpoints,
     )
-    return executor
 
 
-def _script(root: Path, study: str, profile: Profile, tasks: int) -> str:
-    return _executor(root, study, profile, queue.new_array(study, "runs", []).name).script(tasks)
+def _is_active(array: Array, entries: Entries) -> bool:
+    return any(entry.active for (token, _), entry in entries.items() if token == array.token)
 
 
-def _send(
-    root: Path, study: str, profile: Profile, array: Array, work: Sequence[Callable[[], Any]], **more: Any
-) -> Array:
-    """Submit an array; its record is there before, so that nothing that Slurm accepted is ever forgotten."""
-    executor = _executor(root, study, profile, array.name, **more)
-    queue.write_array(root, study, array)
-    try:
-        with _outside_any_job(), executor.batch():
-            jobs = [executor.submit(function) for function in work]
-    except FailedJobError as error:
-        queue.remove_array(root, study, array)
-        raise _refusal(str(error), profile) from None
-    array = replace(array, job=jobs[0].job_id.split("_")[0])
-    queue.write_array(root, study, array)
-    return array
-
-
-@contextmanager
-def _outside_any_job() -> Iterator[None]:
-    """Without the variables of a Slurm job that this command may run in; but the cluster stays the same."""
-    cluster = os.environ.get("SLURM_CONF")
-    with submitit.helpers.clean_env():
-        if cluster is not None:
-            os.environ["SLURM_CONF"] = cluster
-        yield
-
-
-def _refusal(said: str, profile: Profile) -> UserError:
-    """Slurm's words on one line, with the line of the profile that they are about."""
-    lines = [re.sub(r"^sbatch: (error: )?(Batch job submission failed: )?", "", x) for x in said.splitlines()]
-    text = "; ".join(line for line in lines if line and not line.startswith("Try "))
-    keys = next((keys for pattern, keys in REFUSALS if re.search(pattern, text, re.IGNORECASE)), [])
-    settings = [profile.setting(key) for key in keys]
-    about = [setting for setting in settings if "is not set" not in setting] or settings[:1]
-    return UserError(f"Slurm refuses: {one_line(text)} [{', '.join(about) or profile.file.name}]")
-
-
-def _is_active(array: Array, states: Mapping[tuple[str, int], Entry]) -> bool:
-    return any(states[array.token, k].active for k in range(len(array.tasks)) if (array.token, k) in states)
-
-
-def _scancel(
-    root: Path, study: str, arrays: Sequence[Array], states: Mapping[tuple[str, int], Entry]
-) -> None:
-    """Cancel whole arrays. Their ids are Slurm's own answer to their names: a recorded id may be out of use."""
+def _scancel(folder: Path, arrays: Sequence[Array]) -> None:
     for array in arrays:
-        queue.write_array(root, study, replace(array, cancelled=True))
-    ids = [
-        entry.job.split("_")[0] for (token, _), entry in states.items() if token in {a.token for a in arrays}
-    ]
-    if ids:
-        queue.run_slurm(["scancel", *sorted(set(ids))])
+        queue.write_array(folder, replace(array, cancelled=True))
+    if arrays:
+        queue.run_slurm(["scancel", *(str(array.job) for array in arrays)])
 
 
 class Figures:
@@ -346,29 +216,25 @@ class Figures:
 
 
 def _figures(
-    root: Path,
-    study: str,
-    profile: Profile,
-    before: Sequence[Array],
-    states: Mapping[tuple[str, int], Entry],
-    new: Sequence[Array],
+    folder: Path, profile: Profile, before: Sequence[Array], entries: Entries, new: Sequence[Array]
 ) -> str:
     """Submit the job that builds the figures once every queued task has ended, well or not; its id.
 
     One that waits already does, unless there is something new to wait for: then it is replaced.
     """
-    active = [array for array in before if _is_active(array, states)]
+    active = [array for array in before if _is_active(array, entries)]
     waiting = [array for array in active if array.kind == "figures"]
     if waiting and not new:
         return str(waiting[-1].job)
-    _scancel(root, study, waiting, states)
-    array = queue.new_array(study, "figures", [[f"{study}/figures"]])
-    ids = [array.job for array in (*active, *new) if array.kind == "runs" and array.job]
+    _scancel(folder, waiting)
+    study = folder.parent
+    array = queue.new_array(folder, "figures", [[f"{study.name}/figures"]])
+    ids = [str(array.job) for array in (*active, *new) if array.kind == "runs"]
     after = {"dependency": f"afterany:{':'.join(ids)}", "kill-on-invalid-dep": "yes"} if ids else {}
-    return str(_send(root, study, profile, array, [Figures(root, study)], **after).job)
+    return str(sbatch.send(folder, profile, array, [Figures(study.parent, study.name)], **after).job)
 
 
-def _estimate(submission: Submission, at_once: int, rates: Rates) -> None:
+def _estimate(submission: Submission, workers: int, rates: Rates) -> None:
     """Hours that the allocations would be held: packs of a task share its cores or GPUs."""
     seconds = []
     for pack in (pack for packs in submission.tasks for pack in packs):
@@ -378,7 +244,7 @@ def _estimate(submission: Submission, at_once: int, rates: Rates) -> None:
             seconds.append(max(known))  # the seeds of a pack run in lock-step
     if seconds:
         width = submission.profile.gpus or submission.profile.cpus
-        submission.hours = sum(seconds) * width / at_once / 3600
+        submission.hours = sum(seconds) * width / workers / 3600
 
 
 def _count(number: int, noun: str) -> str:

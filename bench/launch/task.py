@@ -1,248 +1,162 @@
-"""One task of a job array, on its compute node: its packs in child processes, and what signals mean.
+"""One task of a job array, on its compute node: a local pool for its packs, and what Slurm's signals mean.
 
     SIGUSR2  the time is nearly over: checkpoint between two steps, then back into the queue
     SIGTERM  Slurm is about to end the task (scancel, requeue, preemption): checkpoint, then wait for
              the end, since what exits by itself counts as finished and is not requeued
 
-Every attempt reads from the run directories what is left to do. Each pack has a process of its own, so that
-its memory is given back and its crash harms no other.
+Every attempt reads from the run directories what is left to do.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import ownership
 from bench.errors import UserError
+from bench.launch.local import LocalOptions, Pool
+from bench.launch.plan import Plan
 from bench.provenance import provenance, scheduler_ids
-from bench.runs import FINISHED, STALE_AFTER_S, Run, Writer, checkpoint_step, read_run
+from bench.runs import FINISHED, Run, Writer, checkpoint_step, read_run
 from bench.study import Job
 
 ATTEMPTS = 3  # in one Slurm job that brought no new checkpoint: then a run is given up
-TOLD = {signal.SIGUSR2, signal.SIGTERM}
-EXIT = {"done": 0, "failed": 1, "stopped": 75}  # of a child
-Spec = dict[str, Any]  # what bench.launch.worker.run takes
+LOOK_EVERY_S = 5.0  # for another attempt of this task that has taken over
 
 
 class Task:
-    """What submitit pickles and calls. `specs`: one per pack; `at_once`: how many of them run at a time."""
+    """What submitit pickles and calls. packs: of job records, as `Job.to_dict` gives them."""
 
-    def __init__(self, specs: list[Spec], at_once: int):
-        self.specs = specs
-        self.at_once = at_once
+    def __init__(self, root: Path, packs: Sequence[Sequence[Job]], options: LocalOptions):
+        self.root = root
+        self.packs = [[job.to_dict() for job in pack] for pack in packs]
+        self.options = options
 
     def __call__(self) -> None:
         """Raises RuntimeError if runs are unfinished at the end, so that Slurm shows the task as failed."""
-        told = _Told()
-        superseded = self._run(deque(filter(_worth_an_attempt, self.specs)), told)
-        left = [run for spec in self.specs for run in _runs(spec) if run.state not in FINISHED]
-        if left and told.requeue_wanted():
-            told.requeue()  # by way of `checkpoint`; does not return
-        if superseded:
-            raise RuntimeError("a run was stopped, or taken over by another attempt: this one ends")
-        for run in left:
-            _say(f"{run.study}/{run.env}/{run.label}/seed-{run.seed}: {run.state}: {run.reason}")
+        watch = _Watch(self.root)
+        again = bool((scheduler_ids() or {}).get("restart_count"))
+        pool = Pool(self.root, Plan(packs=self._worth_an_attempt(again)), self.options, watch)
+        watch.begin(pool)
+        pool.run()
+        watch(pool)
+        left = [(job, run) for job in self._jobs() if (run := self._run(job)).state not in FINISHED]
+        if left and pool.stopping and not watch.superseded:
+            watch.requeue()  # by way of `checkpoint`; does not return
+        for job, run in left:
+            _say(f"{job.path}: {run.state}{run.reason and ': '}{run.reason}")
+        if watch.superseded:
+            raise RuntimeError("another attempt of this task has taken over: this one ends")
         if left:
-            raise RuntimeError(
-                f"{len(left)} of {sum(map(len, map(_jobs, self.specs)))} runs are not finished"
-            )
+            raise RuntimeError(f"{len(left)} of {len(self._jobs())} runs are not finished")
 
     def checkpoint(self) -> Any:
         """Submitit's question before it requeues: with what? None, and so no requeue, if it gains nothing."""
         from submitit.helpers import DelayedSubmission
 
-        worth = [spec for spec in self.specs if _worth_an_attempt(spec, again=True)]
-        return DelayedSubmission(self) if worth else None
+        return DelayedSubmission(self) if self._worth_an_attempt(again=True) else None
 
-    def _run(self, waiting: deque[Spec], told: _Told) -> bool:
-        """Run the packs; whether another attempt of this task has taken one of them over."""
-        devices = _devices(self.at_once)
-        running: dict[int, tuple[Spec, subprocess.Popen[bytes]]] = {}
-        superseded = False
-        while running or (waiting and not told.signals and not superseded):
-            for slot in range(self.at_once):
-                if slot not in running and waiting and not told.signals and not superseded:
-                    spec = waiting.popleft()
-                    if _wait_for_owners(spec, told):
-                        running[slot] = spec, _start(spec, devices[slot])
-            time.sleep(0.2)
-            for slot, (spec, child) in list(running.items()):
-                if child.poll() is None:
-                    if told.signals:
-                        child.terminate()
+    def _jobs(self) -> list[Job]:
+        return [Job.from_dict(record) for pack in self.packs for record in pack]
+
+    def _run(self, job: Job) -> Run:
+        return read_run(self.root / job.path, job_hash=job.hash, verify=False)
+
+    def _worth_an_attempt(self, again: bool) -> list[list[Job]]:
+        """The packs that are left to carry on, without runs that came no further in three attempts.
+
+        again: what failed earlier in this Slurm job is not tried again either.
+        """
+        worth = []
+        for pack in self.packs:
+            kept = []
+            for job in map(Job.from_dict, pack):
+                run = self._run(job)
+                if run.state in FINISHED or (again and run.state == "failed"):
+                    continue
+                if _is_stuck(run, checkpoint_step(self.root, job, self.options.checkpoint_root)):
+                    self._give_up(job)
                 else:
-                    del running[slot]
-                    _say(f"{_name(spec)}: {_outcome(child.returncode)}")
-                    superseded |= child.returncode == EXIT["stopped"] and not told.signals
-        return superseded
+                    kept.append(job)
+            if kept:
+                worth.append(kept)
+        return worth
+
+    def _give_up(self, job: Job) -> None:
+        reason = f"given up: {ATTEMPTS} attempts brought no new checkpoint; is the profile's time too short?"
+        _say(f"{job.path}: {reason}")
+        try:
+            writer = Writer.open(
+                self.root,
+                job,
+                execution={},
+                provenance=provenance(),
+                checkpoint_root=self.options.checkpoint_root,
+            )
+            writer.fail(reason)
+        except UserError as error:
+            _say(str(error))
 
 
-class _Told:
-    """The signals that have come. Slurm sends them to the children too, which stop by themselves."""
+class _Watch:
+    """Looks after the pool: prints what it says, stops it when Slurm wants so, or when it has a successor."""
 
-    def __init__(self) -> None:
-        self.signals: list[int] = []
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.superseded = False
+        self._time_is_over = False
+        self._next_look = 0.0
         self._submitit = signal.getsignal(signal.SIGUSR2)  # asks `checkpoint`, requeues, ends the process
-        for number in TOLD:
-            signal.signal(number, lambda number, frame: self.signals.append(number))
 
-    def requeue_wanted(self) -> bool:
-        """Whether this task must requeue itself. After SIGTERM alone: wait for Slurm to end us."""
-        while self.signals and signal.SIGUSR2 not in self.signals:
-            time.sleep(0.2)
-        return bool(self.signals)
+    def begin(self, pool: Pool) -> None:
+        """Take SIGUSR2 over from submitit, which would checkpoint in the middle of a step."""
+
+        def stop(number: int, frame: Any) -> None:
+            self._time_is_over = True
+            pool.stopping = True
+
+        signal.signal(signal.SIGUSR2, stop)
+
+    def __call__(self, pool: Pool) -> None:
+        while pool.messages:
+            _say(pool.messages.pop(0))
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_EVERY_S
+            packs = [*pool.running(), *(pack for _, pack in pool.busy)]
+            if any(self._has_successor(job) for pack in packs for job in pack):
+                self.superseded = pool.stopping = True
+
+    def _has_successor(self, job: Job) -> bool:
+        """Whether a later start of this same Slurm job owns the run: we are on a node that Slurm has lost."""
+        owner, mine = ownership.read_owner(self.root / job.path), scheduler_ids()
+        return (
+            owner is not None
+            and mine is not None
+            and ownership.restarts({"scheduler": mine}, owner["scheduler"])
+        )
 
     def requeue(self) -> None:
+        """Back into the queue, once it is clear that this is what Slurm's signal asked for."""
+        while not self._time_is_over:
+            time.sleep(0.2)  # after SIGTERM: Slurm ends the task, and requeues it if that is the idea
         if not callable(self._submitit):
             raise RuntimeError("not started by submitit: nothing requeues this task")
         self._submitit(signal.SIGUSR2, None)
 
 
-def _name(spec: Spec) -> str:
-    jobs = _jobs(spec)
-    return f"{jobs[0].path.parent} seeds {','.join(str(job.seed) for job in jobs)}"
-
-
-def _outcome(code: int) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}" + (", out of memory?" if code == -9 else "")
-    return next((outcome for outcome, known in EXIT.items() if known == code), f"exit code {code}")
-
-
-def _jobs(spec: Spec) -> list[Job]:
-    return [Job.from_dict(record) for record in spec["jobs"]]
-
-
-def _runs(spec: Spec) -> list[Run]:
-    return [read_run(Path(spec["root"]) / job.path, job_hash=job.hash, verify=False) for job in _jobs(spec)]
-
-
-def _worth_an_attempt(spec: Spec, again: bool | None = None) -> bool:
-    """Whether a pack has runs to carry on; gives up those that came no further in three attempts.
-
-    again: what failed earlier in this Slurm job is not tried again; None: as Slurm's restart count says.
-    """
-    if again is None:
-        scheduler = scheduler_ids()
-        again = bool(scheduler and scheduler["restart_count"])
-    worth = False
-    for job, run in zip(_jobs(spec), _runs(spec)):
-        if run.state in FINISHED or (again and run.state == "failed"):
-            continue
-        if _stuck(run, checkpoint_step(Path(spec["root"]), job, _checkpoints(spec))):
-            _give_up(spec, job)
-        else:
-            worth = True
-    return worth
-
-
-def _checkpoints(spec: Spec) -> Path | None:
-    return Path(spec["checkpoint_root"]) if spec["checkpoint_root"] else None
-
-
-def _stuck(run: Run, step: int) -> bool:
+def _is_stuck(run: Run, step: int) -> bool:
     """Whether the last three attempts of this Slurm job all began where the run, at `step`, still stands."""
-    scheduler = scheduler_ids()
+    job = (scheduler_ids() or {}).get("job_id")
     mine = [
         attempt["resumed_at_step"]
         for attempt in run.meta.get("attempts", [])
-        if scheduler and (attempt["provenance"].get("scheduler") or {}).get("job_id") == scheduler["job_id"]
+        if job and (attempt["provenance"].get("scheduler") or {}).get("job_id") == job
     ]
     return len(mine) >= ATTEMPTS and set(mine[-ATTEMPTS:]) == {step}
 
 
-def _give_up(spec: Spec, job: Job) -> None:
-    reason = f"given up: {ATTEMPTS} attempts brought no new checkpoint; does the profile give it enough time?"
-    _say(f"{job.path}: {reason}")
-    try:
-        writer = Writer.open(
-            Path(spec["root"]),
-            job,
-            execution=spec["execution"],
-            provenance=provenance(),
-            checkpoint_root=_checkpoints(spec),
-        )
-        writer.fail(reason)
-    except UserError as error:
-        _say(str(error))
-
-
-def _wait_for_owners(spec: Spec, told: _Told) -> bool:
-    """Wait for other processes that still own these runs; False if they stay, or this task must stop.
-
-    An earlier job's process on a node that was lost counts as gone a few minutes after its last heartbeat.
-    That of an earlier attempt of this very job need not be waited for: this one takes over.
-    """
-    deadline = time.monotonic() + 2 * STALE_AFTER_S
-    while owned := [run for run in _runs(spec) if run.state == "running" and not _is_ours(run)]:
-        if told.signals:
-            return False
-        if time.monotonic() > deadline:
-            _say(f"{owned[0].path} is being written by another process; left to it")
-            return False
-        time.sleep(2.0)
-    return not told.signals
-
-
-def _is_ours(run: Run) -> bool:
-    owner = ownership.read_owner(run.path)
-    return owner is None or ownership.restarts(owner, scheduler_ids())
-
-
-def _devices(at_once: int) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES for each slot: the task's GPUs in turn. None: nothing to share out."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    devices: list[str | None] = [*visible.split(",")] if visible else [None]
-    return [devices[k % len(devices)] for k in range(at_once)]
-
-
-def _start(spec: Spec, device: str | None) -> subprocess.Popen[bytes]:
-    _say(f"{_name(spec)}: starting")
-    environment = os.environ | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
-    with _held_back():
-        child = subprocess.Popen(
-            [sys.executable, "-m", "bench.launch.task", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            env=environment,
-        )
-    assert child.stdin is not None
-    with child.stdin as pipe:
-        pipe.write(json.dumps(spec).encode())
-    return child
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Children begin with these signals blocked: before they have handlers, one would kill them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _say(line: str) -> None:
     print(time.strftime("%Y-%m-%d %H:%M:%S"), line, flush=True)
-
-
-def main() -> int:
-    """The child: one pack, described as JSON on standard input. The argument is the parent's process id."""
-    from bench.launch.worker import StopFlag, run
-
-    stop = StopFlag(parent=int(sys.argv[1])).install()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)
-    return EXIT[run(json.load(sys.stdin), stop)]
-
-
-if __name__ == "__main__":
-    sys.exit(main())
