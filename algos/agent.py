@@ -47,7 +47,9 @@ class Config:
     actor_lr: float = 3e-4
     actor_lr_decay: int = 0  # updates of a cosine schedule to zero; 0: constant
     critic_lr: float = 3e-4
-    critic_loss: str = "sum"  # over the two critics, or "mean": matters beside Adam's epsilon and for clipping
+    critic_loss: str = (
+        "sum"  # over the two critics, or "mean": matters beside Adam's epsilon and for clipping
+    )
     grad_norm: float = 0.0  # each network's gradient is clipped to this norm; 0: not
     discount: float = 0.99
     tau: float = 0.005  # Polyak step of the target networks
@@ -56,7 +58,12 @@ class Config:
     def __post_init__(self) -> None:
         """Raises ValueError for values no algorithm can run with."""
         require(len(self.hidden) > 0 and min(self.hidden) > 0, "hidden", self.hidden, "positive layer widths")
-        require(self.critic_activation in ("relu", "mish"), "critic_activation", self.critic_activation, "relu or mish")
+        require(
+            self.critic_activation in ("relu", "mish"),
+            "critic_activation",
+            self.critic_activation,
+            "relu or mish",
+        )
         require(self.init in ("xavier_uniform", "torch"), "init", self.init, "xavier_uniform or torch")
         require(self.critic_loss in ("sum", "mean"), "critic_loss", self.critic_loss, "sum or mean")
         for name in ("actor_lr", "critic_lr", "batch_size"):
@@ -251,7 +258,9 @@ class Agent:
             index = q.argmax(-1)
         else:  # inverse of the cumulative distribution at a uniform draw
             cumulative = q.softmax(-1).cumsum(-1)
-            index = (cumulative < draws["act.choice"].unsqueeze(-1)).sum(-1).clamp(max=selection.candidates - 1)
+            index = (
+                (cumulative < draws["act.choice"].unsqueeze(-1)).sum(-1).clamp(max=selection.candidates - 1)
+            )
         action = action.unflatten(1, (n, selection.candidates))  # (S, n, k, A)
         return action.take_along_dim(index[..., None, None], 2).squeeze(2)
 
@@ -312,7 +321,9 @@ class Agent:
                 theirs = [s["state"][part][name] for s in states]
                 value = torch.cat(theirs) if mine.dim() else theirs[0]
                 if value.shape != mine.shape:
-                    raise ValueError(f"{part}/{name} has shape {tuple(value.shape)}, expected {tuple(mine.shape)}")
+                    raise ValueError(
+                        f"{part}/{name} has shape {tuple(value.shape)}, expected {tuple(mine.shape)}"
+                    )
                 mine.copy_(value)
         for k, s in enumerate(states):
             for purpose, noise in self.noise.items():
@@ -321,13 +332,15 @@ class Agent:
 
     def policy_dict(self, k: int) -> dict[str, Any]:
         """Seed k's networks without optimiser moments: what is needed to act and to ask the critics."""
-        parts = {part: xs for part, xs in self.state.items() if not part.endswith(".adam") and part != "health"}
+        parts = {
+            part: xs for part, xs in self.state.items() if not part.endswith(".adam") and part != "health"
+        }
         return {
             "algo": self.name,
             "config": {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config)},
             "obs_dim": self.obs_dim,
             "act_dim": self.act_dim,
-            "state": {part: {name: x[k : k + 1].clone() for name, x in xs.items()} for part, xs in parts.items()},
+            "state": {
+                part: {name: x[k : k + 1].clone() for name, x in xs.items()} for part, xs in parts.items()
+            },
         }
-
-

@@ -100,9 +100,7 @@ class ScoreNetwork:
             params["frequencies"] = torch.stack(rows) * self.FOURIER_STD
         time = init_mlp(generators, self.time_sizes, self.init)
         params |= {f"time_{name}": p for name, p in time.items()}
-        w0, b0 = init_linear(
-            generators, self.act_dim + self.obs_dim + embedding, self.hidden[0], self.init
-        )
+        w0, b0 = init_linear(generators, self.act_dim + self.obs_dim + embedding, self.hidden[0], self.init)
         parts = w0.split([self.act_dim, self.obs_dim, embedding], dim=1)
         params |= {name: p.contiguous() for name, p in zip(("w0a", "w0s", "w0t"), parts)} | {"b0": b0}
         body = init_mlp(generators, (*self.hidden, self.act_dim), self.init)

@@ -106,7 +106,9 @@ def mlp(params: Params, x: Tensor, activation: str) -> Tensor:
     return torch.baddbmm(b, x, w)
 
 
-def init_twin_q(generators: Generators, obs_dim: int, act_dim: int, hidden: Sequence[int], scheme: str) -> Params:
+def init_twin_q(
+    generators: Generators, obs_dim: int, act_dim: int, hidden: Sequence[int], scheme: str
+) -> Params:
     """Parameters of two critics Q(s, a), weights (S, 2, in, out)."""
     return init_mlp(generators, (obs_dim + act_dim, *hidden, 1), scheme, twins=2)
 

@@ -58,9 +58,7 @@ class Noise:
 
     def __init__(self, seeds: Sequence[int], purpose: str, device: torch.device, dtype: torch.dtype):
         self.device, self.dtype = device, dtype
-        self.generators = [
-            torch.Generator(device).manual_seed(stream_seed(seed, purpose)) for seed in seeds
-        ]
+        self.generators = [torch.Generator(device).manual_seed(stream_seed(seed, purpose)) for seed in seeds]
         self._plans: dict[tuple[Draw, ...], tuple[Tensor, Tensor, Draws]] = {}
 
     def fill(self, specs: Sequence[Draw]) -> Draws:

@@ -32,8 +32,18 @@ class DiffusionConfig(Config):
         super().__post_init__()
         require(self.T >= 1, "T", self.T, "at least 1 denoising step")
         require(self.clip_sampler in STEPS, "clip_sampler", self.clip_sampler, "iterate or x0")
-        require(self.time_features in ("fourier", "sinusoidal"), "time_features", self.time_features, "fourier or sinusoidal")
-        require(self.time_dim >= 4 and self.time_dim % 2 == 0, "time_dim", self.time_dim, "an even number from 4 on")
+        require(
+            self.time_features in ("fourier", "sinusoidal"),
+            "time_features",
+            self.time_features,
+            "fourier or sinusoidal",
+        )
+        require(
+            self.time_dim >= 4 and self.time_dim % 2 == 0,
+            "time_dim",
+            self.time_dim,
+            "an even number from 4 on",
+        )
         for name in ("action_noise", "target_noise"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "zero or a positive number")
 
@@ -102,7 +112,9 @@ class QSMConfig(DiffusionConfig):
     """The defaults are the authors' (M_q = 120 for the quadruped and humanoid tasks)."""
 
     M_q: float = 50.0  # weight of grad_a Q; one knob with the scale of the reward
-    score_scale: bool = False  # multiply the target by sqrt(1 - abar_t), so that the temperature is the same at every t
+    score_scale: bool = (
+        False  # multiply the target by sqrt(1 - abar_t), so that the temperature is the same at every t
+    )
     normalise_gradient: bool = False  # divide grad_a Q by its mean absolute value over the batch
 
     def __post_init__(self) -> None:

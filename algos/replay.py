@@ -43,7 +43,12 @@ class Replay:
         return min(self.written, self.capacity)
 
     def add(
-        self, obs: np.ndarray, action: np.ndarray, reward: np.ndarray, terminated: np.ndarray, next_obs: np.ndarray
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        next_obs: np.ndarray,
     ) -> None:
         """One transition per seed: (S, O), (S, A), (S,), (S,), (S, O)."""
         o, a = self.obs_dim, self.act_dim

@@ -155,16 +155,15 @@ def write_json(path: Path, record: dict[str, Any], what: str, *, durable: bool =
 def open_regular(path: Path) -> Iterator[io.FileIO]:
     """The regular file at `path`, open for reading without a buffer.
 
-    Raises FileNotFoundError, and DamagedFile for a link, a folder, a device or what cannot be read. A link is
-    refused because it could lead anywhere; a pipe would block for ever.
+    Raises OSError where it cannot be opened, and DamagedFile for a link, a folder, a device or bytes that
+    cannot be read. A link is refused because it could lead anywhere; a pipe would block for ever.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
+        if path.is_symlink():
+            raise DamagedFile(f"{path.name} is a symbolic link, not a file") from None
         raise
-    except OSError as error:
-        what = "a symbolic link" if path.is_symlink() else error.strerror or "unreadable"
-        raise DamagedFile(f"{path.name} is not a readable file: {what}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise DamagedFile(f"{path.name} is not a regular file")
@@ -176,7 +175,7 @@ def open_regular(path: Path) -> Iterator[io.FileIO]:
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes. Raises FileNotFoundError or DamagedFile."""
+    """The bytes of a regular file of at most `limit` bytes. Raises OSError or DamagedFile."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if limit is not None and size > limit:
@@ -185,7 +184,7 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a regular file, hexadecimal, read in pieces. Raises FileNotFoundError or DamagedFile."""
+    """The SHA-256 of a regular file, hexadecimal, read in pieces. Raises OSError or DamagedFile."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -221,7 +220,7 @@ def _no_constant(name: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in the file at `path`. Raises FileNotFoundError or DamagedFile."""
+    """The JSON object in the file at `path`. Raises OSError or DamagedFile."""
     return parse_json(read_bytes(path, LARGEST_JSON), path.name)
 
 

@@ -55,6 +55,8 @@ def read_study_file(root: Path, study: str) -> dict[str, Any]:
         raise UserError(f"no study {study!r} in {root}{suggest(study, studies(root))}") from None
     except DamagedFile as error:
         raise UserError(f"{root / study}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{root / study} cannot be read: {strerror(error)}") from None
 
 
 def studies(root: Path) -> list[str]:

@@ -135,7 +135,7 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
     """The owner that `folder` names; None if it names none, or nothing that a writer would have written."""
     try:
         owner = read_json(folder / OWNER)
-    except (FileNotFoundError, DamagedFile):
+    except (OSError, DamagedFile):
         return None
     kinds = {"token": str, "attempt": int, "host": str, "boot_id": str, "pid": int}
     return owner if all(isinstance(owner.get(key), kind) for key, kind in kinds.items()) else None

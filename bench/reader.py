@@ -30,6 +30,7 @@ from bench.files import (
     read_bytes,
     read_json,
     sha256_file,
+    strerror,
 )
 from bench.schema import FORMAT, TABLES, header, parse_table
 
@@ -88,6 +89,8 @@ class Run:
             return parse_table(name, header(name))
         except DamagedFile as error:
             raise DamagedRun(f"{self.path}: {error}") from None
+        except OSError as error:
+            raise DamagedRun(f"{self.path}: {name} cannot be read: {strerror(error)}") from None
 
     def table(self, name: str) -> pd.DataFrame:
         """`columns(name)` as a data frame."""
@@ -113,7 +116,7 @@ def read_run(path: Path, *, job_hash: str | None = None, verify: bool = True) ->
     except DamagedFile as error:
         return replace(run, state="damaged", reason=one_line(error))
     except OSError as error:
-        return replace(run, state="damaged", reason=one_line(f"cannot be read: {error.strerror}"))
+        return replace(run, state="damaged", reason=f"cannot be read: {strerror(error)}")
 
 
 def _read(run: Run, job_hash: str | None, verify: bool) -> Run:
@@ -255,7 +258,7 @@ def _progress(path: Path) -> dict[str, float | None]:
     """The numbers of the last heartbeat; none where it is missing or damaged, since it counts for nothing."""
     try:
         record = read_json(path / ownership.HEARTBEAT)
-    except (FileNotFoundError, DamagedFile):
+    except (OSError, DamagedFile):
         return {}
     return {
         key: value for key, value in record.items() if key != "format" and (value is None or is_number(value))

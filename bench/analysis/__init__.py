@@ -3,6 +3,6 @@ imports torch.
 """
 
 from bench.analysis.build import build, summary
+from bench.analysis.external import import_scores
 
-
-__all__ = ["build", "summary"]
+__all__ = ["build", "import_scores", "summary"]

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from bench.analysis import figures, score_tables, style, tables
+from bench.analysis import report, score_tables, style, tables
 from bench.analysis.load import Results, load
+from bench.analysis.sections import sections
 from bench.errors import UserError
 
 REPORT = "report"
-SUMMARY = "summary.txt"
-FIGURES: dict[str, Callable[[Results], Figure | None]] = {
-    "learning_curves": figures.learning_curves,
-    "aggregate_iqm": figures.aggregate_iqm,
-    "performance_profiles": figures.performance_profiles,
-    "probability_of_improvement": figures.probability_of_improvement,
-}
+SUMMARY = "summary.md"
 
 
 def build(root: Path, study: str) -> list[Path]:
@@ -52,26 +44,27 @@ def summary(root: Path, study: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _write(results: Results, folder: Path) -> None:
-    (folder / "tables").mkdir()
-    (folder / "figures").mkdir()
-    made = score_tables.all_tables(results)
-    for table in made:
-        tables.write(table, folder / "tables")
-    with style.drawing():
-        for name, draw in FIGURES.items():
-            figure = draw(results)
-            if figure is not None:
-                style.save(figure, folder / "figures" / name)
-    (folder / SUMMARY).write_text(score_tables.summary(results), encoding="utf-8", newline="\n")
-
-
 def _replace(work: Path, target: Path) -> None:
-    """Put `work` where `target` is. A crash between the two renames leaves both folders, under other
-    names.
-    """
+    """Put `work` where `target` is. A crash between the two renames leaves both, under other names."""
     old = work.with_suffix(".old")
     if target.exists():
         os.rename(target, old)
     os.rename(work, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(results: Results, folder: Path) -> None:
+    for name in ("tables", "figures"):
+        (folder / name).mkdir()
+    with style.drawing():
+        made = sections(results)
+        for section in made:
+            for table in section.tables:
+                tables.write(table, folder / "tables")
+            for picture in section.pictures:
+                style.save(picture.figure, folder / "figures" / picture.name)
+    for name, text in (
+        ("index.html", report.page(results, made, folder)),
+        (SUMMARY, score_tables.summary(results)),
+    ):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")

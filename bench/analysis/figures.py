@@ -33,7 +33,7 @@ def panels(count: int, *, height: float = 1.6) -> tuple[Figure, list[Axes]]:
     columns = min(count, 4)
     rows = -(-count // columns)
     width = COLUMN if count == 1 else PAGE
-    figure = Figure(figsize=(width, (2.1 if count == 1 else height) * rows + 0.55), layout="constrained")
+    figure = Figure(figsize=(width, (2.1 if count == 1 else height) * rows + 0.35), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in axes[count:]:
         spare.set_axis_off()
@@ -48,7 +48,7 @@ def learning_curves(results: Results) -> Figure | None:
     def steps(cell: Cell) -> Array:
         return cell.env_steps
 
-    return curves(results, steps, "Environment steps", _steps_axis)
+    return curves(results, steps, "Environment steps", steps_axis)
 
 
 def curves(
@@ -70,19 +70,32 @@ def curves(
             x = time(cell) if cell else None
             if cell is not None and x is not None:
                 handles[label] = _draw_cell(ax, cell, x, look[label])
-        ax.set_title(plain(env))
-        ax.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
-        format_axis(ax)
-        if env in results.control_envs:
-            ax.set_ylim(bottom=0)
-        ax.set_xlim(left=0)
-        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-            ax.set_ylabel("Return")
-    figure.supxlabel(xlabel, fontsize=7.5)
+        finish_panel(ax, results, env, format_axis)
+    label_panels(axes, xlabel, "Return")
     order = [label for label in results.labels if label in handles]
     cells = {label: [cell for cell in results.cells.values() if cell.label == label] for label in order}
     legend(figure, [handles[x] for x in order], [legend_name(results, x, cells[x]) for x in order])
     return figure
+
+
+def finish_panel(ax: Axes, results: Results, env: str, format_axis: Callable[[Axes], None]) -> None:
+    """Title and axes of one task's panel; DM Control returns start at 0."""
+    ax.set_title(plain(env))
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    format_axis(ax)
+    ax.set_xlim(left=0)
+    if env in results.control_envs:
+        ax.set_ylim(bottom=0)
+
+
+def label_panels(axes: Sequence[Axes], xlabel: str, ylabel: str) -> None:
+    """Axis labels at the lowest panel of each column and the first of each row."""
+    lowest = {ax.get_subplotspec().colspan.start: ax for ax in axes}  # type: ignore[union-attr]
+    for ax in lowest.values():
+        ax.set_xlabel(xlabel)
+    for ax in axes:
+        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            ax.set_ylabel(ylabel)
 
 
 def _draw_cell(ax: Axes, cell: Cell, x: Array, style: Style) -> Any:
@@ -109,7 +122,8 @@ def line(ax: Axes, x: Array, y: Array, style: Style) -> Any:
     )[0]
 
 
-def _steps_axis(ax: Axes) -> None:
+def steps_axis(ax: Axes) -> None:
+    """Environment steps as 100k, 1M."""
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
 
 
@@ -136,7 +150,7 @@ def aggregate_iqm(results: Results) -> Figure | None:
         ax.fill_between(x, low, high, color=look[label].color, alpha=0.18, linewidth=0)
         handles.append(line(ax, x, value, look[label]))
         names.append(legend_name(results, label, cells))
-    _steps_axis(ax)
+    steps_axis(ax)
     ax.set(xlabel="Environment steps", ylabel=f"IQM of return / 1000\n({_tasks(len(tasks.envs))})")
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)

@@ -126,6 +126,12 @@ class Results:
     def unscored(self) -> tuple[RunScore, ...]:
         return tuple(score for score in self.runs if not score.scored)
 
+    @property
+    def evaluation(self) -> str:
+        """How the learning curves were evaluated, in words."""
+        mode = str(self.settings.get("eval_mode", "not recorded"))
+        return "by each algorithm's own authors' convention" if mode == "authors" else f"mode {mode}"
+
     def config(self, label: str) -> dict[str, Any]:
         """The configuration of a label, from any of its runs; empty where none has started."""
         for score in self.runs:

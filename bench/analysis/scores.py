@@ -63,13 +63,18 @@ def best_labels(results: Results, env: str) -> set[str]:
     best = {top.label}
     for cell in cells:
         if cell is not top and min(cell.n, top.n) >= FEWEST_TIES:
-            difference = [
-                stats.bootstrap_means(side.final[:, None], side.draws())[:, 0] for side in (top, cell)
-            ]
-            low, high = stats.interval(difference[0] - difference[1])
-            if low <= 0 <= high:
+            apart = difference(top, cell)
+            if apart.low <= 0 <= apart.high:
                 best.add(cell.label)
     return best
+
+
+def difference(ours: Cell, theirs: Cell) -> Estimate:
+    """Mean final return of one cell minus that of another."""
+    sides = [stats.bootstrap_means(side.final[:, None], side.draws())[:, 0] for side in (ours, theirs)]
+    low, high = stats.interval(sides[0] - sides[1])
+    value = float(ours.final.mean() - theirs.final.mean())
+    return Estimate(value, float(low), float(high), min(ours.n, theirs.n))
 
 
 # --- over all tasks ---------------------------------------------------------------------------------------

@@ -160,26 +160,25 @@ class Contrast:
     value: float
     low: float
     high: float
-    p: float
     level: float
 
 
 def holm(
-    values: Mapping[str, float], samples: Mapping[str, Array], level: float = LEVEL
+    values: Mapping[str, float], samples: Mapping[str, Array], level: float = LEVEL, hypotheses: int = 0
 ) -> dict[str, Contrast]:
     """Intervals of several differences that hold together at `level`: Holm's step-down by bootstrap p-value.
 
     The smallest p-value is tested at (1 - level) / m, the next at (1 - level) / (m - 1), and so on; from the
     first whose interval contains 0 on, the rest keeps that one's width. Ties: the order of `values`.
+    m: the number of differences, or `hypotheses` where some that belong to them could not be computed.
     """
     p = {name: two_sided_p(samples[name]) for name in values}
-    order = sorted(values, key=lambda name: p[name])
+    left = max(len(values), hypotheses)
     result: dict[str, Contrast] = {}
-    left = len(order)
-    for name in order:
+    for name in sorted(values, key=lambda name: p[name]):
         own = 1.0 - (1.0 - level) / left
         low, high = (float(bound) for bound in interval(samples[name], own))
-        result[name] = Contrast(values[name], low, high, p[name], own)
+        result[name] = Contrast(values[name], low, high, own)
         if low > 0 or high < 0:
             left -= 1
     return {name: result[name] for name in values}

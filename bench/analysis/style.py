@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,11 @@ import matplotlib
 import seaborn
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 COLUMN, PAGE = 3.35, 6.9  # inches: one column and both columns of a two-column paper
 
-_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, _BROWN, _PINK, _GREY, _YELLOW, _SKY = map(
+_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, _BROWN, _, _, _, _SKY = map(
     to_hex, seaborn.color_palette("colorblind")
 )
 _DASHES: tuple[Any, ...] = (
@@ -27,7 +29,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
     (0, (8, 2)),
 )
-_MARKERS = "osD^vP*X<>ph"
+MARKERS = "osD^vP*X<>ph"
 _KNOWN: dict[str, tuple[str, Any, str]] = {
     "qsm": (_BLUE, _DASHES[0], "o"),
     "dql": (_VERMILION, _DASHES[1], "s"),
@@ -36,7 +38,7 @@ _KNOWN: dict[str, tuple[str, Any, str]] = {
     "td3": (_PURPLE, _DASHES[2], "v"),
     "random": ("#6e6e6e", (0, (2, 2)), ""),
 }
-_OTHERS = (_BROWN, _SKY, _PINK, "#8c2d04", "#4d4d9f")
+_OTHERS = ("#222222", "#808000", "#8b1a1a", _SKY, _BROWN)
 _NAMES = {"qsm": "QSM", "dql": "DQL", "dql-bc": "DQL-BC", "sac": "SAC", "td3": "TD3", "random": "Random"}
 
 
@@ -67,7 +69,7 @@ def styles(algos: Mapping[str, str]) -> dict[str, Style]:
         start = zlib.crc32(algo.encode())
         index = min(free or range(len(_OTHERS)), key=lambda i: (i - start) % len(_OTHERS))
         free = [i for i in free if i != index]
-        base[algo] = (_OTHERS[index], _DASHES[(index + 1) % len(_DASHES)], _MARKERS[5 + index])
+        base[algo] = (_OTHERS[index], _DASHES[(index + 1) % len(_DASHES)], MARKERS[5 + index])
     result = {}
     for algo, (color, line, marker) in base.items():
         variants = sorted((label for label in algos if algos[label] == algo), key=lambda x: (x != algo, x))
@@ -83,7 +85,7 @@ def styles(algos: Mapping[str, str]) -> dict[str, Style]:
                 else line,
                 marker=marker
                 if i == 0 or not marker
-                else _MARKERS[(_MARKERS.index(marker) + i) % len(_MARKERS)],
+                else MARKERS[(MARKERS.index(marker) + i) % len(MARKERS)],
             )
     return result
 
@@ -130,20 +132,22 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write the figure as PDF and PNG beside each other, without dates: the same figure gives the same
-    bytes.
-    """
-    pdf, png = path.with_suffix(".pdf"), path.with_suffix(".png")
-    figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    figure.savefig(png, metadata={"Software": None})
-    return [pdf, png]
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as PDF and PNG beside each other, without dates: the same figure, the same bytes."""
+    figure.savefig(f"{path}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png")
+    dpi = matplotlib.rcParams["savefig.dpi"]
+    palette = Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    palette.save(f"{path}.png", optimize=True, dpi=(dpi, dpi))  # a third of the size, to look the same
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """One legend for all panels, below them."""
     widest = max((len(label) for label in labels), default=1)
-    per_row = max(1, min(len(labels), int(figure.get_figwidth() * 17 / (widest + 7))))
+    per_row = max(1, min(len(labels), int(figure.get_figwidth() / (0.062 * widest + 0.6))))
+    rows = -(-len(labels) // per_row)
+    figure.set_figheight(figure.get_figheight() + 0.16 * rows)  # the panels keep their height
     figure.legend(
         handles,
         [plain(label) for label in labels],

@@ -27,7 +27,15 @@ class Number:
     bold: bool = False
 
 
-Entry = str | Number
+@dataclass(frozen=True)
+class Link:
+    """A text that leads somewhere in HTML. href: a relative address, quoted by whoever makes it."""
+
+    text: str
+    href: str
+
+
+Entry = str | Number | Link
 MISSING = "–"
 
 
@@ -110,8 +118,8 @@ def markdown_escape(text: str) -> str:
 
 
 def _markdown_entry(entry: Entry) -> str:
-    if isinstance(entry, str):
-        return markdown_escape(entry)
+    if not isinstance(entry, Number):
+        return markdown_escape(_text(entry))
     text = f"**{entry.text}**" if entry.bold else entry.text
     return f"{text} {markdown_escape(entry.detail)}".strip()
 
@@ -135,9 +143,13 @@ def to_terminal(table: Table, width: int = 80) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _text(entry: str | Link) -> str:
+    return entry.text if isinstance(entry, Link) else entry
+
+
 def _plain_entry(entry: Entry) -> str:
-    if isinstance(entry, str):
-        return re.sub(r"[\r\n|]+", " ", entry)
+    if not isinstance(entry, Number):
+        return re.sub(r"[\r\n|]+", " ", _text(entry))
     return f"{'*' if entry.bold else ''}{entry.text} {entry.detail}".strip()
 
 
@@ -156,7 +168,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     **{c: "\\" + c for c in "&%$#_{}"},
     "–": "--",
     "—": "---",
@@ -200,9 +212,9 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_entry(entry: Entry) -> str:
-    if isinstance(entry, str):
+    if not isinstance(entry, Number):
         # a row that begins with a bracket would be taken for the optional argument of \\ above it
-        return "{}" + latex_escape(entry) if entry[:1] in ("[", "*") else latex_escape(entry)
+        return ("{}" if _text(entry)[:1] in ("[", "*") else "") + latex_escape(_text(entry))
     text = f"\\textbf{{{latex_escape(entry.text)}}}" if entry.bold else latex_escape(entry.text)
     return text + (f" {{\\scriptsize {latex_escape(entry.detail)}}}" if entry.detail else "")
 
@@ -233,6 +245,8 @@ def _numeric_class(table: Table, column: int) -> str:
 
 
 def _html_entry(entry: Entry, css: str) -> str:
+    if isinstance(entry, Link):
+        return f'<td{css}><a href="{html_escape(entry.href)}">{html_escape(entry.text)}</a></td>'
     if isinstance(entry, str):
         return f"<td{css}>{html_escape(entry)}</td>"
     text = f"<b>{html_escape(entry.text)}</b>" if entry.bold else html_escape(entry.text)

@@ -209,7 +209,7 @@ class Figures:
     """What the job that builds the figures runs."""
 
     def __init__(self, root: Path, study: str):
-        self.command = [sys.executable, "-m", "bench", "figures", f"STUDY={study}", f"RESULTS={root}"]
+        self.command = [sys.executable, "-m", "bench", "figures", "--study", study, "--results", str(root)]
 
     def __call__(self) -> None:
         subprocess.run(self.command, check=True)

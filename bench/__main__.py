@@ -1,0 +1,103 @@
+"""The command line. `make` only forwards to it; `python -m bench COMMAND --help` lists a command's options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.errors import UserError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code: 0, 1 if jobs failed, 2 for bad input, 130 after ^C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except UserError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        print(f"bench: {message} (python -m bench --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m bench", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    run = _command(commands, "run", "run_grid", "train what is missing of a study on this machine, then draw it")
+    _grid(run)
+    run.add_argument("--jobs", default="", help="processes at once (default: one per core)")
+    run.add_argument("--jobs-per-gpu", default="1", help="processes that share a GPU")
+    run.add_argument("--hang-minutes", default="30", help="without a heartbeat, then a job is killed")
+    run.add_argument("--job-memory-mb", default="0", help="address space of a job; 0: no limit")
+    run.add_argument("--checkpoints", default="", help="folder for checkpoints (default: beside the results)")
+
+    slurm = _command(commands, "slurm", "submit", "submit what is missing of a study to a Slurm cluster")
+    _grid(slurm)
+    slurm.add_argument("--profile", default="local", help="slurm/profiles/NAME.toml, or a path")
+    slurm.add_argument("--jobs-per-task", default="", help="packs that one task runs one after the other")
+    slurm.add_argument("--dry", default="", help="1: print what would be submitted")
+    slurm.add_argument("--figures", default="", help="1: build the figures when the array has ended")
+
+    for name, function, text in (
+        ("status", "status", "how the runs of a study stand"),
+        ("cancel", "cancel", "cancel a study's Slurm jobs"),
+        ("figures", "figures", "tables, figures and report of a study, from its results alone"),
+    ):
+        command = _command(commands, name, function, text)
+        command.add_argument("--study", default="")
+        command.add_argument("--results", default="results")
+
+    _command(commands, "studies", "studies", "the studies and algorithms that there are")
+    command = _command(commands, "import", "import_scores", "take per-seed scores of others from a CSV file")
+    command.add_argument("file", type=Path)
+    command.add_argument("--results", default="results")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, function: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=lambda options: _load(function)(options))
+    return parser
+
+
+def _load(function: str) -> Command:
+    """Commands are imported when called for: `--help` needs neither torch nor a simulator."""
+    from bench import commands
+
+    return getattr(commands, function)
+
+
+def _grid(parser: argparse.ArgumentParser) -> None:
+    """What says which runs, and how they are carried out."""
+    parser.add_argument("--study", default="quick", help="a name (see `studies`) or a TOML file")
+    parser.add_argument("--algos", default="", help='"qsm dql", with overrides "qsm:M_q=120,T=20"')
+    parser.add_argument("--envs", default="", help='"cheetah-run walker-walk Pendulum-v1"')
+    parser.add_argument("--seeds", default="", help="how many (5), or which (0,3,7)")
+    parser.add_argument("--steps", default="", help="environment steps of a run")
+    parser.add_argument("--set", default="", help='other settings of a run: "eval_every=5000 eval_episodes=3"')
+    parser.add_argument("--results", default="results", help="the root of all results")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--execution", default="auto", help="eager, compile, graph, or auto: what ends first")
+    parser.add_argument("--pack", default="auto", help="seeds that train in lock-step; auto: all on a GPU, else 1")
+    parser.add_argument("--retry", default="", help="1: run failed jobs again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""The paper's claims as they stand, by the tests that claims.toml fixed before the data."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.analysis import stats, verdicts
+from bench.analysis.experiments import load_scores
+from bench.analysis.load import LARGEST_RETURN, Cell, Results
+from bench.analysis.stats import Array, Contrast, Statistic
+from bench.analysis.style import display_name
+from bench.analysis.tables import MISSING, Entry, Table, number, within
+from bench.analysis.verdicts import UNDECIDED, Finding, Verdict, overall
+from bench.analysis.wallclock import Execution, ratio_of_medians
+
+FILE = Path(__file__).with_name("claims.toml")
+STATISTICS: dict[str, Statistic] = {"iqm": stats.iqm, "mean": stats.mean}
+
+
+def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
+    """claims.toml and its SHA-256."""
+    data = file.read_bytes()
+    return tomllib.loads(data.decode()), hashlib.sha256(data).hexdigest()
+
+
+def judge(results: Results, executions: Sequence[Execution]) -> list[Verdict]:
+    """Every claim, by this study's runs, the timing studies and the experiments under the same root."""
+    rules, _ = load_claims()
+    found = []
+    for stated in rules.pop("claim"):
+        claim = {**rules, **stated}
+        if claim["data"] == "study":
+            found.append(_by_study(claim, results))
+        elif claim["data"] == "timing":
+            found.append(_by_timing(claim, executions))
+        else:
+            found.append(_by_experiment(claim, results.root))
+    return found
+
+
+def table(judged: Sequence[Verdict]) -> Table:
+    """One row per contrast, level or ratio."""
+    rows: list[list[Entry]] = []
+    records: list[dict[str, object]] = []
+    for verdict in judged:
+        for finding in verdict.findings:
+            row: list[Entry] = [verdict.claim["id"], verdict.claim["title"], finding.name]
+            record: dict[str, object] = {"claim": verdict.claim["id"], "contrast": finding.name}
+            if finding.contrast is None:
+                row += [MISSING, MISSING]
+            else:
+                found = finding.contrast
+                row += [number(found.value, 3, detail=within(found.low, found.high, 3))]
+                row += [number(100 * found.level, 2)]
+                record |= {"value": found.value, "low": found.low, "high": found.high, "level": found.level}
+            rows.append([*row, number(finding.n), finding.verdict, finding.decides or MISSING])
+            record |= {"n": finding.n, "verdict": finding.verdict, "decides": finding.decides}
+            records.append({**record, "claim_verdict": verdict.verdict, "conditions": verdict.conditions})
+    columns = [
+        "Claim",
+        "Title",
+        "Contrast",
+        "Value [interval]",
+        "Level, %",
+        "n",
+        "Verdict",
+        "What would decide it",
+    ]
+    notes = [
+        f"Tests fixed in bench/analysis/claims.toml, SHA-256 {load_claims()[1]}.",
+        "Level: of the interval alone, after Holm's correction over the contrasts of one claim.",
+    ]
+    return Table("claims", "The paper's claims", columns, rows, records, notes)
+
+
+# --- by the returns of a study ----------------------------------------------------------------------------
+
+
+def _by_study(claim: Mapping[str, Any], results: Results) -> Verdict:
+    envs = results.control_envs
+    labels = {algo: _label(results, algo) for algo in (claim["subject"], *claim["baselines"])}
+    cells = {
+        algo: [results.cells[env, label] for env in envs]
+        for algo, label in labels.items()
+        if label and envs and all((env, label) in results.cells for env in envs)
+    }
+    missing = {algo: _missing(results, algo, labels[algo], claim["min_seeds"]) for algo in labels}
+    subject = claim["subject"]
+    statistic = STATISTICS[claim["statistic"]]
+    resampled = {algo: _resampled(cells[algo], statistic, claim["resamples"]) for algo in cells}
+    pairs = [algo for algo in claim["baselines"] if algo in cells and subject in cells]
+    contrasts = stats.holm(
+        {algo: resampled[subject][0] - resampled[algo][0] for algo in pairs},
+        {algo: resampled[subject][1] - resampled[algo][1] for algo in pairs},
+        claim["level"],
+        len(claim["baselines"]),
+    )
+    findings = []
+    for algo in claim["baselines"]:
+        n = (
+            min((cell.n for side in (subject, algo) for cell in cells.get(side, ())), default=0)
+            if algo in pairs
+            else 0
+        )
+        needed = "; ".join(missing[side] for side in (subject, algo) if missing[side])
+        findings.append(
+            verdicts.difference(_versus(subject, algo), contrasts.get(algo), n, claim["margin"], needed)
+        )
+    return Verdict(claim, overall(findings), tuple(findings), _conditions(results, labels))
+
+
+def _label(results: Results, algo: str) -> str | None:
+    """The label that stands for an algorithm: its plain name, or its only variant in this study."""
+    labels = [label for label in results.learners if results.algos[label] == algo]
+    return algo if algo in labels else labels[0] if len(labels) == 1 else None
+
+
+def _missing(results: Results, algo: str, label: str | None, fewest: int) -> str:
+    """What has to be run before a verdict is possible; "" where nothing."""
+    name, envs = display_name(algo, algo), results.control_envs
+    if label is None or not envs:
+        return f"one variant of {name} in the study" if envs else "a DM Control task"
+    scores = [score for score in results.runs if score.run.label == label and score.run.env in envs]
+    seeds = {env: sum(score.run.env == env for score in scores) for env in envs}
+    absent = [env for env in envs if not seeds[env]]
+    if absent:
+        return f"runs of {name} on {', '.join(absent)}"
+    if min(seeds.values()) < fewest:
+        return f"at least {fewest} seeds of {name} on every task, not {min(seeds.values())}"
+    unscored = sum(not score.scored for score in scores)
+    return f"{unscored} more finished runs of {name}" if unscored else ""
+
+
+def _resampled(cells: Sequence[Cell], statistic: Statistic, resamples: int) -> tuple[float, Array]:
+    tasks = [cell.final / LARGEST_RETURN for cell in cells]
+    drawn = [cell.draws(resamples) for cell in cells]
+    return float(statistic(tasks)), stats.bootstrap(tasks, statistic, drawn)
+
+
+def _conditions(results: Results, labels: Mapping[str, str | None]) -> str:
+    """Steps, tasks, widths and evaluation: a verdict holds for these."""
+    steps = results.settings.get("steps")
+    widths = [
+        f"{display_name(algo, algo)} {'x'.join(map(str, hidden))}"
+        for algo, label in labels.items()
+        if label and (hidden := results.config(label).get("hidden"))
+    ]
+    parts = (
+        f"{steps:,} environment steps" if isinstance(steps, int) else "",
+        f"tasks {', '.join(results.control_envs)}",
+        f"widths {', '.join(widths)}",
+        f"evaluation {results.evaluation}",
+    )
+    return f"study {results.study}: " + "; ".join(filter(None, parts))
+
+
+# --- by a timing study ------------------------------------------------------------------------------------
+
+
+def _by_timing(claim: Mapping[str, Any], executions: Sequence[Execution]) -> Verdict:
+    subject, (baseline,) = claim["subject"], claim["baselines"]
+    findings, sizes = [], set()
+    for execution in executions:
+        size = execution.reference_size()
+        where = {"what": claim["measure"], "T": str(claim["T"]), **size}
+        slow, fast = (execution.seconds(algo=algo, **where) for algo in (baseline, subject))
+        if not len(slow) or not len(fast):
+            continue
+        ratio = Contrast(*ratio_of_medians(slow, fast, claim["resamples"], claim["level"]), claim["level"])
+        name = f"{display_name(baseline, baseline)} / {display_name(subject, subject)}, {execution.title}"
+        n = min(len(slow), len(fast))
+        findings.append(verdicts.level(name, ratio, n, claim["threshold"], claim["min_seeds"], "repeats"))
+        sizes.add(f"widths {size['hidden']}, batch {size['batch']}, pack {size['pack']}")
+    conditions = f"T = {claim['T']}; " + ("; ".join(sorted(sizes)) or "no timing study has both at this T")
+    return Verdict(claim, overall(findings), tuple(findings), conditions)
+
+
+# --- by an experiment -------------------------------------------------------------------------------------
+
+
+def _by_experiment(claim: Mapping[str, Any], root: Path) -> Verdict:
+    values, problem = load_scores(root / claim["data"], claim["measure"], claim["setting"])
+    conditions = f"{claim['data']}, setting {claim['setting']}" + (f": {problem}" if problem else "")
+    subject = values.get(claim["subject"], np.empty(0))
+    if claim["kind"] == "level":
+        finding = _experiment_level(subject, claim)
+        return Verdict(claim, finding.verdict, (finding,), conditions)
+    contrasts = _experiment_contrasts(subject, values, claim)
+    findings = []
+    for algo in claim["baselines"]:
+        n = min(len(subject), len(values.get(algo, ())))
+        needed = f"at least {claim['min_seeds']} seeds a side, not {n}" if n < claim["min_seeds"] else ""
+        name = _versus(claim["subject"], algo)
+        findings.append(verdicts.difference(name, contrasts.get(algo), n, claim["margin"], needed))
+    needs = (claim["needs"],) if "needs" in claim else (verdicts.BETTER, verdicts.AS_GOOD)
+    return Verdict(claim, overall(findings, needs), tuple(findings), conditions)
+
+
+def _experiment_level(values: Array, claim: Mapping[str, Any]) -> Finding:
+    name, n = display_name(claim["subject"], claim["subject"]), len(values)
+    if not n:
+        return Finding(name, UNDECIDED, decides="the experiment's data")
+    low, high = stats.interval(_resampled_means(values, claim["subject"], claim), claim["level"])
+    contrast = Contrast(float(values.mean()), float(low), float(high), claim["level"])
+    return verdicts.level(name, contrast, n, claim["threshold"], claim["min_seeds"])
+
+
+def _experiment_contrasts(
+    subject: Array, values: Mapping[str, Array], claim: Mapping[str, Any]
+) -> dict[str, Contrast]:
+    """Differences of means under Holm; of shares, where each has an interval of its own, under Bonferroni."""
+    baselines = {algo: values[algo] for algo in claim["baselines"] if algo in values and len(subject)}
+    differences = {algo: float(subject.mean() - theirs.mean()) for algo, theirs in baselines.items()}
+    if claim["statistic"] == "share":
+        level = 1 - (1 - claim["level"]) / len(claim["baselines"])
+        bounds = {
+            algo: stats.difference_of_shares(
+                round(subject.sum()), len(subject), round(theirs.sum()), len(theirs), level
+            )
+            for algo, theirs in baselines.items()
+        }
+        return {algo: Contrast(differences[algo], *bounds[algo], level) for algo in baselines}
+    samples = {
+        algo: _resampled_means(subject, claim["subject"], claim) - _resampled_means(theirs, algo, claim)
+        for algo, theirs in baselines.items()
+    }
+    return stats.holm(differences, samples, claim["level"], len(claim["baselines"]))
+
+
+def _resampled_means(values: Array, algo: str, claim: Mapping[str, Any]) -> Array:
+    drawn = stats.draws(len(values), claim["data"], claim["setting"], algo, resamples=claim["resamples"])
+    return values[drawn].mean(axis=1)
+
+
+def _versus(subject: str, baseline: str) -> str:
+    return f"{display_name(subject, subject)} − {display_name(baseline, baseline)}"

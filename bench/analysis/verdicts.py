@@ -1,0 +1,106 @@
+"""From an interval to a verdict: better, worse, as good, undecided; and what would decide it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bench.analysis.stats import Contrast
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+BETTER, WORSE, AS_GOOD = "better", "worse", "as good"
+MANY = 1000  # seeds; more than so many is no plan
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One contrast, level or ratio of a claim with its verdict. n: the fewest seeds, or repeats, behind
+    it.
+    """
+
+    name: str
+    verdict: str
+    n: int = 0
+    contrast: Contrast | None = None
+    decides: str = ""  # what would decide it; "" where it is decided
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim as it stands. conditions: under which steps, widths and evaluation it was judged."""
+
+    claim: Mapping[str, Any]
+    verdict: str
+    findings: tuple[Finding, ...]
+    conditions: str
+
+
+def difference(
+    name: str, contrast: Contrast | None, n: int, margin: float, blocked: str = "", unit: str = "seeds"
+) -> Finding:
+    """The finding of a contrast; `blocked` says what must be there before it can be anything but
+    undecided.
+    """
+    if contrast is None or blocked:
+        return Finding(name, UNDECIDED, n, contrast, blocked or "data")
+    verdict = difference_verdict(contrast, margin)
+    return Finding(
+        name, verdict, n, contrast, _more(contrast, n, margin, unit) if verdict == UNDECIDED else ""
+    )
+
+
+def level(
+    name: str, contrast: Contrast, n: int, threshold: float, fewest: int, unit: str = "seeds"
+) -> Finding:
+    """The finding of a value against a threshold; undecided below the `fewest` seeds or repeats."""
+    if n < fewest:
+        return Finding(name, UNDECIDED, n, contrast, f"at least {fewest} {unit}, not {n}")
+    verdict = level_verdict(contrast, threshold)
+    away = replace(contrast, value=contrast.value - threshold)
+    return Finding(name, verdict, n, contrast, _more(away, n, 0.0, unit) if verdict == UNDECIDED else "")
+
+
+def difference_verdict(contrast: Contrast, margin: float) -> str:
+    """better, worse, as good or undecided, in this order."""
+    if contrast.low > 0:
+        return BETTER
+    if contrast.high < 0:
+        return WORSE
+    return AS_GOOD if -margin <= contrast.low and contrast.high <= margin else UNDECIDED
+
+
+def level_verdict(contrast: Contrast, threshold: float) -> str:
+    """supported or contradicted where the interval lies on one side of the threshold."""
+    if contrast.low >= threshold:
+        return SUPPORTED
+    return CONTRADICTED if contrast.high < threshold else UNDECIDED
+
+
+def overall(findings: Sequence[Finding], needs: Collection[str] = (BETTER, AS_GOOD, SUPPORTED)) -> str:
+    """supported when every finding is in `needs`, contradicted when one is decided otherwise, else
+    undecided.
+    """
+    if findings and all(finding.verdict in needs for finding in findings):
+        return SUPPORTED
+    against = {BETTER, AS_GOOD, WORSE, SUPPORTED, CONTRADICTED}.difference(needs)
+    return CONTRADICTED if any(finding.verdict in against for finding in findings) else UNDECIDED
+
+
+def seeds_that_decide(contrast: Contrast, n: int, margin: float) -> float:
+    """About how many seeds make the interval narrow enough if value and spread stay as they are.
+
+    Half its width shrinks as 1 / sqrt(n); it must get below the distance to 0, or fit within the margin.
+    """
+    half = (contrast.high - contrast.low) / 2
+    room = max(abs(contrast.value), margin - abs(contrast.value))
+    return float(np.inf) if room <= 0 else float(np.floor(n * (half / room) ** 2)) + 1
+
+
+def _more(contrast: Contrast, n: int, margin: float, unit: str) -> str:
+    needed = seeds_that_decide(contrast, n, margin)
+    if needed > MANY:
+        return f"more than {MANY:,} {unit}: too close to the bound"
+    return f"about {max(needed, n + 1):.0f} {unit}, if value and spread stay as they are"

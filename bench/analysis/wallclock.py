@@ -1,0 +1,227 @@
+"""Wall-clock from the timing studies, results/timing/<name>/: how long each part of an algorithm takes.
+
+Timings of different hardware (another timing study) or execution (mode, device, threads, number type) never
+share a table. Training runs' own clocks count for nothing here: they share their machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis import stats
+from bench.analysis.load import Results
+from bench.analysis.stats import Array
+from bench.files import is_safe_name, one_line
+
+TIMING = "timing"  # the folder under results/
+SAMPLES = ("algo", "what", "mode", "device", "threads", "dtype", "hidden", "batch", "T", "pack", "candidates")
+SAMPLE_NUMBERS = ("round", "seconds")
+FACTS = ("algo", "hidden", "batch", "T", "candidates")
+FACT_NUMBERS = (
+    "actor_parameters",
+    "critic_parameters",
+    "update_gflop",
+    "network_calls_update",
+    "network_calls_act",
+    "peak_memory_mb",
+)
+EXECUTION = ("device", "mode", "threads", "dtype")
+SIZE = ("hidden", "batch", "pack")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """All timings that may be compared with each other: one timing study, one execution.
+
+    samples: one row per timed repeat, seconds per call. facts: one row per algorithm and size. All but the
+    numbers are text, "" where a column does not apply (T of SAC).
+    """
+
+    study: str
+    how: dict[str, str]  # device, mode, threads, dtype
+    samples: pd.DataFrame = field(repr=False)
+    facts: pd.DataFrame = field(repr=False)
+    provenance: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Safe as part of a file name: "idle-cpu-compile-1-float32"."""
+        return "-".join([self.study, *self.how.values()])
+
+    @property
+    def title(self) -> str:
+        threads = f"{self.how['threads']} thread" + "s" * (self.how["threads"] != "1")
+        return f"{self.study}: {self.how['device']}, {self.how['mode']}, {threads}, {self.how['dtype']}"
+
+    @property
+    def hardware(self) -> str:
+        """One line of what provenance.json says about the machine."""
+        found = self.provenance.get("hardware", {})
+        if not isinstance(found, dict):
+            return one_line(found)
+        return one_line(", ".join(f"{key} {value}" for key, value in sorted(found.items())))
+
+    def reference_size(self) -> dict[str, str]:
+        """Widths, batch and pack under which most algorithms were timed, then most repeats: the main
+        table's.
+        """
+        grouped = self.samples.groupby(list(SIZE))["algo"]
+        ranked = pd.DataFrame({"algos": grouped.nunique(), "repeats": grouped.size()}).reset_index()
+        ranked["one"] = ranked["pack"] == "1"
+        ranked = ranked.sort_values(
+            ["algos", "one", "repeats", *SIZE], ascending=[False, False, False, True, True, True]
+        )
+        return {key: str(ranked.iloc[0][key]) for key in SIZE}
+
+    def at(self, **where: str) -> pd.DataFrame:
+        """The samples at these values of columns."""
+        return _where(self.samples, where)
+
+    def seconds(self, **where: str) -> Array:
+        """Seconds of the repeats at these values of columns, in the order of the rounds."""
+        return self.at(**where)["seconds"].to_numpy(np.float64)
+
+    def fact(self, name: str, **where: str) -> float:
+        """A number of facts.csv, nan where there is none or it is ambiguous."""
+        values = _where(self.facts, where)[name].dropna().unique()
+        return float(values[0]) if len(values) == 1 else float("nan")
+
+
+def _where(frame: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
+    keep = np.ones(len(frame), bool)
+    for column, value in where.items():
+        keep &= (frame[column] == value).to_numpy()
+    return frame[keep]
+
+
+def load_timings(root: Path) -> tuple[list[Execution], list[str]]:
+    """Every execution of every timing study under `root`, in order of name; one line per study left out."""
+    found: list[Execution] = []
+    problems = []
+    folder = root / TIMING
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    for name in filter(is_safe_name, names):
+        if not (folder / name / "samples.csv").is_file():
+            continue
+        try:
+            found += _read(folder / name)
+        except (OSError, ValueError) as error:
+            problems.append(f"{TIMING}/{name}: left out: {one_line(error)}")
+    return found, problems
+
+
+def _read(folder: Path) -> Iterator[Execution]:
+    samples = _table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
+    if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0)).all():
+        raise ValueError("samples.csv: seconds that are not positive numbers")
+    facts = pd.DataFrame(columns=[*FACTS, *FACT_NUMBERS])
+    if (folder / "facts.csv").is_file():
+        facts = _table(folder / "facts.csv", FACTS, FACT_NUMBERS)
+    provenance = {}
+    if (folder / "provenance.json").is_file():
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    if not isinstance(provenance, dict):
+        raise ValueError("provenance.json holds no record")
+    for values, group in samples.groupby(list(EXECUTION)):
+        how = dict(zip(EXECUTION, map(str, values)))
+        yield Execution(folder.name, how, group, facts, provenance)
+
+
+def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """A CSV with these columns: names as text, numbers as floats. ValueError for anything else."""
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = [column for column in (*texts, *numbers) if column not in frame]
+    if missing:
+        raise ValueError(f"{path.name} lacks the column {missing[0]}")
+    for column in texts:
+        frame[column] = frame[column].str.removesuffix(".0")
+        bad = [value for value in frame[column].unique() if value and not is_safe_name(value)]
+        if bad:
+            raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
+    for column in numbers:
+        try:
+            frame[column] = pd.to_numeric(frame[column].replace("", "nan")).astype(np.float64)
+        except ValueError:
+            raise ValueError(f"{path.name}: {column} holds something else than numbers") from None
+    return frame
+
+
+def seconds_per_step(
+    results: Results, executions: Sequence[Execution]
+) -> tuple[Execution | None, dict[str, float]]:
+    """The execution that timed most of the study's algorithms end to end, and {label: seconds per env step}.
+
+    A timing matches when algorithm, widths, batch and T are those of the label's configuration, for a single
+    seed. Where several executions match equally many, the one that the runs themselves used, then by name.
+    """
+    used = {tuple(sorted(_used(score.run.meta))) for score in results.runs if score.run.meta}
+
+    def rank(item: tuple[Execution, dict[str, float]]) -> tuple[int, bool]:
+        execution, matched = item
+        return len(matched), tuple(sorted(execution.how.items())) in used
+
+    # the first of equals wins, and they come in order of name
+    best = max(
+        ((execution, _matching(results, execution)) for execution in executions), key=rank, default=None
+    )
+    return best if best and best[1] else (None, {})
+
+
+def _used(meta: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    execution = meta["attempts"][-1]["execution"]
+    return ((key, str(execution.get(key, ""))) for key in EXECUTION)
+
+
+def _matching(results: Results, execution: Execution) -> dict[str, float]:
+    matched = {}
+    for label in results.learners:
+        size = size_of(results.config(label))
+        seconds = execution.seconds(algo=results.algos[label], what="end_to_end", pack="1", **size)
+        if len(seconds):
+            matched[label] = float(np.median(seconds))
+    return matched
+
+
+def size_of(config: dict[str, Any]) -> dict[str, str]:
+    """Widths, batch and T of a configuration, as the timing studies write them; T is "" where there is
+    none.
+    """
+    hidden = config.get("hidden", ())
+    return {
+        "hidden": "x".join(str(width) for width in hidden)
+        if isinstance(hidden, list | tuple)
+        else str(hidden),
+        "batch": str(config.get("batch_size", "")),
+        "T": str(config.get("T", "")),
+    }
+
+
+@dataclass(frozen=True)
+class Line:
+    """Least squares: seconds = intercept + slope T."""
+
+    intercept: float
+    slope: float
+
+
+def fit_over_T(T: Array, seconds: Array) -> Line:
+    """The straight line through the median times."""
+    slope, intercept = np.polyfit(T, seconds, 1)
+    return Line(float(intercept), float(slope))
+
+
+def ratio_of_medians(slow: Array, fast: Array, resamples: int, level: float) -> tuple[float, float, float]:
+    """median(slow) / median(fast) with a percentile bootstrap interval over the timed repeats."""
+    samples = []
+    for times, side in ((slow, "slow"), (fast, "fast")):
+        drawn = stats.draws(len(times), "ratio", side, resamples=resamples)
+        samples.append(np.median(times[drawn], axis=1))
+    low, high = stats.interval(samples[0] / samples[1], level)
+    return float(np.median(slow) / np.median(fast)), float(low), float(high)

@@ -1,0 +1,134 @@
+"""The figures of the timing studies, and return against hours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bench.analysis.figures import curves, panels
+from bench.analysis.load import Cell, Results
+from bench.analysis.stats import Array
+from bench.analysis.style import COLUMN, display_name, legend, plain, styles
+from bench.analysis.wallclock import Execution, fit_over_T
+
+CHAINS = ("qsm", "dql", "dql-bc")  # algorithms with a denoising chain, whose length is T
+STEP_PARTS = {  # of one environment step of training: what -> (heading, grey, hatch); colours are algorithms'
+    "env_step": ("Environment", "#2e2e2e", ""),
+    "act_1": ("Act", "#b0b0b0", "////"),
+    "critic_update": ("Critic update", "#8f8f8f", ""),
+    "actor_update": ("Actor update", "#5c5c5c", "xxx"),
+    "rest": ("Rest", "#dedede", ""),
+}
+
+
+def return_against_hours(results: Results, seconds: dict[str, float]) -> Figure | None:
+    """Learning curves against hours on an idle machine: env steps times the timed seconds per step."""
+    if len(seconds) < 2:
+        return None
+
+    def hours(cell: Cell) -> Array | None:
+        per_step = seconds.get(cell.label)
+        return None if per_step is None else cell.env_steps * per_step / 3600
+
+    longest = max(cell.env_steps[-1] * seconds.get(cell.label, 0.0) for cell in results.cells.values())
+    if longest >= 3600:
+        return curves(results, hours, "Hours on an idle machine")
+    return curves(results, lambda cell: _times(hours(cell), 60), "Minutes on an idle machine")
+
+
+def _times(values: Array | None, factor: float) -> Array | None:
+    return None if values is None else values * factor
+
+
+def update_time_over_T(execution: Execution) -> Figure | None:
+    """Median time of the whole and of the actor's update over the denoising steps T, with fitted lines."""
+    size = execution.reference_size()
+    timed = {
+        what: {algo: _medians_over_T(execution, algo, what, size) for algo in CHAINS}
+        for what in ("update", "actor_update")
+    }
+    shown = [what for what, algos in timed.items() if any(len(T) > 1 for T, _ in algos.values())]
+    if not shown:
+        return None
+    look = styles({algo: algo for algo in CHAINS})
+    figure, axes = panels(len(shown), height=2.1)
+    figure.set_figwidth(COLUMN * len(shown))
+    for what, ax in zip(shown, axes):
+        handles: list[Any] = []
+        names = []
+        for algo, (T, seconds) in timed[what].items():
+            if len(T) < 2:
+                continue
+            fitted = fit_over_T(T, seconds)
+            ends = np.array([0.0, T[-1]])
+            ax.plot(
+                ends,
+                1e3 * (fitted.intercept + fitted.slope * ends),
+                color=look[algo].color,
+                linestyle=look[algo].linestyle,
+                linewidth=1,
+            )
+            handles += ax.plot(
+                T, 1e3 * seconds, color=look[algo].color, marker=look[algo].marker, linestyle=""
+            )
+            names.append(f"{display_name(algo, algo)}: {1e3 * fitted.slope:.2g} ms per step")
+        ax.legend(handles, names, loc="upper left", handletextpad=0.2)
+        ax.set(
+            title=what.replace("_", " ").capitalize(), xlabel="Denoising steps T", ylabel="Median time, ms"
+        )
+        ax.set_xlim(left=0)
+        ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def _medians_over_T(execution: Execution, algo: str, what: str, size: dict[str, str]) -> tuple[Array, Array]:
+    """(T, seconds), both (number of timed T,), in order of T."""
+    samples = execution.at(algo=algo, what=what, **size)
+    samples = samples[samples["T"] != ""]
+    medians = samples.groupby("T")["seconds"].median()
+    T = np.array([float(value) for value in medians.index])
+    order = np.argsort(T)
+    return T[order], medians.to_numpy(float)[order]
+
+
+def where_time_goes(execution: Execution, T: str = "5") -> Figure | None:
+    """One environment step of training, taken apart, at the reference size."""
+    size = execution.reference_size()
+    algos = [algo for algo in sorted(set(execution.samples["algo"])) if _step_parts(execution, algo, size, T)]
+    if not algos:
+        return None
+    figure = Figure(figsize=(COLUMN, 0.6 + 0.26 * len(algos)), layout="constrained")
+    ax = figure.subplots()
+    handles = {}
+    for position, algo in enumerate(algos):
+        left, parts = 0.0, _step_parts(execution, algo, size, T)
+        for part, milliseconds in parts.items():
+            _, color, hatch = STEP_PARTS[part]
+            handles[part] = ax.barh(
+                position, milliseconds, left=left, color=color, hatch=hatch, edgecolor="white", height=0.62
+            )
+            left += milliseconds
+        ax.text(left, position, f" {left:.1f}", va="center", fontsize=6.5)
+    names = [display_name(algo, algo) + (f", T = {T}" if algo in CHAINS else "") for algo in algos]
+    ax.set_yticks(range(len(algos)), [plain(name) for name in names])
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.margins(x=0.12)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("Median ms per environment step")
+    legend(figure, list(handles.values()), [STEP_PARTS[part][0] for part in handles])
+    return figure
+
+
+def _step_parts(execution: Execution, algo: str, size: dict[str, str], T: str) -> dict[str, float]:
+    """Median milliseconds of each part; empty where the whole step was not timed."""
+    where = {"algo": algo, "T": T if algo in CHAINS else "", **size}
+    medians = 1e3 * execution.at(**where).groupby("what")["seconds"].median()
+    if "end_to_end" not in medians:
+        return {}
+    parts = {part: float(medians[part]) for part in STEP_PARTS if part in medians}
+    return parts | {"rest": max(0.0, float(medians["end_to_end"]) - sum(parts.values()))}

@@ -1,0 +1,266 @@
+"""What the commands do. Each takes the parsed command line and returns the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import study as studies_room
+from bench.errors import UserError
+from bench.runs import FORMAT, check_configuration, write_study
+from bench.study import Job, Study, load_study, override
+
+
+def whole(name: str, text: str, least: int) -> int:
+    """A whole number from the command line. Raises UserError."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise UserError(f"{name}={text}: expected a whole number from {least} on")
+    return value
+
+
+def one_of(name: str, text: str, options: Sequence[str]) -> str:
+    """One of `options` from the command line. Raises UserError."""
+    if text not in options:
+        raise UserError(f"{name}={text}: expected {', '.join(options)}")
+    return text
+
+
+def _requested(options: Namespace) -> tuple[Study, list[Job]]:
+    """The study as the command line changes it, and its jobs."""
+    study = override(
+        load_study(options.study),
+        algos=options.algos,
+        envs=options.envs,
+        seeds=options.seeds,
+        steps=options.steps,
+        settings=options.set,
+    )
+    return study, study.jobs()
+
+
+def _execution(options: Namespace) -> tuple[str, str]:
+    """Device and execution mode. Raises UserError for what this machine cannot do."""
+    device = one_of("DEVICE", options.device, ("cpu", "cuda"))
+    mode = one_of("EXECUTION", options.execution, ("auto", "eager", "compile", "graph"))
+    if mode == "graph" and device == "cpu":
+        raise UserError("EXECUTION=graph needs DEVICE=cuda")
+    if mode == "compile" and device == "cpu":
+        from bench.launch.plan import has_compiler
+
+        if not has_compiler():
+            print("bench: no C++ compiler on this machine: EXECUTION=eager instead of compile", file=sys.stderr)
+            mode = "eager"
+    return device, mode
+
+
+def _pack_size(options: Namespace, device: str, seeds: int) -> int:
+    if options.pack == "auto":
+        return seeds if device == "cuda" else 1
+    return whole("PACK", options.pack, 1)
+
+
+def _results(options: Namespace, *, write: bool) -> Path:
+    """The root of all results. Raises UserError where it cannot be written."""
+    root = Path(options.results)
+    if not write:
+        return root
+    there = next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"RESULTS={options.results}: cannot be written; name a folder of yours")
+    return root.resolve()
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("DEVICE=cuda: torch sees no GPU here; DEVICE=cpu works everywhere")
+
+
+def _register(root: Path, study: Study, jobs: Sequence[Job]) -> None:
+    """Write down what was asked for, so that "missing" has a meaning; not before every run is known to fit."""
+    for job in jobs:
+        check_configuration(root, job)
+    grid = [
+        {"env": job.env, "algo": job.algo, "label": job.label, "seed": job.seed, "hash": job.hash} for job in jobs
+    ]
+    write_study(root, {"format": FORMAT, "study": study.name, **study.to_dict(), "grid": grid})
+
+
+def run_grid(options: Namespace) -> int:
+    """Train what is missing of a grid on this machine, then build its tables and figures."""
+    from rich.console import Console
+
+    from bench.launch.display import Display
+    from bench.launch.local import LocalOptions, Pool, default_workers
+    from bench.launch.plan import make_plan
+
+    device, execution = _execution(options)
+    jobs_per_gpu = whole("JOBS_PER_GPU", options.jobs_per_gpu, 1)
+    workers = whole("JOBS", options.jobs, 1) if options.jobs else 0
+    hang_minutes = whole("HANG_MINUTES", options.hang_minutes, 1)
+    memory = whole("JOB_MEMORY_MB", options.job_memory_mb, 0)
+    study, jobs = _requested(options)
+    _check_device(device)
+    root = _results(options, write=True)
+    checkpoints = Path(options.checkpoints).resolve() if options.checkpoints else None
+    plan = make_plan(
+        root,
+        jobs,
+        pack_size=_pack_size(options, device, len(study.seeds)),
+        checkpoint_root=checkpoints,
+        retry_failed=options.retry == "1",
+    )
+    _register(root, study, jobs)
+    pool_options = LocalOptions(
+        workers=workers or default_workers(device, jobs_per_gpu),
+        device=device,
+        execution=execution,
+        checkpoint_root=checkpoints,
+        hang_after_s=60.0 * hang_minutes,
+        job_memory_mb=memory,
+    )
+    console = Console()
+    waiting = sum(map(len, plan.packs))
+    console.print(
+        f"{study.name}: {len(jobs)} runs, {len(plan.done)} done, {waiting} to do, "
+        f"{pool_options.workers} at once, results in {options.results}/{study.name}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    display = Display(len(jobs), console)
+    with display as show:
+        outcome = Pool(root, plan, pool_options, show).run()
+    failed = plan.failed + plan.damaged + outcome.failed
+    _report_failures(failed, retry=bool(plan.failed))
+    if outcome.stopped:
+        print(f"stopped: {len(outcome.stopped)} runs are left; the same command goes on where they are")
+        return 130
+    if len(failed) < len(jobs):
+        _draw(root, study.name)
+    return 1 if failed else 0
+
+
+def _report_failures(failed: Sequence[tuple[Job, str]], retry: bool) -> None:
+    for job, reason in failed:
+        print(f"failed: {job.path}: {reason}", file=sys.stderr)
+    if retry:
+        print("runs that failed earlier are tried again with RETRY=1", file=sys.stderr)
+
+
+def _draw(root: Path, study: str) -> None:
+    from bench import analysis
+
+    paths = analysis.build(root, study)
+    print(analysis.summary(root, study))
+    page = next((path for path in paths if path.name == "index.html"), paths[0])
+    print(f"report: {_shown(page)}")
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def figures(options: Namespace) -> int:
+    """Tables, figures and report of one study, or of every study that has results."""
+    root = _results(options, write=False)
+    for name in _studies_on_disk(root, options.study):
+        _draw(root, name)
+    return 0
+
+
+def _studies_on_disk(root: Path, study: str) -> list[str]:
+    from bench.runs import studies as on_disk
+
+    found = [study] if study else on_disk(root)
+    if not found:
+        raise UserError(f"no results in {root}/ yet; `make bench` makes some")
+    return found
+
+
+def status(options: Namespace) -> int:
+    """How the runs of one study stand, or of every study that has results."""
+    from bench import status as status_room
+
+    root = _results(options, write=False)
+    for name in _studies_on_disk(root, options.study):
+        status_room.show(root, name)
+    return 0
+
+
+def submit(options: Namespace) -> int:
+    """Submit what is missing of a grid to a Slurm cluster."""
+    from bench.launch import slurm
+    from bench.launch.plan import execution_mode
+    from bench.launch.profiles import load_profile
+
+    device, execution = _execution(options)
+    profile = load_profile(options.profile)
+    per_task = whole("JOBS_PER_TASK", options.jobs_per_task, 1) if options.jobs_per_task else None
+    study, jobs = _requested(options)
+    dry = options.dry == "1"
+    root = _results(options, write=not dry)
+    size = _pack_size(options, device, len(study.seeds))
+    packs: dict[tuple[object, int], list[Job]] = {}
+    for i, job in enumerate(jobs):
+        packs.setdefault((job.cell, job.seed if size == 1 else i // (size * len(jobs))), []).append(job)
+    groups = [cell[i : i + size] for cell in packs.values() for i in range(0, len(cell), size)]
+    if not dry:
+        _register(root, study, jobs)
+    submission = slurm.submit(
+        root,
+        study,
+        groups,
+        profile,
+        execution={
+            "mode": execution_mode(jobs[0], device, execution),
+            "device": device,
+            "threads": profile.cpus if device == "cpu" else 1,
+            "dtype": "float32",
+        },
+        jobs_per_task=per_task,
+        dry=dry,
+        figures=options.figures == "1",
+    )
+    for line in submission.lines():
+        print(line)
+    return 0
+
+
+def cancel(options: Namespace) -> int:
+    """Cancel a study's queued and running Slurm jobs, and no others."""
+    from bench.launch import slurm
+
+    if not options.study:
+        raise UserError("cancel needs STUDY=…")
+    print(f"{slurm.cancel(_results(options, write=False), options.study)} tasks cancelled")
+    return 0
+
+
+def studies(options: Namespace) -> int:
+    """The studies and algorithms that there are."""
+    import algos
+
+    for name in studies_room.study_names():
+        print(f"{name:14} {load_study(name).title}")
+    print("algorithms:", " ".join(sorted(algos.registry())))
+    return 0
+
+
+def import_scores(options: Namespace) -> int:
+    """Take per-seed scores of others from a CSV file, to lie under ours."""
+    from bench import analysis
+
+    print(f"imported to {_shown(analysis.import_scores(options.file, _results(options, write=True)))}")
+    return 0

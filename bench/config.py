@@ -1,0 +1,126 @@
+"""An algorithm's settings as users write them: checked against its Config, and written back in one canonical form."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bench.errors import UserError, suggest
+
+Overrides = Mapping[str, Any]
+
+
+def agent_class(algo: str) -> Any:
+    """The algorithm's Agent class. Raises UserError: there is none, or its module does not load."""
+    import algos
+
+    if algo not in algos.registry():
+        raise UserError(f"no algorithm {algo!r}{suggest(algo, algos.registry())}")
+    try:
+        return algos.agent_class(algo)
+    except Exception as error:  # a user's own module may fail in any way
+        raise UserError(f"algorithm {algo!r} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+@functools.cache
+def _default(algo: str) -> Any:
+    return agent_class(algo).Config()
+
+
+def default_config(algo: str) -> dict[str, Any]:
+    """The algorithm's full configuration with its defaults."""
+    return _plain(_default(algo))
+
+
+def algorithm_config(algo: str, overrides: Overrides) -> dict[str, Any]:
+    """The full configuration, JSON-able. Raises UserError for a field that is unknown, ill-typed or out of range."""
+    default = _default(algo)
+    values = {}
+    for key, value in overrides.items():
+        if key not in _fields(default):
+            raise UserError(f"{algo} has no setting {key!r}{suggest(key, _fields(default))}")
+        values[key] = _typed(algo, key, value, getattr(default, key))
+    try:
+        return _plain(dataclasses.replace(default, **values))
+    except ValueError as error:
+        raise UserError(f"{algo}: {error}") from None
+
+
+def build_config(algo: str, config: Overrides) -> Any:
+    """The Config object of a full configuration as `algorithm_config` gives it."""
+    cls = agent_class(algo).Config
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in config.items()})
+
+
+def parse_overrides(spec: str) -> tuple[str, dict[str, Any]]:
+    """ "qsm:M_q=120,T=20" -> ("qsm", {"M_q": 120.0, "T": 20}), typed by the algorithm's Config."""
+    algo, colon, rest = spec.partition(":")
+    overrides: dict[str, Any] = {}
+    for pair in rest.split(",") if colon else []:
+        key, equals, text = pair.partition("=")
+        if not equals or not key or not text:
+            raise UserError(f"{spec!r}: expected {algo}:name=value,name=value")
+        if key in overrides:
+            raise UserError(f"{spec!r}: {key} is set twice")
+        overrides[key] = text
+    return algo, {key: algorithm_config(algo, {key: text})[key] for key, text in overrides.items()}
+
+
+def canonical(value: Any) -> str:
+    """One spelling for each value: 120, 0.0003, true, 256x256."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    if isinstance(value, (list, tuple)):
+        return "x".join(canonical(v) for v in value)
+    return str(value)
+
+
+def _fields(config: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(config)]
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in _fields(config)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _typed(algo: str, key: str, value: Any, default: Any) -> Any:
+    """`value`, from a file or from text, as the type of the field's default."""
+    try:
+        return _convert(value, default)
+    except (ValueError, TypeError, OverflowError):
+        kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
+        expected = kinds.get(type(default), "widths such as 256x256")
+        raise UserError(f"{algo}: {key} = {value!r}: expected {expected}") from None
+
+
+def _convert(value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        parts = re.split(r"[x+]", value) if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            raise TypeError
+        return tuple(_convert(part, 0) for part in parts)
+    if isinstance(default, bool):
+        if str(value).lower() not in ("true", "false"):
+            raise ValueError
+        return str(value).lower() == "true"
+    if isinstance(value, bool):
+        raise TypeError
+    if isinstance(default, int):
+        number = float(value)
+        if number != int(number):
+            raise ValueError
+        return int(value) if not isinstance(value, str) or "e" not in value.lower() else int(number)
+    if isinstance(default, float):
+        number = float(value)
+        if number != number or number in (float("inf"), float("-inf")):
+            raise ValueError
+        return number
+    if not isinstance(value, str):
+        raise TypeError
+    return value

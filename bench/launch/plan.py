@@ -1,0 +1,77 @@
+"""What is left to do of a grid, as packs of jobs: the same for every launcher."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.runs import FINISHED, Run, check_configuration, checkpoint_step, read_run
+from bench.study import Job
+
+#: Below this many updates compiling takes longer than it saves (about 30 s against 2 to 10 ms an update).
+UPDATES_WORTH_COMPILING = 20_000
+
+
+@dataclass
+class Plan:
+    """A grid sorted by what is to be done with its jobs."""
+
+    packs: list[list[Job]] = field(default_factory=list)  # to run, in this order
+    done: list[Job] = field(default_factory=list)  # finished, diverged ones included
+    failed: list[tuple[Job, str]] = field(default_factory=list)  # with their reason; run again when asked
+    damaged: list[tuple[Job, str]] = field(default_factory=list)
+
+
+def make_plan(
+    root: Path,
+    jobs: Sequence[Job],
+    *,
+    pack_size: int = 1,
+    checkpoint_root: Path | None = None,
+    retry_failed: bool = False,
+) -> Plan:
+    """Sorts `jobs`. Seeds of a cell share a pack where they stand at the same step.
+
+    Raises:
+        UserError: a run on disk has another configuration than its job; nothing was written.
+    """
+    plan = Plan()
+    pending: dict[tuple, list[Job]] = {}
+    for job in jobs:
+        check_configuration(root, job)
+    for job in jobs:
+        run: Run = read_run(root / job.path, job_hash=job.hash)
+        if run.state in FINISHED:
+            plan.done.append(job)
+        elif run.state == "damaged":
+            plan.damaged.append((job, run.reason or ""))
+        elif run.state == "failed" and not retry_failed:
+            plan.failed.append((job, run.reason or ""))
+        else:
+            step = checkpoint_step(root, job, checkpoint_root) if pack_size > 1 else 0
+            pending.setdefault((job.cell, step) if pack_size > 1 else (job.cell, job.seed), []).append(job)
+    packs = [cell[i : i + pack_size] for cell in pending.values() for i in range(0, len(cell), pack_size)]
+    order = {job: i for i, job in enumerate(map(_key, jobs))}
+    plan.packs = sorted(packs, key=lambda pack: order[_key(pack[0])])
+    return plan
+
+
+def _key(job: Job) -> str:
+    return str(job.path)
+
+
+def execution_mode(job: Job, device: str, asked: str = "auto") -> str:
+    """How the updates of a run are carried out where nobody says: what ends first, compiling included."""
+    if asked != "auto":
+        return asked
+    if device == "cuda":
+        return "graph"
+    updates = (job.settings.steps - job.settings.random_steps) // job.settings.action_repeat
+    return "compile" if updates >= UPDATES_WORTH_COMPILING and has_compiler() else "eager"
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile finds what it needs to build code for the CPU."""
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))

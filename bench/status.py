@@ -1,0 +1,58 @@
+"""`make status`: the grid of a study, a line per cell, and what needs a look, from disk (and the queue) alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.launch.display import duration, number
+from bench.runs import STATES, Run, read_study
+
+SHOWN = ("done", "running", "stale", "failed", "diverged", "missing")
+
+
+def show(root: Path, study: str, console: Console | None = None) -> None:
+    """Print how the runs of `study` stand. Raises UserError: there is no such study."""
+    from bench.launch.queue import queue_state
+
+    console = console or Console()
+    results = read_study(root, study, verify=False)
+    queue = queue_state(root, study)
+    count = Counter(run.state for run in results.runs)
+    told = ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
+    console.print(Text(f"{study}: {len(results.runs)} runs: {told}"), soft_wrap=True)
+    console.print(_grid(results.runs))
+    for run in results.runs:
+        name = f"{run.env}/{run.label}/seed-{run.seed}"
+        queued = queue.get(str(run.path.relative_to(root)))
+        if run.state == "running":
+            p = run.progress
+            step, steps = p.get("env_step") or 0, p.get("steps") or 0
+            line = f"step {step:,.0f} of {steps:,.0f}, {number(p.get('rate'))} steps/s"
+            line += f", return {number(p.get('last_return'))}, {duration(p.get('eta_s'))} left"
+            console.print(Text(f"{name}: running: {line}"), soft_wrap=True)
+        elif queued is not None and run.state not in ("done", "diverged"):
+            console.print(Text(f"{name}: {run.state}: {queued}"), soft_wrap=True)
+        elif run.state not in ("done", "missing"):
+            console.print(Text(f"{name}: {run.state}: {run.reason}"), soft_wrap=True)
+    for problem in results.problems:
+        console.print(Text(problem), soft_wrap=True)
+
+
+def _grid(runs: list[Run]) -> Table:
+    cells: dict[tuple[str, str], Counter[str]] = {}
+    for run in runs:
+        cells.setdefault((run.env, run.label), Counter())[run.state] += 1
+    columns = [s for s in STATES if s in SHOWN or any(states[s] for states in cells.values())]
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("task", overflow="fold")
+    table.add_column("algorithm", overflow="fold")
+    for state in columns:
+        table.add_column(state, justify="right")
+    for (env, label), states in cells.items():
+        table.add_row(Text(env), Text(label), *(str(states[s]) if states[s] else "." for s in columns))
+    return table
