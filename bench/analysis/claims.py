@@ -13,6 +13,7 @@ import numpy as np
 from bench.analysis import stats, verdicts
 from bench.analysis.experiments import load_scores
 from bench.analysis.load import LARGEST_RETURN, Cell, Results
+from bench.analysis.score_tables import FEW, seeds_entry
 from bench.analysis.stats import Array, Contrast, Statistic
 from bench.analysis.style import display_name
 from bench.analysis.tables import MISSING, Entry, Table, number, within
@@ -59,7 +60,7 @@ def table(judged: Sequence[Verdict]) -> Table:
                 row += [number(found.value, 3, detail=within(found.low, found.high, 3))]
                 row += [number(100 * found.level, 2)]
                 record |= {"value": found.value, "low": found.low, "high": found.high, "level": found.level}
-            rows.append([*row, number(finding.n), finding.verdict, finding.decides or MISSING])
+            rows.append([*row, seeds_entry(finding.n), finding.verdict, finding.decides or MISSING])
             record |= {"n": finding.n, "verdict": finding.verdict, "decides": finding.decides}
             records.append({**record, "claim_verdict": verdict.verdict, "conditions": verdict.conditions})
     columns = [
@@ -74,7 +75,9 @@ def table(judged: Sequence[Verdict]) -> Table:
     ]
     notes = [
         f"Tests fixed in bench/analysis/claims.toml, SHA-256 {load_claims()[1]}.",
-        "Level: of the interval alone, after Holm's correction over the contrasts of one claim.",
+        "Level: of the interval alone, after Holm's correction over the contrasts of one claim. "
+        "n: seeds of the task with the fewest; of claim 2, timed repeats.",
+        FEW,
     ]
     return Table("claims", "The paper's claims", columns, rows, records, notes)
 
@@ -134,7 +137,7 @@ def _missing(results: Results, algo: str, label: str | None, fewest: int) -> str
     if min(seeds.values()) < fewest:
         return f"at least {fewest} seeds of {name} on every task, not {min(seeds.values())}"
     unscored = sum(not score.scored for score in scores)
-    return f"{unscored} more finished runs of {name}" if unscored else ""
+    return f"{unscored} unscored run{'s' * (unscored > 1)} of {name}" if unscored else ""
 
 
 def _resampled(cells: Sequence[Cell], statistic: Statistic, resamples: int) -> tuple[float, Array]:

@@ -15,8 +15,8 @@ PARTS = {  # what -> heading
     "update": "Update",
     "actor_update": "Actor update",
     "critic_update": "Critic update",
-    "act_1": "Act, batch 1",
-    "act_10": "Act, batch 10",
+    "act_1": "Act, 1",
+    "act_10": "Act, 10",
     "env_step": "Env step",
     "end_to_end": "End to end",
 }
@@ -71,11 +71,11 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
         rows.append(row)
         records.append(record)
     columns = ["Algorithm", "T", *(column.capitalize() for column in varying), "Candidates"]
-    columns += [*(f"{heading}, ms" for heading in PARTS.values()), *(setup[what] for what in shown_setup)]
+    columns += [*PARTS.values(), *(setup[what] for what in shown_setup)]
     notes = [
         f"Median of the timed repeats (95th percentile), milliseconds per call; {which}. "
         f"{', '.join(f'{key} {execution.how[key]}' for key in EXECUTION)}. {execution.hardware}".strip(),
-        "T: denoising steps. Candidates: actions drawn for each one taken. "
+        "Act, 1 and 10: for a batch of 1 and of 10. T: denoising steps. Candidates: actions drawn for each one taken. "
         "Calls: evaluations of a network on a batch, forward. "
         "End to end: one environment step of training with its update.",
     ]
