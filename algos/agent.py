@@ -133,7 +133,7 @@ class Agent:
         self.updates = 0
         self.execution = Execution(execution)
 
-    # -- what an algorithm says ---------------------------------------------------------------------------------------
+    # -- what an algorithm says --------------------------------------------------------------------
 
     def initial_state(self, generators: Generators) -> State:
         """The networks: the twin critics and their targets; a subclass adds its actor and what else it trains."""
@@ -179,7 +179,7 @@ class Agent:
         """Standard deviation of the normal noise added to actions in behaviour mode."""
         return 0.0
 
-    # -- the update -----------------------------------------------------------------------------------------------------
+    # -- the update --------------------------------------------------------------------------------
 
     def update_draws(self) -> list[Draw]:
         """All random numbers of one update, in the order in which the reference implementations draw them."""
@@ -195,7 +195,7 @@ class Agent:
         return metrics
 
     def critic_step(self, state: State, batch: Batch, draws: Draws) -> Metrics:
-        """Both critics to y = r + gamma mask (min_k Q'_k(s', a') + bonus), mean squared error; then Polyak averaging."""
+        """Both critics to y = r + gamma mask (min_k Q'_k(s', a') + bonus) by mean squared error; then Polyak."""
         c = self.config
         next_action, bonus = self.target_action(state, batch.next_obs, draws)
         next_q = self.q(state["target_critic"], batch.next_obs, next_action).amin(1)
@@ -227,7 +227,7 @@ class Agent:
     def minimise_actor(self, state: State, loss: Any) -> Metrics:
         return self.minimise(state, "actor", loss, self.config.actor_lr, self.config.actor_lr_decay)
 
-    # -- acting -----------------------------------------------------------------------------------------------------------
+    # -- acting ------------------------------------------------------------------------------------
 
     def act_draws(self, mode: str, rows: int, selection: Selection) -> list[Draw]:
         draws = self.policy_draws("act", rows * selection.candidates)
@@ -252,7 +252,10 @@ class Agent:
     def _choose(
         self, state: State, obs: Tensor, action: Tensor, draws: Draws, n: int, selection: Selection
     ) -> Tensor:
-        """One of k candidates (S, n k, A) per row, by the smaller target critic (Diffusion-QL authors' `sample_action`)."""
+        """One of k candidates (S, n k, A) per row, by the smaller target critic.
+
+        As in the Diffusion-QL authors' `sample_action`.
+        """
         q = self.q(state["target_critic"], obs, action).amin(1).unflatten(1, (n, selection.candidates))
         if selection.rule == "argmax":
             index = q.argmax(-1)
@@ -264,7 +267,7 @@ class Agent:
         action = action.unflatten(1, (n, selection.candidates))  # (S, n, k, A)
         return action.take_along_dim(index[..., None, None], 2).squeeze(2)
 
-    # -- the interface ------------------------------------------------------------------------------------------------------
+    # -- the interface -----------------------------------------------------------------------------
 
     def act(self, obs: Tensor, *, mode: str, candidates: int | None = None) -> Tensor:
         """Actions for S seeds at n observations each.

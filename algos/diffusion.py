@@ -51,7 +51,7 @@ def vp_schedule(T: int) -> Schedule:
 
 
 def one_hot(t: Tensor, T: int, dtype: torch.dtype) -> Tensor:
-    """Integer t (S, B) -> (S, B, T). A product with it picks table rows, forwards and backwards, faster than indexing."""
+    """Integer t (S, B) -> (S, B, T). A product with it picks rows of a table, faster than indexing both ways."""
     return (t.unsqueeze(-1) == torch.arange(T, device=t.device)).to(dtype)
 
 
@@ -61,7 +61,7 @@ def add_noise(alpha_bar: Tensor, action: Tensor, steps: Tensor, noise: Tensor) -
     return signal.unsqueeze(-1) * action + sigma.unsqueeze(-1) * noise
 
 
-# -- the noise-prediction network -----------------------------------------------------------------------------------------
+# -- the noise-prediction network ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class ScoreNetwork:
         return h
 
 
-# -- the reverse chain --------------------------------------------------------------------------------------------------------
+# -- the reverse chain -----------------------------------------------------------------------------
 
 Step = Callable[[Schedule, int, Tensor, Tensor, Tensor | None], Tensor]
 

@@ -69,8 +69,8 @@ class DQLBCConfig(DiffusionConfig):
 class DQLBC(DiffusionAgent):
     """Minimises mean ||eps(s, a_t, t) - eps||^2 + eta L_q (paper, eq. 3 and section 4).
 
-    L_q = -mean Q1(s, a) / mean |Q2(s, a)| or the same with Q1 and Q2 exchanged, by a fair coin per update and seed; a from the
-    whole chain, the denominator without gradient, online critics.
+    L_q = -mean Q1(s, a) / mean |Q2(s, a)| or the same with Q1 and Q2 exchanged, by a fair coin per update and
+    seed; a from the whole chain, the denominator without gradient, online critics.
     """
 
     name = "dql-bc"

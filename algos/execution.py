@@ -47,7 +47,7 @@ class Execution:
 
 
 class _Graph:
-    """A captured call. Its inputs are the tensors of the first call; later ones are copied into them where they differ."""
+    """A captured call. Its inputs are the first call's tensors; later ones are copied into them where they differ."""
 
     WARM_UP = 3
 

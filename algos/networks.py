@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class _Mish(torch.autograd.Function):
         return z * w
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx, grad: Tensor) -> Tensor:
         z, e, w = ctx.saved_tensors
         slope = (1 - w * w).mul_(e).div_(e + 1).mul_(z).add_(w)
         return slope.mul_(grad)
@@ -50,7 +51,7 @@ def mish(z: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "mish": mish}
 
 
-# -- initialisation ---------------------------------------------------------------------------------------------------
+# -- initialisation --------------------------------------------------------------------------------
 
 
 def _uniform(generators: Generators, shape: Sequence[int], bound: float) -> Tensor:
@@ -81,12 +82,12 @@ def init_linear(
 def init_mlp(generators: Generators, sizes: Sequence[int], scheme: str, twins: int = 0) -> Params:
     """Parameters w0, b0, w1, b1, ... of a multi-layer perceptron with the given layer sizes."""
     params: Params = {}
-    for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         params[f"w{i}"], params[f"b{i}"] = init_linear(generators, fan_in, fan_out, scheme, twins)
     return params
 
 
-# -- multi-layer perceptrons --------------------------------------------------------------------------------------------
+# -- multi-layer perceptrons -----------------------------------------------------------------------
 
 
 def depth(params: Params) -> int:
@@ -122,17 +123,20 @@ def twin_q(params: Params, obs: Tensor, action: Tensor, activation: str) -> Tens
     return mlp(stacked, x, activation).view(S, 2, B)
 
 
-# -- time features ------------------------------------------------------------------------------------------------------
+# -- time features ---------------------------------------------------------------------------------
 
 
 def fourier_features(kernel: Tensor, t: Tensor) -> Tensor:
-    """Learnable Fourier features: t (T,), kernel (S, F, 1) -> (S, T, 2F), cos and sin of 2 pi t w (authors' `FourierFeatures`)."""
+    """cos and sin of 2 pi t w: t (T,), learnable w (S, F, 1) -> (S, T, 2F) (QSM authors' `FourierFeatures`)."""
     phase = 2 * math.pi * t[:, None] * kernel.transpose(1, 2)  # (S, T, F)
     return torch.cat([phase.cos(), phase.sin()], -1)
 
 
 def sinusoidal_features(dim: int, t: Tensor) -> Tensor:
-    """Fixed sinusoids: t (T,) -> (T, dim), frequencies 10000^(-i/(dim/2 - 1)) (Diffusion-QL authors' `SinusoidalPosEmb`)."""
+    """Fixed sinusoids, frequencies 10000^(-i/(dim/2 - 1)): t (T,) -> (T, dim).
+
+    As in the Diffusion-QL authors' `SinusoidalPosEmb`.
+    """
     half = dim // 2
     rate = torch.exp(torch.arange(half, device=t.device, dtype=t.dtype) * -(math.log(10000) / (half - 1)))
     phase = t[:, None] * rate

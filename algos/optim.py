@@ -34,7 +34,7 @@ def input_gradient(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def adam_state(params: Params) -> Params:
-    """Zero moments "m.<name>" and "v.<name>" for every parameter and the step count "step" (a tensor, for CUDA graphs)."""
+    """Zero moments "m.<name>", "v.<name>" of every parameter, and the count "step" (a tensor, for CUDA graphs)."""
     some = next(iter(params.values()))
     moments = {f"{kind}.{name}": torch.zeros_like(p) for kind in "mv" for name, p in params.items()}
     return {"step": torch.zeros((), device=some.device, dtype=torch.float32), **moments}
@@ -70,7 +70,7 @@ def polyak(target: Params, online: Params, tau: float) -> None:
 
 
 def clip_by_norm(grads: Params, max_norm: float) -> Params:
-    """Scales each seed's gradient so that its global norm is at most `max_norm` (as `torch.nn.utils.clip_grad_norm_`)."""
+    """Scales each seed's gradient to a global norm of at most `max_norm`, as `torch.nn.utils.clip_grad_norm_`."""
     squares = sum(g.square().flatten(1).sum(1) for g in grads.values())
     scale = (max_norm / (torch.as_tensor(squares).sqrt() + 1e-6)).clamp(max=1.0)  # (S,)
     return {name: g * scale.view(-1, *[1] * (g.dim() - 1)) for name, g in grads.items()}

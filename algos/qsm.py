@@ -125,9 +125,9 @@ class QSMConfig(DiffusionConfig):
 class QSM(DiffusionAgent):
     """Minimises mean ||eps(s, a_t, t) + M_q grad_a Q(s, a_t)||^2, Q = (Q1 + Q2)/2, no gradient through Q.
 
-    The score of the policy is -eps/sqrt(1 - abar_t), so this turns it towards the action gradient of Q (paper, section 4;
-    the loss as in the authors' `ScoreMatchingLearner.update_actor`). a_t is the replay action noised to a random t, and Q is
-    taken there, unclipped; the critics have already made their step.
+    The score of the policy is -eps/sqrt(1 - abar_t), so this turns it towards the action gradient of Q (paper,
+    section 4; the loss as in the authors' `ScoreMatchingLearner`). a_t is the replay action noised to a random t, and
+    Q is taken there, unclipped; the critics have already made their step.
     """
 
     name = "qsm"

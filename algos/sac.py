@@ -64,7 +64,7 @@ class SAC(Agent):
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def sample(self, actor: Params, obs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """a = tanh(u), u = mean + std z, and log pi(a|s) (S, B) = log N(u) - sum log(1 - tanh(u)^2) (paper, appendix C)."""
+        """a = tanh(u), u = mean + std z, and log pi(a|s) = log N(u) - sum log(1 - tanh(u)^2) (S, B); appendix C."""
         mean, log_std = self.gaussian(actor, obs)
         u = mean + log_std.exp() * z
         log_normal = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi)

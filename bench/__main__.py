@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
-    run = _command(commands, "run", "run_grid", "train what is missing of a study on this machine, then draw it")
+    run = _command(
+        commands, "run", "run_grid", "train what is missing of a study on this machine, then draw it"
+    )
     _grid(run)
     run.add_argument("--jobs", default="", help="processes at once (default: one per core)")
     run.add_argument("--jobs-per-gpu", default="1", help="processes that share a GPU")
@@ -71,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, function: str, text: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction, name: str, function: str, text: str
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(command=lambda options: _load(function)(options))
     return parser
@@ -91,11 +95,15 @@ def _grid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--envs", default="", help='"cheetah-run walker-walk Pendulum-v1"')
     parser.add_argument("--seeds", default="", help="how many (5), or which (0,3,7)")
     parser.add_argument("--steps", default="", help="environment steps of a run")
-    parser.add_argument("--set", default="", help='other settings of a run: "eval_every=5000 eval_episodes=3"')
+    parser.add_argument(
+        "--set", default="", help='other settings of a run: "eval_every=5000 eval_episodes=3"'
+    )
     parser.add_argument("--results", default="results", help="the root of all results")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--execution", default="auto", help="eager, compile, graph, or auto: what ends first")
-    parser.add_argument("--pack", default="auto", help="seeds that train in lock-step; auto: all on a GPU, else 1")
+    parser.add_argument(
+        "--pack", default="auto", help="seeds that train in lock-step; auto: all on a GPU, else 1"
+    )
     parser.add_argument("--retry", default="", help="1: run failed jobs again")
 
 

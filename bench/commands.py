@@ -55,7 +55,9 @@ def _execution(options: Namespace) -> tuple[str, str]:
         from bench.launch.plan import has_compiler
 
         if not has_compiler():
-            print("bench: no C++ compiler on this machine: EXECUTION=eager instead of compile", file=sys.stderr)
+            print(
+                "bench: no C++ compiler on this machine: EXECUTION=eager instead of compile", file=sys.stderr
+            )
             mode = "eager"
     return device, mode
 
@@ -90,7 +92,8 @@ def _register(root: Path, study: Study, jobs: Sequence[Job]) -> None:
     for job in jobs:
         check_configuration(root, job)
     grid = [
-        {"env": job.env, "algo": job.algo, "label": job.label, "seed": job.seed, "hash": job.hash} for job in jobs
+        {"env": job.env, "algo": job.algo, "label": job.label, "seed": job.seed, "hash": job.hash}
+        for job in jobs
     ]
     write_study(root, {"format": FORMAT, "study": study.name, **study.to_dict(), "grid": grid})
 

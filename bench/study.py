@@ -1,7 +1,7 @@
 """A Study is a grid of algorithms, environments and seeds; it expands to immutable Jobs with stable identities.
 
-A study file (bench/studies/*.toml, or a path of your own) has the keys of `SCHEMA`; docs/studies.md explains them.
-What measures something else (steps, evaluation, action repeat) belongs to the study and shows in its folder's name; what
+A study file (bench/studies/*.toml, or a path of your own) has the keys of `SCHEMA`; docs/studies.md explains them. What
+measures something else (steps, evaluation, action repeat) belongs to the study and shows in its folder's name; what
 changes an algorithm belongs to a variant and shows in its label.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 
 from algos.noise import Draw, Noise, stream_seed
 from algos.replay import Replay
@@ -67,7 +66,7 @@ class Clock:
     KINDS = ("env", "act", "update", "eval", "other")
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds = dict.fromkeys(self.KINDS, 0.0)
         self._mark = time.perf_counter()
         self._kind = "other"
 
@@ -89,8 +88,7 @@ class Clock:
     def take(self) -> dict[str, float]:
         """The seconds since the last call, by kind."""
         self.switch(self._kind)
-        taken = {kind: self.seconds[kind] for kind in self.KINDS}
-        self.seconds.clear()
+        taken, self.seconds = self.seconds, dict.fromkeys(self.KINDS, 0.0)
         return taken
 
 
@@ -141,7 +139,9 @@ class Trainer:
         self.episode = [0] * self.S
         self.actions: list[list[np.ndarray]] = [[] for _ in jobs]  # of the running episode
         self.returns = np.zeros(self.S)
-        self.sums: Counter[str] = Counter()  # per name and seed, since the last row of train.csv
+        self.sums: defaultdict[str, float] = defaultdict(
+            float
+        )  # per name and seed, since the last row of train.csv
         self.counts: Counter[str] = Counter()
         self.last_return = [math.nan] * self.S  # the mean of the newest evaluation, or the newest episode's
         if snapshots is None:
@@ -161,7 +161,7 @@ class Trainer:
     def _reset_seed(self, k: int) -> int:
         return stream_seed(self.seeds[k], "environment reset", self.episode[k]) % 2**32
 
-    # -- the loop -------------------------------------------------------------------------------------------------------
+    # -- the loop ----------------------------------------------------------------------------------
 
     def events(self) -> Iterator[Event]:
         """Until the last step, or until no seed is left; each row belongs before the `Step` that follows it."""
@@ -170,7 +170,7 @@ class Trainer:
             random = self.env_step < s.random_steps
             actions = self._random_actions() if random else self._behave()
             yield from self._check_actions(actions)
-            obs, ended = self._interact(actions)
+            ended = self._interact(actions)
             self.env_step += s.action_repeat
             yield from self._check_environments()
             yield from self._end_episodes(ended)
@@ -195,7 +195,7 @@ class Trainer:
         given = torch.from_numpy(obs).to(self.agent.device)
         return self.agent.act(given, mode=mode, candidates=candidates).to("cpu", torch.float32).numpy()
 
-    def _interact(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _interact(self, actions: np.ndarray) -> np.ndarray:
         """Step the environments and store the transition; which episodes ended, (S,) bool."""
         before = self.pack.obs
         with self.clock("env"):
@@ -205,11 +205,10 @@ class Trainer:
         for k in range(self.S):
             self.actions[k].append(actions[k].copy())
             self._count(k, "actions/at_bound", float((np.abs(actions[k]) > AT_BOUND).mean()))
-        return obs, terminated | truncated
+        return terminated | truncated
 
     def _end_episodes(self, ended: np.ndarray) -> Iterator[Event]:
-        for k in np.flatnonzero(ended):
-            k = int(k)
+        for k in map(int, np.flatnonzero(ended)):
             self.last_return[k] = float(self.returns[k])
             values = {
                 "return": self.last_return[k],
@@ -232,7 +231,7 @@ class Trainer:
                 if not math.isfinite(x):
                     yield from self._diverge(k, f"{name} is {x}")
 
-    # -- what goes wrong --------------------------------------------------------------------------------------------------
+    # -- what goes wrong ---------------------------------------------------------------------------
 
     def _check_actions(self, actions: np.ndarray) -> Iterator[Event]:
         finite = np.isfinite(actions).all(1)
@@ -252,7 +251,7 @@ class Trainer:
             self.pack.stand_still(k)
             yield Diverged(k, self.env_step, reason)
 
-    # -- what is logged -----------------------------------------------------------------------------------------------------
+    # -- what is logged ----------------------------------------------------------------------------
 
     def _count(self, k: int, name: str, value: float) -> None:
         self.sums[f"{k}/{name}"] += value
@@ -282,7 +281,7 @@ class Trainer:
         self.sums.clear()
         self.counts.clear()
 
-    # -- evaluation -----------------------------------------------------------------------------------------------------------
+    # -- evaluation --------------------------------------------------------------------------------
 
     def _evaluate_and_report(self) -> Iterator[Event]:
         s = self.settings
@@ -326,7 +325,7 @@ class Trainer:
     ) -> dict[int, list[tuple[float, int]]]:
         """(return, length in environment steps) of each episode, per living seed, on environments of their own.
 
-        All episodes go in lock-step through one batched `act`. Their start states depend on seed, step and episode alone.
+        All episodes go in lock-step through one batched `act`. Start states depend on seed, step and episode alone.
         """
         E, S = episodes, self.S
         if E not in self._eval_packs:
@@ -349,8 +348,8 @@ class Trainer:
             lengths[running] += 1
             failed = np.array([error is not None for error in pack.error])
             ended = running & (terminated | truncated | failed)
-            for j in np.flatnonzero(ended):
-                pack.stand_still(int(j))
+            for j in map(int, np.flatnonzero(ended)):
+                pack.stand_still(j)
             running &= ~ended
         return {
             k: [(float(returns[j]), int(lengths[j]) * repeat) for j in range(k * E, (k + 1) * E)]
@@ -358,7 +357,7 @@ class Trainer:
             if self.alive[k]
         }
 
-    # -- stopping and going on ----------------------------------------------------------------------------------------------
+    # -- stopping and going on ---------------------------------------------------------------------
 
     def snapshot(self, k: int) -> bytes:
         """All that decides how seed number k goes on, but for the rows of its replay buffer."""

@@ -75,7 +75,8 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
     notes = [
         f"Median of the timed repeats (95th percentile), milliseconds per call; {which}. "
         f"{', '.join(f'{key} {execution.how[key]}' for key in EXECUTION)}. {execution.hardware}".strip(),
-        "Act, 1 and 10: for a batch of 1 and of 10. T: denoising steps. Candidates: actions drawn for each one taken. "
+        "Act, 1 and 10: for a batch of 1 and of 10. T: denoising steps. "
+        "Candidates: actions drawn for each one taken. "
         "Calls: evaluations of a network on a batch, forward. "
         "End to end: one environment step of training with its update.",
     ]

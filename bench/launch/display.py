@@ -87,7 +87,9 @@ class Display:
             self.live.update(self._table(pool, running), refresh=True)
         else:
             self._next = time.monotonic() + LINE_EVERY_S
-            self.console.print(Text(f"{time.strftime('%H:%M:%S')} {self._summary(pool, running)}"), soft_wrap=True)
+            self.console.print(
+                Text(f"{time.strftime('%H:%M:%S')} {self._summary(pool, running)}"), soft_wrap=True
+            )
 
     def _table(self, pool: Pool, running: list[_Progress]) -> Table:
         table = Table(box=None, padding=(0, 1), title=self._summary(pool, running), title_justify="left")

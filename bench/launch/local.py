@@ -136,7 +136,9 @@ class Pool:
         self.announced: set[PurePath] = set()
 
     def run(self) -> Outcome:
-        handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        handlers = {
+            n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
         try:
             while True:
                 self._collect()
@@ -161,7 +163,7 @@ class Pool:
     def running(self) -> list[list[Job]]:
         return [worker.pack for worker in self.workers if worker.pack]
 
-    # -- handing out --------------------------------------------------------------------------------------------------
+    # -- handing out -------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         while self.queue:
@@ -208,7 +210,7 @@ class Pool:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / ("-".join(job.path.parts[1:]) + ".log")
 
-    # -- taking back --------------------------------------------------------------------------------------------------
+    # -- taking back -------------------------------------------------------------------------------
 
     def _collect(self) -> None:
         for worker in list(self.workers):
@@ -240,7 +242,7 @@ class Pool:
             else:
                 self._fail(job, run.reason or "the worker gave it up; see its log")
         if busy:
-            if not busy[0].path in self.announced:
+            if busy[0].path not in self.announced:
                 self.announced.add(busy[0].path)
                 self.messages.append(f"{busy[0].path}: another process writes it; waiting")
             self.busy.append((time.monotonic() + BUSY_RETRY_S, busy))
@@ -292,7 +294,7 @@ class Pool:
             else:
                 self.queue.append(pack)
 
-    # -- stopping -----------------------------------------------------------------------------------------------------
+    # -- stopping ----------------------------------------------------------------------------------
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.stopping and number == signal.SIGINT:

@@ -1,7 +1,7 @@
 """A process of the local pool: takes one pack after another from its standard input until that ends.
 
-Protocol, a JSON line each way: {"spec": ..., "log": path} in, {"outcome": "done" | "stopped" | "failed"} out. What a job prints
-goes to its log. Loading torch takes seconds, so a worker serves many jobs; a crash ends the worker and only its job.
+Protocol, a JSON line each way: {"spec": ..., "log": path} in, {"outcome": "done" | "stopped" | "failed"} out. What a
+job prints goes to its log. Loading torch takes seconds, so a worker serves many jobs; a crash ends it and its job only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,89 @@
+# Only forwards to `python -m bench`; `make help` tells what there is.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+DEV_CLUSTER := slurm/dev_cluster
+
+STUDY ?=
+RESULTS ?= results
+
+# a variable that is set becomes an option: $(call option,NAME,--name)
+option = $(if $($(1)),$(2)="$($(1))")
+GRID = $(call option,STUDY,--study) $(call option,ALGOS,--algos) $(call option,ENVS,--envs) \
+	$(call option,SEEDS,--seeds) $(call option,STEPS,--steps) $(call option,SET,--set) --results "$(RESULTS)" \
+	$(call option,DEVICE,--device) $(call option,EXECUTION,--execution) $(call option,PACK,--pack) \
+	$(call option,RETRY,--retry)
+WHERE = $(call option,STUDY,--study) --results "$(RESULTS)"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench status figures slurm cancel timing perf experiments test test-all test-slurm test-faults lint format
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo 'What to run:    STUDY=quick|paper|matched|... or a TOML file (python -m bench studies)'
+	@echo '                ALGOS="qsm dql sac qsm:M_q=120,T=20"  ENVS="cheetah-run Pendulum-v1"'
+	@echo '                SEEDS=5 or SEEDS=0,3,7  STEPS=100000  SET="eval_every=5000 eval_episodes=3"'
+	@echo 'How:            JOBS=2  DEVICE=cpu|cuda  EXECUTION=auto|eager|compile|graph  PACK=auto|N'
+	@echo '                JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000  CHECKPOINTS=folder  RETRY=1'
+	@echo 'On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1'
+	@echo 'Where:          RESULTS=folder (default results)'
+	@echo
+	@echo 'Examples:       make bench'
+	@echo '                make bench ALGOS="qsm dql sac" ENVS="cheetah-run" SEEDS=5 STEPS=100000 STUDY=paper'
+	@echo '                make slurm STUDY=paper SEEDS=10 PROFILE=local DRY=1'
+	@echo '                make status STUDY=paper      make figures STUDY=paper'
+
+setup: $(STAMP)  ## make the environment in .venv, once (every target does this by itself)
+
+$(STAMP): constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+bench: $(STAMP)  ## train what is missing of a study on this machine, then draw it
+	@$(PY) -m bench run $(GRID) $(call option,JOBS,--jobs) $(call option,JOBS_PER_GPU,--jobs-per-gpu) \
+	$(call option,HANG_MINUTES,--hang-minutes) $(call option,JOB_MEMORY_MB,--job-memory-mb) \
+	$(call option,CHECKPOINTS,--checkpoints)
+
+status: $(STAMP)  ## how the runs of a study stand: done, running, failed and why, missing
+	@$(PY) -m bench status $(WHERE)
+
+figures: $(STAMP)  ## tables, figures and report from results/ alone
+	@$(PY) -m bench figures $(WHERE)
+
+slurm: $(STAMP)  ## submit the same grid to a Slurm cluster
+	@$(PY) -m bench slurm $(GRID) $(call option,PROFILE,--profile) $(call option,JOBS_PER_TASK,--jobs-per-task) \
+	$(call option,DRY,--dry) $(call option,FIGURES,--figures)
+
+cancel: $(STAMP)  ## cancel a study's Slurm jobs, and no others
+	@$(PY) -m bench cancel $(WHERE)
+
+timing: $(STAMP)  ## the wall-clock protocol for our algorithms (an idle machine, please)
+	@$(PY) -m bench timing --results "$(RESULTS)" $(call option,QUICK,--quick)
+
+perf: $(STAMP)  ## SAC and TD3 beside Stable-Baselines3 and SBX (makes an environment of its own)
+	@$(PY) -m bench perf --results "$(RESULTS)" $(call option,QUICK,--quick)
+
+test: $(STAMP)  ## all tests but the long ones below
+	$(PY) -m pytest -m "not full and not slurm and not faults"
+
+test-all: $(STAMP)  ## every execution mode and precision too
+	$(PY) -m pytest -m "not slurm and not faults"
+
+test-slurm: $(STAMP)  ## cluster tests on a real one-host Slurm (root, Debian)
+	$(PY) -m pytest -m slurm tests/slurm
+
+test-faults: $(STAMP)  ## kills, full disks, damaged files
+	$(PY) -m pytest -m faults tests/faults
+
+lint: $(STAMP)  ## ruff (format and check) and mypy
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: $(STAMP)  ## let ruff put the code in order
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
