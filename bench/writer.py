@@ -157,8 +157,6 @@ class Writer:
         self._token = record["token"]
         self._write_heartbeat({})  # first, so that no owner on another host is ever seen without one
         write_json(self.path / ownership.OWNER, record, "owner")
-        for leftover in self.path.glob("*" + TEMPORARY):
-            leftover.unlink(missing_ok=True)
 
         reason = None
         if meta is None:

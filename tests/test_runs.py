@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import files, ownership, writer
+from bench import checkpoints, files, ownership, writer
 from bench.errors import UserError
 from bench.reader import SEALED, _study_clock_offset
 from bench.runs import (
@@ -148,6 +148,8 @@ def test_a_failed_run_says_why_and_can_be_retried(tmp_path: Path) -> None:
     assert read_run(run.path).state == "running"
     assert len(read_run(run.path).columns("eval.csv")["return"]) == 0
     assert read_run(run.path).meta["attempts"][1]["restarted"] == "no checkpoint"
+    again.release()
+    assert read_run(run.path).state == "stale"
 
 
 def test_a_stopped_run_resumes_where_its_checkpoint_was(tmp_path: Path) -> None:
@@ -234,6 +236,25 @@ def test_rows_with_a_gap_or_of_another_type_are_refused(tmp_path: Path) -> None:
     assert (found.first_row, len(found.rows)) == (50, 10)
 
 
+def test_a_checkpoint_that_fails_at_the_step_of_the_last_one_leaves_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_writer(tmp_path)
+    run.save_checkpoint(1, b"first", rows(0, 1), 0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write_json", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            run.save_checkpoint(1, b"second", rows(1, 1), 1)
+    run.release()
+    found = open_writer(tmp_path).load_checkpoint()
+    assert found is not None
+    assert found.state == b"first"
+
+
 def flip(path: Path, position: int = -1) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 4
@@ -294,7 +315,10 @@ def test_the_checkpoint_of_a_deleted_run_is_not_taken_up(tmp_path: Path) -> None
     run.save_checkpoint(2, b"two", rows(0, 10), 0)
     for path in run.path.iterdir():
         path.unlink()
-    assert open_writer(tmp_path / "results", checkpoint_root=scratch).load_checkpoint() is None
+    for _ in range(2):  # nor later
+        anew = open_writer(tmp_path / "results", checkpoint_root=scratch)
+        assert anew.load_checkpoint() is None
+        anew.release()
 
 
 # Ownership
@@ -317,6 +341,36 @@ def test_a_killed_owner_is_succeeded(tmp_path: Path) -> None:
     found = read_run(tmp_path / JOB.path)
     assert (found.state, "has gone" in found.reason) == ("stale", True)
     assert open_writer(tmp_path).attempt == 2
+
+
+def test_an_owner_that_is_a_zombie_is_gone(tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            open_writer(tmp_path)
+        finally:
+            os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+    assert read_run(tmp_path / JOB.path).state == "stale"
+    assert open_writer(tmp_path).attempt == 2
+    os.waitpid(pid, 0)
+
+
+def test_a_run_finished_while_one_waits_for_the_lock_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = ownership.locked
+
+    def after_another(folder: Path, **options: bool) -> object:
+        monkeypatch.setattr(ownership, "locked", lock)
+        open_writer(tmp_path).finish("done", 1, policy=b"theirs")
+        return lock(folder, **options)
+
+    monkeypatch.setattr(ownership, "locked", after_another)
+    with pytest.raises(AlreadyFinished):
+        open_writer(tmp_path)
+    assert read_run(tmp_path / JOB.path).state == "done"
+    assert not (tmp_path / JOB.path / ".lock").exists()
 
 
 def rewrite_owner(path: Path, **changes: object) -> None:
@@ -547,6 +601,17 @@ def test_a_heartbeat_is_written_once_in_a_while(tmp_path: Path, monkeypatch: pyt
     assert sorted(set(seen)) == [0, 10, 20]
 
 
+def test_a_file_is_replaced_not_overwritten(tmp_path: Path) -> None:
+    files.write_atomic(tmp_path / "file", b"old", "test")
+    os.link(tmp_path / "file", tmp_path / "old")
+    files.write_atomic(tmp_path / "file", b"new", "test")
+    assert ((tmp_path / "old").read_bytes(), (tmp_path / "file").read_bytes()) == (b"old", b"new")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        files.write_atomic(tmp_path / "folder", b"new", "test")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", "old"]
+
+
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     writers = [open_writer(tmp_path, StubJob(seed=seed)) for seed in range(20)]
@@ -708,6 +773,8 @@ CHANGES: list[tuple[str, dict[str, object]]] = [
 @pytest.mark.parametrize(("name", "change"), CHANGES)
 def test_a_field_of_another_kind_is_damage(finished: Path, name: str, change: dict[str, object]) -> None:
     path = finished / name
+    if name == "run.json":
+        (finished / "done.json").unlink()  # whose SHA-256 would catch every change alike
     record = json.loads(path.read_text()) | change
     path.write_text(json.dumps(record).replace("Infinity", "1e999"))
     found = read_run(finished)
