@@ -170,7 +170,7 @@ def _missing(
                 submission.finished += 1
             elif entry is not None and entry.active:
                 submission.queued += 1
-            elif run.state == "running":
+            elif run.state == "running" and entry is None:
                 submission.busy += 1
             elif run.state in ("damaged", "configuration changed"):
                 check_configuration(root, job)  # says it best, where that is what is wrong

@@ -1,0 +1,214 @@
+"""What the cluster tests share: the development cluster, a slow algorithm, studies of it, and waiting."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import algos
+from bench.launch import slurm
+from bench.launch.local import LocalOptions, Pool
+from bench.launch.plan import Plan
+from bench.launch.profiles import Profile, load_profile
+from bench.launch.queue import Entry, queue_state
+from bench.runs import FORMAT, Run, read_run, write_study
+from bench.study import Job, RunSettings, Study
+
+REPO = Path(__file__).parents[2]
+CLUSTER = REPO / "slurm" / "dev_cluster"
+EAGER = {"mode": "eager", "device": "cpu"}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> None:
+    """The development cluster. Never any other: these tests kill its nodes."""
+    if subprocess.run([CLUSTER, "status"], capture_output=True).returncode != 0:
+        pytest.skip("no development cluster here; as root: slurm/dev_cluster up")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Registers the algorithm `slow` as users register theirs: by an entry point, found by PYTHONPATH."""
+    site = tmp_path_factory.mktemp("site")
+    package = site / "slow_agent-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-agent\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(f"[{algos.ENTRY_POINTS}]\nslow = slow_agent:Slow\n")
+    folders = [str(REPO), str(site), str(Path(__file__).parent)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(folders))
+        patch.setattr(sys, "path", [*sys.path, *folders])
+        algos.registry.cache_clear()
+        yield
+    algos.registry.cache_clear()
+
+
+@dataclass
+class Grid:
+    """A study of the algorithm `slow` on the cluster, and what the tests do with it."""
+
+    root: Path
+    study: Study
+    profile: Profile
+
+    @property
+    def jobs(self) -> list[Job]:
+        return self.study.jobs()
+
+    def submit(self, **options: Any) -> slurm.Submission:
+        cells = [
+            {"env": job.env, "algo": job.algo, "label": job.label, "seed": job.seed, "hash": job.hash}
+            for job in self.jobs
+        ]
+        write_study(
+            self.root, {"format": FORMAT, "study": self.study.name, **self.study.to_dict(), "grid": cells}
+        )
+        packs = [[job] for job in self.jobs]
+        return slurm.submit(self.root, self.study, packs, self.profile, execution=EAGER, **options)
+
+    def run(self, seed: int = 0) -> Run:
+        job = next(job for job in self.jobs if job.seed == seed)
+        return read_run(self.root / job.path, job_hash=job.hash)
+
+    def entry(self, seed: int = 0) -> Entry:
+        job = next(job for job in self.jobs if job.seed == seed)
+        return queue_state(self.root, self.study.name)[str(job.path)]
+
+    def wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        """Until `condition`; fails with what Slurm and the tasks' logs say."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"{what} did not happen within {seconds} s\n{self.story()}")
+            time.sleep(0.3)
+
+    def wait_running(self, seed: int = 0, step: int = 120) -> None:
+        """Until a run is in the middle."""
+        self.wait(
+            lambda: self.run(seed).state == "running" and (self.run(seed).env_step or 0) >= step,
+            60,
+            f"step {step}",
+        )
+
+    def wait_done(self, seconds: float = 120) -> None:
+        """Until every run is done and Slurm has seen its task's end."""
+        self.wait(
+            lambda: all(self.run(job.seed).state == "done" for job in self.jobs),
+            seconds,
+            "the end of all runs",
+        )
+        self.wait(
+            lambda: not any(e.active for e in queue_state(self.root, self.study.name).values()),
+            30,
+            "the end of all tasks",
+        )
+
+    def story(self) -> str:
+        """What a failed test wants to know."""
+        logs = sorted((self.root / self.study.name / "slurm" / "logs").glob("*_log.out"))
+        runs = [f"{job.path}: {self.run(job.seed)}" for job in self.jobs]
+        queue = subprocess.run(["squeue", "--states=all", "--array"], capture_output=True, text=True).stdout
+        return "\n".join([*runs, queue, *(f"== {log.name}\n{log.read_text()[-3000:]}" for log in logs)])
+
+    def attempts(self, seed: int = 0) -> list[dict[str, Any]]:
+        attempts: list[dict[str, Any]] = self.run(seed).meta["attempts"]
+        return attempts
+
+    def tasks(self) -> int:
+        """Tasks of this study that were ever submitted."""
+        from bench.launch import queue
+
+        arrays, _ = queue.survey(queue.folder(self.root, self.study.name))
+        return sum(len(array.tasks) for array in arrays if array.kind == "runs")
+
+
+def make_study(name: str, *, seeds: int = 1, steps: int = 600, delay: float = 0.0, **config: Any) -> Study:
+    """Runs of `steps` steps of which 500 take `delay` seconds each."""
+    base = {"hidden": [16, 16], "batch_size": 16, "delay": delay, **config}
+    settings = RunSettings(
+        steps=steps, random_steps=100, eval_every=200, eval_episodes=1, replay_size=steps, final_episodes=1
+    )
+    return Study(
+        name=name,
+        title=name,
+        algos=("slow",),
+        envs=("Pendulum-v1",),
+        seeds=tuple(range(seeds)),
+        settings=settings,
+        config=base,
+    )
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Callable[..., Profile]:
+    """The profile of the development cluster with some keys changed, as a file."""
+
+    def make(**keys: str) -> Profile:
+        lines = dict(
+            line.split(" = ", 1) for line in (FOLDER / "local.toml").read_text().splitlines() if " = " in line
+        )
+        file = tmp_path / "changed.toml"
+        file.write_text("".join(f"{key} = {value}\n" for key, value in (lines | keys).items()))
+        return load_profile(str(file))
+
+    return make
+
+
+FOLDER = REPO / "slurm" / "profiles"
+
+
+@pytest.fixture
+def grid(
+    cluster: None, tmp_path: Path, profile: Callable[..., Profile], request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Grid]]:
+    """Makes a `Grid`; what is left of its jobs afterwards is cancelled."""
+    made: list[Grid] = []
+
+    def make(*, keys: dict[str, str] | None = None, **study: Any) -> Grid:
+        made.append(
+            Grid(tmp_path / "results", make_study(f"study{len(made)}", **study), profile(**(keys or {})))
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        slurm.cancel(each.root, each.study.name)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Grid], None]:
+    """Checks that a grid's results equal those of the same runs in a local pool, where nothing happened."""
+    known: dict[tuple[int, int], list[Any]] = {}
+
+    def results(root: Path, study: Study) -> list[Any]:
+        return [substance(read_run(root / job.path, job_hash=job.hash)) for job in study.jobs()]
+
+    def check(grid: Grid) -> None:
+        key = len(grid.study.seeds), grid.study.settings.steps
+        if key not in known:
+            study = make_study("undisturbed", seeds=key[0], steps=key[1])
+            root = tmp_path_factory.mktemp("undisturbed")
+            plan = Plan(packs=[[job] for job in study.jobs()])
+            outcome = Pool(root, plan, LocalOptions(workers=2, execution="eager"), lambda pool: None).run()
+            assert not outcome.failed
+            known[key] = results(root, study)
+        assert results(grid.root, grid.study) == known[key]
+
+    return check
+
+
+def substance(run: Run) -> tuple[Any, ...]:
+    """What must not depend on where, when and in how many attempts a run was made."""
+    policy = torch.load(run.path / "policy.pt", weights_only=True)["state"]
+    parameters = {f"{part}.{name}": x.tolist() for part, xs in policy.items() for name, x in xs.items()}
+    evaluations = run.table("eval.csv").drop(columns="wall_s")
+    return run.state, evaluations.values.tolist(), run.table("train.csv").values.tolist(), parameters
