@@ -279,12 +279,18 @@ class Agent:
 
         Returns:
             (S, n, A), in [-1, 1]. The memory may be reused by the next call.
+
+        Raises:
+            ValueError: no such mode.
         """
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r}: expected behaviour, sample or greedy")
         selection = self.selection(mode) if candidates is None else Selection(candidates)
         purpose = "behaviour" if mode == "behaviour" else "evaluation noise"
         draws = self.noise[purpose].fill(self.act_draws(mode, obs.shape[1], selection))
         key = ("act", mode, obs.shape[1], selection)
-        return self.execution(key, self.act_step, (self.state, obs, draws), (mode, selection))
+        execute = self.execution if mode == "behaviour" else self.execution.seldom
+        return execute(key, self.act_step, (self.state, obs, draws), (mode, selection))
 
     def update(self, batch: Batch) -> Metrics:
         """One update on fields of shape (S, B, ...); metrics of shape (S,), on the device."""
@@ -319,15 +325,18 @@ class Agent:
         """
         if len({s["updates"] for s in states}) != 1 or len(states) != len(self.seeds):
             raise ValueError("one state per seed is needed, all after the same number of updates")
+        loaded = []
         for part, params in self.state.items():
             for name, mine in params.items():
-                theirs = [s["state"][part][name] for s in states]
-                value = torch.cat(theirs) if mine.dim() else theirs[0]
-                if value.shape != mine.shape:
-                    raise ValueError(
-                        f"{part}/{name} has shape {tuple(value.shape)}, expected {tuple(mine.shape)}"
-                    )
-                mine.copy_(value)
+                theirs = [s["state"].get(part, {}).get(name) for s in states]
+                expected = (1, *mine.shape[1:]) if mine.dim() else ()
+                for value in theirs:
+                    if value is None or value.shape != expected:
+                        found = "is missing" if value is None else f"has shape {tuple(value.shape)}"
+                        raise ValueError(f"{part}/{name} {found}, expected shape {expected}")
+                loaded.append((mine, torch.cat(theirs) if mine.dim() else theirs[0]))
+        for mine, value in loaded:  # nothing is changed unless everything fits
+            mine.copy_(value)
         for k, s in enumerate(states):
             for purpose, noise in self.noise.items():
                 noise.set_state(k, s["noise"][purpose])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import types
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -36,14 +37,20 @@ class Execution:
             return result
         return self._prepared[key](*tensors)
 
+    def seldom(self, key: Hashable, fn: Callable[..., Any], tensors: tuple, constants: tuple) -> Any:
+        """The same for what is called too rarely to be worth seconds of compiling; capturing takes none."""
+        return self(key, fn, tensors, constants) if self.mode == "graph" else fn(*tensors, *constants)
+
     def _prepare(self, fn: Callable[..., Any], tensors: tuple, constants: tuple) -> Callable[..., Any]:
         if self.mode == "graph":
             return _Graph(fn, tensors, constants)
 
-        def call(*args):
+        def call(*args: Any) -> Any:
             return fn(*args, *constants)
 
-        return torch.compile(call, fullgraph=True, dynamic=False)
+        # torch keeps compiled versions per code object and allows a few for each: one object for every key
+        own = types.FunctionType(call.__code__.replace(), call.__globals__, closure=call.__closure__)
+        return torch.compile(own, fullgraph=True, dynamic=False)
 
 
 class _Graph:
