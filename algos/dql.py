@@ -76,6 +76,7 @@ class DQLBC(DiffusionAgent):
     name = "dql-bc"
     Config = DQLBCConfig
     config: DQLBCConfig
+    target_part = "ema_actor"
 
     def initial_state(self, generators: Generators) -> State:
         state = super().initial_state(generators)
@@ -87,12 +88,6 @@ class DQLBC(DiffusionAgent):
     def phase(self, count: int) -> int:
         """1 where the update ends with a step of the averaged actor, 0 elsewhere."""
         return int(count >= self.config.ema_start and count % self.config.ema_every == 0)
-
-    def target_draws(self) -> list[Draw]:
-        return self.policy_draws("target", self.config.batch_size)
-
-    def target_action(self, state: State, next_obs: Tensor, draws: Draws) -> tuple[Tensor, Tensor | float]:
-        return self.chain(state["ema_actor"], next_obs, draws, "target"), 0.0
 
     def actor_draws(self) -> list[Draw]:
         rows = self.config.batch_size

@@ -4,6 +4,7 @@ Matching, ICML 2024), as the authors' `ScoreMatchingLearner` runs it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class DiffusionAgent(Agent):
     """An actor-critic whose policy is the reverse chain of a diffusion model."""
 
     config: DiffusionConfig
+    target_part: ClassVar[str] = "actor"  # whose chain the TD target samples
 
     def __init__(self, config: DiffusionConfig, obs_dim: int, act_dim: int, seeds, **how):
         self.network = ScoreNetwork(
@@ -80,13 +82,17 @@ class DiffusionAgent(Agent):
         return self.chain(state["actor"], obs, draws, prefix, noise=not greedy)
 
     def target_draws(self) -> list[Draw]:
+        if self.config.target_noise == 0:
+            return super().target_draws()
         shape = (self.config.batch_size, self.act_dim)
         return [*super().target_draws(), Draw("target.noise", "normal", shape)]
 
     def target_action(self, state: State, next_obs: Tensor, draws: Draws) -> tuple[Tensor, Tensor | float]:
         """a' = clip(sample(s') + target_noise N(0, I), -1, 1), no bonus."""
-        action = self.chain(state["actor"], next_obs, draws, "target")
-        return (action + self.config.target_noise * draws["target.noise"]).clamp(-1.0, 1.0), 0.0
+        action = self.chain(state[self.target_part], next_obs, draws, "target")
+        if self.config.target_noise > 0:
+            action = (action + self.config.target_noise * draws["target.noise"]).clamp(-1.0, 1.0)
+        return action, 0.0
 
     def forward_draws(self) -> list[Draw]:
         """An integer t per row and the forward noise."""

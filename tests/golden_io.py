@@ -1,173 +1,342 @@
-"""Reads the golden files: one update of a reference implementation, number by number (see tests/golden/README.md)."""
+"""Reads golden files and compares our agents with them: one update of a reference, number by number.
+
+The format is described in tests/golden/README.md. Arrays have no seed axis; our agent is a pack of one seed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from algos import agent_class
+from algos import agent_class, optim
 from algos.agent import Agent, Batch
 from algos.noise import Draw, Draws
 
+LOSS_RTOL = 1e-5
+#: Float32 rounding of a batch mean of terms of order one, per action dimension, over which a log-probability sums:
+#: decides only where a mean cancels to almost nothing.
+LOSS_ATOL = 1e-6
+PARAMETER_RTOL = 1e-3  # of the distance that the leaf has moved since `init`
+SLOW_RTOL = (
+    2e-2  # target and EMA networks: one step moves a weight by little more than its last float32 digits
+)
+ACTION_ATOL = 1e-5
+SCHEDULE_ATOL = 2e-6  # references compute 1 - exp(-x) in float32
+
 ALGORITHM = {"dql_bc": "dql-bc"}  # the name in `meta` where it differs from ours
-CONFIG_FIELD = {"lr": ("actor_lr", "critic_lr"), "actor_delay": ("actor_delay",)}
-RENAMED = {
+STRUCTURE = {
+    "algo",
+    "obs_dim",
+    "act_dim",
+    "updates",
+    "adam",
+}  # keys of `meta` that are no setting of an algorithm
+SETTING = {  # our name of a setting where it differs from the one in `meta`
+    "batch": "batch_size",
+    "actor_lr_decay_steps": "actor_lr_decay",
+    "init_temperature": "initial_temperature",
+    "temp_lr": "temperature_lr",
     "target_policy_noise": "target_noise",
     "target_policy_noise_clip": "target_noise_clip",
     "exploration_noise": "action_noise",
-    "batch": "batch_size",
+}
+METRIC = {  # in `update{i}/info`: our metric -> the names whose sum or mean it is; anything else is not compared
+    "actor_loss": ("actor_loss", "actor_loss_mean"),
+    "critic_loss": ("critic_loss", "c_loss_mean_1", "c_loss_mean_2"),
+    "q": ("q", "q_mean_1", "q_mean_2"),
+    "target_q": ("target_q_mean",),
+    "bc_loss": ("bc_loss",),
+    "q_loss": ("ql_loss",),
+    "entropy": ("entropy",),
+    "temperature": ("temperature",),
+    "temperature_loss": ("temperature_loss",),
 }
 
 
 class Golden:
-    """One file: `meta`, the agent that it describes, and its arrays as tensors with a seed axis of length one."""
+    """One file: `meta`, the agent that it describes, and its arrays as tensors of `dtype` or int64.
+
+    Raises:
+        ValueError: `meta` has a key that is no setting of the algorithm, or the file lacks what `meta` announces.
+    """
 
     def __init__(self, path: Path, dtype: torch.dtype):
-        self.arrays = np.load(path, allow_pickle=False)
-        self.meta = json.loads(str(self.arrays["meta"]))
-        self.dtype = dtype
+        self.path, self.dtype = path, dtype
+        with np.load(path, allow_pickle=False) as arrays:
+            self.arrays = {key: arrays[key] for key in arrays.files}
+        self.meta = json.loads(str(self.arrays.pop("meta")))
+        groups = {key.split("/")[0] for key in self.arrays}
+        self.moments = sorted(int(g.removeprefix("after")) for g in groups if g.startswith("after"))
+        updates = {f"update{i}" for i in range(self.meta["updates"])}
+        known = updates | {f"after{n}" for n in self.moments} | {"init", "act", "schedule"}
+        if groups - known or (updates | {"init"}) - groups:
+            raise ValueError(f"{path}: groups {sorted(groups)} do not fit {self.meta['updates']} updates")
+        if not self.moments or not 1 <= self.moments[0] <= self.moments[-1] <= self.meta["updates"]:
+            raise ValueError(f"{path}: no parameters after an update")
 
     def agent(self, execution: str = "eager") -> Agent:
         """Our agent with the file's dimensions and settings and its initial parameters."""
-        cls = agent_class(ALGORITHM.get(self.meta["algo"], self.meta["algo"]))
-        fields = {f.name for f in dataclasses.fields(cls.Config)}
-        settings = {}
-        for key, value in self.meta.items():
-            key = RENAMED.get(key, key)
-            if key in fields:
-                settings[key] = tuple(value) if isinstance(value, list) else value
-        settings["actor_lr"] = settings["critic_lr"] = self.meta["lr"]
-        if "temperature_lr" in fields:
-            settings["temperature_lr"] = self.meta["lr"]
-        if "target_entropy" in self.meta:
-            settings["target_entropy_per_dim"] = self.meta["target_entropy"] / self.meta["act_dim"]
-        agent = cls(
-            cls.Config(**settings), self.meta["obs_dim"], self.meta["act_dim"], [0], dtype=self.dtype, execution=execution
-        )
-        for part, leaves in self.parameters("init").items():
-            ours = our_leaves(agent.state[part])
-            assert ours.keys() == leaves.keys(), part
-            write_leaves(agent.state[part], leaves)
+        m = self.meta
+        cls = agent_class(ALGORITHM.get(m["algo"], m["algo"]))
+        config = cls.Config(**self._settings({f.name for f in dataclasses.fields(cls.Config)}))
+        agent = cls(config, m["obs_dim"], m["act_dim"], [0], dtype=self.dtype, execution=execution)
+        self.load(agent, "init")
         return agent
 
-    def parameters(self, moment: str) -> dict[str, dict[str, Tensor]]:
-        """The file's parameters at "init", "after1" or "after4": part -> leaf -> tensor in our layout."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for key in self.arrays.files:
+    def _settings(self, fields: set[str]) -> dict[str, object]:
+        ours = {"b1": optim.BETA1, "b2": optim.BETA2, "eps": optim.EPS}
+        if self.meta["adam"] != ours:
+            raise ValueError(f"{self.path}: Adam with {self.meta['adam']}, ours is {ours}")
+        settings: dict[str, object] = {}
+        for key, value in self.meta.items():
+            if key in STRUCTURE:
+                continue
+            if key == "lr":
+                names = {"actor_lr", "temperature_lr"} & fields
+                if self.meta["algo"] != "dql_bc":  # whose critics learn at 3e-4 whatever the actor's rate
+                    names |= {"critic_lr"}
+            elif key == "target_entropy":
+                names, value = {"target_entropy_per_dim"}, value / self.meta["act_dim"]
+            else:
+                names = {SETTING.get(key, key)}
+            if not names <= fields:
+                raise ValueError(f"{self.path}: meta has {key!r}, which is no setting of {self.meta['algo']}")
+            settings |= dict.fromkeys(names, tuple(value) if isinstance(value, list) else value)
+        return settings
+
+    # -- parameters ---------------------------------------------------------------------------------------------------
+
+    def leaves(self, moment: str) -> dict[str, Tensor]:
+        """ "<net>/<leaf>" -> array at "init", "after1", ...; weights as (in, out) whoever wrote them."""
+        leaves = {}
+        for key in self.arrays:
             if key.startswith(moment + "/"):
-                _, net, leaf = key.split("/", 2)
-                part, name, value = _translate(net, leaf, self.tensor(key))
-                parts.setdefault(part, {}).setdefault(name, value)
-        return {part: _stack_twins(leaves) for part, leaves in parts.items()}
+                value = self.tensor(key)
+                torch_weight = key.endswith(".weight")
+                leaves[key.removeprefix(moment + "/")] = value.T if torch_weight else value
+        return leaves
+
+    def load(self, agent: Agent, moment: str) -> None:
+        """Writes the file's parameters into the agent; all of them, and nothing else, must be there.
+
+        Raises:
+            ValueError: shapes differ, or a parameter of ours is not in the file.
+        """
+        written = 0
+        for name, value in self.leaves(moment).items():
+            views = locate(agent, name)
+            rows = [v.shape[0] for v in views] if value.dim() else [1]
+            if value.shape != joined(views).shape:
+                raise ValueError(
+                    f"{self.path}: {name} is {tuple(value.shape)}, ours {tuple(joined(views).shape)}"
+                )
+            for view, part in zip(views, value.split(rows) if value.dim() else [value]):
+                view.copy_(part)
+            written += value.numel()
+        ours = sum(p.numel() for part in networks(agent) for p in agent.state[part].values())
+        if written != ours:
+            raise ValueError(f"{self.path}: {written} parameters at {moment}, our {agent.name} has {ours}")
+
+    # -- inputs -------------------------------------------------------------------------------------------------------
 
     def tensor(self, key: str) -> Tensor:
         value = torch.as_tensor(self.arrays[key])
         return value.to(self.dtype) if value.is_floating_point() else value.long()
 
     def batch(self, i: int) -> Batch:
-        of = lambda name: self.tensor(f"update{i}/batch/{name}")  # noqa: E731
+        m = self.meta
+        rows = lambda name, *shape: self.tensor(f"update{i}/batch/{name}").reshape(1, m["batch"], *shape)  # noqa: E731
         return Batch(
-            *(of(name)[None] for name in ("observations", "actions")),
-            *(of(name).reshape(1, -1) for name in ("rewards", "masks")),
-            of("next_observations")[None],
+            rows("observations", m["obs_dim"]),
+            rows("actions", m["act_dim"]),
+            rows("rewards"),
+            rows("masks"),
+            rows("next_observations", m["obs_dim"]),
         )
 
     def draws(self, prefix: str, specs: list[Draw]) -> Draws:
-        """The recorded draws in their order, under the names that our algorithm declares in its order."""
-        keys = sorted(k for k in self.arrays.files if k.startswith(f"{prefix}/draw"))
-        assert [key.rsplit("/", 1)[1] for key in keys] == [spec.kind for spec in specs]
-        return {spec.name: self.tensor(key).reshape(1, *spec.shape) for key, spec in zip(keys, specs)}
+        """The recorded draws in their order, under the names that our algorithm declares in its order.
+
+        Raises:
+            ValueError: other kinds, numbers or ranges of draws than ours.
+        """
+        recorded = [key.split("/") for key in self.arrays if key.startswith(f"{prefix}/draw")]
+        recorded.sort(key=lambda parts: int(parts[-2].removeprefix("draw")))  # "draw100" follows "draw99"
+        if [parts[-1] for parts in recorded] != [spec.kind for spec in specs]:
+            raise ValueError(f"{self.path}: {prefix} draws {[p[-1] for p in recorded]}, ours {specs}")
+        draws = {}
+        for parts, spec in zip(recorded, specs):
+            value = self.tensor("/".join(parts)).reshape(1, *spec.shape)
+            if spec.kind == "randint" and not bool(((value >= 0) & (value < spec.high)).all()):
+                raise ValueError(f"{self.path}: {'/'.join(parts)} is not in [0, {spec.high})")
+            draws[spec.name] = value
+        return draws
 
     def info(self, i: int) -> dict[str, float]:
+        """The reference's losses and statistics of update i under our names."""
         prefix = f"update{i}/info/"
-        return {k.removeprefix(prefix): float(self.arrays[k]) for k in self.arrays.files if k.startswith(prefix)}
+        theirs = {k.removeprefix(prefix): float(v) for k, v in self.arrays.items() if k.startswith(prefix)}
+        info = {}
+        for ours, names in METRIC.items():
+            values = [theirs[name] for name in names if name in theirs]
+            if values:
+                info[ours] = sum(values) / (len(values) if ours == "q" else 1)
+        return info
 
 
-def our_leaves(params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our parameters under the names of `parameters`: the parts of the first layer joined as the references have them."""
-    leaves = dict(params)
-    if "w0a" in leaves:
-        parts = [leaves.pop(name) for name in _first_layer(params)]
-        leaves["w0"] = torch.cat(parts, 1)
-    return leaves
+def networks(agent: Agent) -> list[str]:
+    """The parts of the state that are networks (or a temperature), not optimisers or flags."""
+    return [part for part in agent.state if not part.endswith(".adam") and part != "health"]
 
 
-def write_leaves(params: dict[str, Tensor], leaves: dict[str, Tensor]) -> None:
-    for name, value in leaves.items():
-        if name == "w0" and "w0a" in params:
-            order = _first_layer(params)
-            for part, rows in zip(order, value.split([params[n].shape[1] for n in order], 1)):
-                params[part].copy_(rows)
-        else:
-            params[name].copy_(value)
+def joined(views: list[Tensor]) -> Tensor:
+    return views[0] if len(views) == 1 else torch.cat(views)
 
 
-def _first_layer(params: dict[str, Tensor]) -> tuple[str, ...]:
-    """The order of the concatenated input: action, state, time in the JAX code; action, time, state in the PyTorch code."""
-    return ("w0a", "w0s", "w0t") if "frequencies" in params else ("w0a", "w0t", "w0s")
+def locate(agent: Agent, leaf: str) -> list[Tensor]:
+    """Where a reference's leaf lies in our state: views that, one below the other, have its layout (in, out).
 
-
-def _translate(net: str, leaf: str, value: Tensor) -> tuple[str, str, Tensor]:
-    """(part, leaf name, tensor with a seed axis) in our state for one array of a golden file."""
+    Raises:
+        ValueError: no such leaf.
+    """
+    net, _, path = leaf.partition("/")
     part = {"score_model": "actor", "temp": "temperature"}.get(net, net)
-    twin = ""
-    if part[-2:] in ("_1", "_2"):  # the QSM authors' critics are two networks
-        part, twin = part[:-2], f"{part[-1]}:"
-    if leaf == "log_temp":
-        return part, "log", value.reshape(1, 1)
-    if "/" in leaf:
-        return part, twin + _flax_name(net, leaf), _flax_value(leaf, value)
-    module, index, kind = _torch_name(leaf)
-    if module.startswith("q"):
-        twin = f"{module[1]}:"
-    prefix = "time_" if module == "time_mlp" else ""
-    value = value.T if kind == "weight" else value[None]
-    return part, f"{twin}{prefix}{'w' if kind == 'weight' else 'b'}{index}", value[None]
+    twin: int | slice = slice(None)
+    if net.endswith(("_1", "_2")):  # the QSM authors' diffusion agents keep two single critics
+        part, twin = net[:-2], int(net[-1]) - 1
+    try:
+        params = agent.state[part]
+        if path == "log_temp":
+            return [params["log"][0, 0]]
+        if path.startswith("FourierFeatures"):
+            return [params["frequencies"][0]]
+        if "/" in path:
+            return _flax(agent, params, net, path.removeprefix("VmapStateActionValue_0/").split("/"), twin)
+        return _torch(params, path.split("."))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"{agent.name} has no parameter {leaf!r} ({error})") from error
 
 
-def _flax_name(net: str, leaf: str) -> str:
-    if leaf.startswith("FourierFeatures"):
-        return "frequencies"
-    path = leaf.removeprefix("VmapStateActionValue_0/").split("/")
-    letter = "w" if path[-1] == "kernel" else "b"
+def _flax(
+    agent: Agent, params: dict[str, Tensor], net: str, path: list[str], twin: int | slice
+) -> list[Tensor]:
+    kind = {"kernel": "w", "bias": "b"}[path[-1]]
+    last = _last(params)
     if path[0].startswith("OutputDense"):
-        return f"{letter}:{path[0]}"
-    if path[0].startswith("Dense"):
-        return f"{letter}:last"
-    index = path[1].removeprefix("Dense_")
-    return f"time_{letter}{index}" if net == "score_model" and path[0] == "MLP_0" else letter + index
+        columns = {"Mean": slice(agent.act_dim), "LogStd": slice(agent.act_dim, None)}[path[0][11:]]
+        view = params[f"{kind}{last}"][0, ..., columns]
+        return [view if kind == "w" else view[..., 0, :]]
+    index = last if path[0] == "Dense_0" else int(path[1].removeprefix("Dense_"))
+    if net == "score_model" and path[0] == "MLP_0":
+        return [_layer(params, f"time_{kind}{index}")]
+    if net == "score_model" and kind == "w" and index == 0:
+        return [params[name][0] for name in ("w0a", "w0s", "w0t")]
+    return [_layer(params, f"{kind}{index}", twin if "critic" in net else None)]
 
 
-def _flax_value(leaf: str, value: Tensor) -> Tensor:
-    if leaf.endswith("bias"):
-        value = value.unsqueeze(-2)  # (out) -> (1, out)
-    return value[None]
+def _torch(params: dict[str, Tensor], path: list[str]) -> list[Tensor]:
+    module, *index, kind = path
+    letter = {"weight": "w", "bias": "b"}[kind]
+    layer = int(index[0]) // 2 if index else _last(params)  # every second module is an activation
+    if module == "time_mlp":
+        return [_layer(params, f"time_{letter}{layer}")]
+    if module == "mid_layer" and letter == "w" and layer == 0:
+        return [params[name][0] for name in ("w0a", "w0t", "w0s")]
+    twin = {"q1_model": 0, "q2_model": 1, "mid_layer": None, "final_layer": None}[module]
+    return [_layer(params, f"{letter}{layer}", twin)]
 
 
-def _torch_name(leaf: str) -> tuple[str, int, str]:
-    module, *index, kind = leaf.split(".")
-    if module == "final_layer":
-        return module, -1, kind
-    return module, int(index[0]) // 2, kind
+def _layer(params: dict[str, Tensor], name: str, twin: int | slice | None = None) -> Tensor:
+    """Seed 0's weight or bias, biases without their row axis; of one critic, of both, or of a single network."""
+    p = params[name][0] if twin is None else params[name][0, twin]
+    return p[..., 0, :] if "b" in name else p
 
 
-def _stack_twins(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Joins separate twins and heads, and numbers the last layers."""
-    if any(name.startswith("1:") for name in leaves):
-        names = [name[2:] for name in leaves if name.startswith("1:")]
-        leaves = {name: torch.stack([leaves[f"1:{name}"], leaves[f"2:{name}"]], 1) for name in names}
-    last = 1 + max((int(name[1:]) for name in leaves if name[0] in "wb" and name[1:].isdigit()), default=-1)
-    out: dict[str, Tensor] = {}
-    for name, value in leaves.items():
-        head = name.partition(":")[2]
-        if head == "OutputDenseLogStd":
-            continue  # joined to its neighbour below
-        if head == "OutputDenseMean" and f"{name[0]}:OutputDenseLogStd" in leaves:
-            value = torch.cat([value, leaves[f"{name[0]}:OutputDenseLogStd"]], -1)
-        out[f"{name[0]}{last}" if head else name.replace("-1", str(last))] = value
-    return out
+def _last(params: dict[str, Tensor]) -> int:
+    return max(int(name[1:]) for name in params if name[0] == "b")
+
+
+# -- the comparison ------------------------------------------------------------------------------------------
+
+
+def compare(path: Path, dtype: torch.dtype, execution: str = "eager") -> list[str]:
+    """Everything in the file that our agent does not reproduce, one line each; empty if it reproduces all."""
+    golden = Golden(path, dtype)
+    agent = golden.agent(execution)
+    problems = compare_schedule(golden, agent)
+    init = golden.leaves("init")
+    for i in range(golden.meta["updates"]):
+        phase = agent.phase(i)
+        draws = golden.draws(f"update{i}", agent.update_draws())
+        arguments = (agent.state, golden.batch(i), draws)
+        metrics = agent.execution(("update", phase), agent.update_step, arguments, (phase,))
+        problems += compare_losses(golden, i, {name: float(value) for name, value in metrics.items()})
+        if i + 1 in golden.moments:
+            after = golden.leaves(f"after{i + 1}")
+            problems += [
+                p for name in after for p in compare_leaf(agent, i + 1, name, after[name], init[name])
+            ]
+    return problems + compare_actions(golden, agent)
+
+
+def compare_losses(golden: Golden, i: int, metrics: dict[str, float]) -> list[str]:
+    problems = []
+    for name, theirs in golden.info(i).items():
+        if name == "actor_loss" and name not in metrics and theirs == 0.0:
+            continue  # TD3's reference reports 0 for an update without an actor step
+        ours = metrics.get(name, math.nan)
+        if not abs(ours - theirs) <= max(LOSS_RTOL * abs(theirs), LOSS_ATOL * golden.meta["act_dim"]):
+            problems.append(f"update {i + 1}: {name} = {ours:.9g}, reference {theirs:.9g}")
+    return problems
+
+
+def compare_leaf(agent: Agent, n: int, name: str, theirs: Tensor, init: Tensor) -> list[str]:
+    """||ours - reference|| <= tolerance ||reference - init||: relative to the step, not to the parameter."""
+    ours = joined(locate(agent, name))
+    moved, off = (theirs - init).norm().item(), (ours - theirs).norm().item()
+    slow = name.startswith(("target", "ema"))
+    if off <= (SLOW_RTOL if slow else PARAMETER_RTOL) * moved:
+        return []
+    share = (
+        f"{off / moved:.2g} of its movement" if moved else f"by {off:.2g}, but the reference did not move it"
+    )
+    return [f"after update {n}: {name} is off {share}"]
+
+
+def compare_schedule(golden: Golden, agent: Agent) -> list[str]:
+    ours = {"betas": "beta", "alphas": "alpha", "alpha_hats": "alpha_bar"}
+    problems = []
+    for key in golden.arrays:
+        if key.startswith("schedule/"):
+            name = key.removeprefix("schedule/")
+            mine = np.array(getattr(agent.schedule, ours[name]))  # type: ignore[attr-defined]
+            if mine.shape != golden.arrays[key].shape or abs(mine - golden.arrays[key]).max() > SCHEDULE_ATOL:
+                problems.append(f"schedule: {name} differs")
+    return problems
+
+
+def compare_actions(golden: Golden, agent: Agent) -> list[str]:
+    """The recorded actions of the final parameters: the authors' evaluation, and with exploration."""
+    problems = []
+    for key, mode in (("act/eval", agent.evaluation_mode), ("act/explore", "behaviour")):
+        if f"{key}/action" not in golden.arrays:
+            continue
+        golden.load(
+            agent, f"after{golden.meta['updates']}"
+        )  # the file's, so that only the acting is compared
+        obs = golden.tensor("act/observation").reshape(1, 1, -1)
+        selection = agent.selection(mode)
+        specs = agent.act_draws(mode, 1, selection)
+        recorded = [k for k in golden.arrays if k.startswith(f"{key}/draw")]
+        draws = golden.draws(key, specs if recorded else [])  # the mean of a Gaussian draws nothing
+        action = agent.act_step(agent.state, obs, draws, mode, selection).flatten()
+        off = (action - golden.tensor(f"{key}/action").flatten()).abs().max().item()
+        if not off <= ACTION_ATOL:
+            problems.append(f"{key}: the action is off by {off:.2g}")
+    return problems
