@@ -47,11 +47,13 @@ def adam(params: Params, grads: Params, state: Params, lr: float | Tensor) -> No
     v = [state[f"v.{name}"] for name in params]
     p, g = list(params.values()), [grads[name] for name in params]
     if torch.compiler.is_compiling():  # written out, the compiler fuses it with the gradient that it consumes
-        scale = (1 - BETA2**step).sqrt() / (1 - BETA1**step)
+        t = step.double()  # 1 - BETA2^t in float32 would be off by 5e-5 at first
+        correction = (1 - BETA2**t).sqrt()
+        rate, eps = lr * correction / (1 - BETA1**t), EPS * correction
         for p_i, g_i, m_i, v_i in zip(p, g, m, v):
             m_i.lerp_(g_i, 1 - BETA1)
             v_i.lerp_(g_i * g_i, 1 - BETA2)
-            p_i.sub_(lr * scale * m_i / (v_i.sqrt() + EPS * (1 - BETA2**step).sqrt()))
+            p_i.sub_(rate.to(p_i.dtype) * m_i / (v_i.sqrt() + eps.to(p_i.dtype)))
         return
     torch._fused_adam_(
         p, g, m, v, [], [step] * len(p),

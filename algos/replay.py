@@ -60,7 +60,13 @@ class Replay:
         self.written += 1
 
     def sample(self, batch_size: int) -> Batch:
-        """Fields of shape (S, batch_size, ...); views of memory that the next call overwrites."""
+        """Fields of shape (S, batch_size, ...); views of memory that the next call overwrites.
+
+        Raises:
+            ValueError: nothing was added yet.
+        """
+        if not self.written:
+            raise ValueError("cannot sample from an empty replay buffer")
         S = self.rows.shape[0]
         draw = self.noise.fill([Draw("index", "uniform", (batch_size,))])["index"]
         index = (draw * len(self)).long() + self._first_row  # (S, B) into (S * capacity) rows
