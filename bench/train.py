@@ -63,7 +63,7 @@ Event = Rows | Diverged | Step
 class Clock:
     """Seconds by what they were spent on; time inside another measurement counts there alone."""
 
-    KINDS = ("env", "act", "update", "eval", "other")
+    KINDS = ("env", "act", "update", "eval", "compile", "other")
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(self.KINDS, 0.0)
@@ -85,10 +85,19 @@ class Clock:
         before, self._kind, self._mark = self._kind, kind, now
         return before
 
+    def move(self, seconds: float, kind: str) -> None:
+        """Count for `kind` what was a part of the measurement that is under way."""
+        self.seconds[self._kind] -= seconds
+        self.seconds[kind] += seconds
+
+    def running(self) -> dict[str, float]:
+        """The seconds since the last `take`, by kind."""
+        self.switch(self._kind)
+        return dict(self.seconds)
+
     def take(self) -> dict[str, float]:
         """The seconds since the last call, by kind."""
-        self.switch(self._kind)
-        taken, self.seconds = self.seconds, dict.fromkeys(self.KINDS, 0.0)
+        taken, self.seconds = self.running(), dict.fromkeys(self.KINDS, 0.0)
         return taken
 
 
@@ -193,7 +202,15 @@ class Trainer:
     def _act(self, obs: np.ndarray, mode: str, candidates: int | None = None) -> np.ndarray:
         """(S, n, O) -> (S, n, A)."""
         given = torch.from_numpy(obs).to(self.agent.device)
-        return self.agent.act(given, mode=mode, candidates=candidates).to("cpu", torch.float32).numpy()
+        actions = self.agent.act(given, mode=mode, candidates=candidates).to("cpu", torch.float32)
+        self._set_preparation_apart()
+        return actions.numpy()
+
+    def _set_preparation_apart(self) -> None:
+        """Compiling is no part of what an action or an update takes."""
+        execution = self.agent.execution
+        seconds, execution.preparation_s = execution.preparation_s, 0.0
+        self.clock.move(seconds, "compile")
 
     def _interact(self, actions: np.ndarray) -> np.ndarray:
         """Step the environments and store the transition; which episodes ended, (S,) bool."""
@@ -223,6 +240,7 @@ class Trainer:
     def _learn(self) -> Iterator[Event]:
         with self.clock("update"):
             metrics = self.agent.update(self.replay.sample(self.agent.config.batch_size))
+            self._set_preparation_apart()
         if self.agent.updates % self._metrics_every:
             return
         for name, value in metrics.items():
@@ -273,7 +291,7 @@ class Trainer:
             if self.alive[k]:
                 means: dict[str, dict[str, float]] = {}
                 for key, total in self.sums.items():
-                    seed, kind, name = key.split("/")
+                    seed, kind, name = key.split("/", 2)
                     if int(seed) == k:
                         means.setdefault(kind, {})[name] = total / self.counts[key]
                 for kind, values in means.items():
@@ -299,13 +317,7 @@ class Trainer:
                 yield Rows(k, "eval.csv", rows)
             if last and s.final_episodes:
                 yield from self._compare_modes()
-        seconds = self.clock.take()
-        preparation, self.agent.execution.preparation_s = self.agent.execution.preparation_s, 0.0
-        seconds["update"] -= preparation
-        row = {f"{kind}_s": value for kind, value in seconds.items()} | {
-            "compile_s": preparation,
-            "seeds": self.S,
-        }
+        row = {f"{kind}_s": value for kind, value in self.clock.take().items()} | {"seeds": self.S}
         for k in range(self.S):
             if self.alive[k]:
                 yield Rows(k, "time.csv", [{"env_step": self.env_step, **row}])
@@ -368,6 +380,7 @@ class Trainer:
             "random_actions": self.random_actions.state(k),
             "env_step": self.env_step,
             "wall_s": self.wall_s,
+            "seconds": self.clock.running(),
             "written": self.replay.written,
             "episode": self.episode[k],
             "actions": torch.from_numpy(np.array(self.actions[k], np.float32).reshape(-1, self.spec.act_dim)),
@@ -385,6 +398,7 @@ class Trainer:
     def _restore(self, snapshots: Sequence[Mapping[str, Any]], rows: Sequence[np.ndarray]) -> None:
         self.env_step = snapshots[0]["env_step"]
         self._started -= snapshots[0]["wall_s"]
+        self.clock.seconds.update(snapshots[0]["seconds"])
         self.agent.load_state_dict([s["agent"] for s in snapshots])
         self.replay.restore(rows, snapshots[0]["written"])
         for k, s in enumerate(snapshots):
