@@ -1,7 +1,8 @@
-"""What is compared: tensors in, tensors out. The registry of algorithms; entry points of other packages add to it.
+"""What is compared: tensors in, tensors out. The registry of algorithms; a file in this folder adds one.
 
+`algos/<stem>.py` is the algorithm named <stem>, dashes for underscores: the Agent subclass in it whose `name` is that.
 A package of your own adds algorithms under the entry-point group "qsm_bench.algorithms":
-`my-algo = "my_package.my_module:MyAgent"`.
+`my-algo = "my_package.my_module:MyAgent"`. See docs/adding-an-algorithm.md.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,21 +19,20 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "qsm_bench.algorithms"
 
-_BUILT_IN = {
-    "qsm": "algos.qsm:QSM",
-    "dql": "algos.dql:DQL",
-    "dql-bc": "algos.dql:DQLBC",
-    "sac": "algos.sac:SAC",
-    "td3": "algos.td3:TD3",
-    "random": "algos.random:Random",
-}
+#: Modules in this folder that are no algorithms.
+INFRASTRUCTURE = ("agent", "diffusion", "execution", "networks", "noise", "optim", "replay")
+
+_SECOND_IN_THEIR_FILE = {"dql-bc": "algos.dql:DQLBC"}
 
 
 @functools.cache
 def registry() -> dict[str, str]:
-    """Name -> "module:class" of every algorithm there is; nothing is imported yet."""
-    found = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
-    return {**found, **_BUILT_IN}
+    """Name -> "module:class" of every algorithm there is (a file in this folder: "module"); nothing is imported yet."""
+    entries = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    stems = sorted(path.stem for path in Path(__file__).parent.glob("[A-Za-z]*.py"))
+    modules = [stem for stem in stems if stem.isidentifier() and stem not in INFRASTRUCTURE]
+    files = {stem.replace("_", "-"): f"algos.{stem}" for stem in modules}
+    return {**entries, **files, **_SECOND_IN_THEIR_FILE}
 
 
 def agent_class(name: str) -> type[Agent]:
@@ -38,7 +40,17 @@ def agent_class(name: str) -> type[Agent]:
 
     Raises:
         KeyError: no algorithm of that name.
-        ImportError, AttributeError: the module or class behind it does not load.
+        ImportError, AttributeError, or whatever else the module behind it raises: it does not load.
     """
-    module, _, attribute = registry()[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    module_name, _, attribute = registry()[name].partition(":")
+    module = importlib.import_module(module_name)
+    return getattr(module, attribute) if attribute else _class_named(name, module)
+
+
+def _class_named(name: str, module: ModuleType) -> type[Agent]:
+    from algos.agent import Agent
+
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Agent) and getattr(value, "name", None) == name:
+            return value
+    raise ImportError(f"{module.__name__} has no subclass of Agent with name = {name!r}")

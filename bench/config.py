@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,12 +23,25 @@ def agent_class(algo: str) -> Any:
     try:
         return algos.agent_class(algo)
     except Exception as error:  # a user's own module may fail in any way
-        raise UserError(f"algorithm {algo!r} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise UserError(f"algorithm {algo!r} cannot be loaded: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 @functools.cache
 def _default(algo: str) -> Any:
-    return agent_class(algo).Config()
+    """The Config of an algorithm with its defaults. Raises UserError unless JSON can tell every field."""
+    try:
+        default = agent_class(algo).Config()
+        kinds = {field: type(getattr(default, field)) for field in _fields(default)}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"algorithm {algo!r} has no usable Config: {_one_line(error)}") from error
+    for field, kind in kinds.items():
+        if kind not in (bool, int, float, str, tuple):
+            raise UserError(f"algorithm {algo!r}: {field} is a {kind.__name__}, not a number, name or tuple")
+    return default
 
 
 def default_config(algo: str) -> dict[str, Any]:
@@ -37,16 +51,19 @@ def default_config(algo: str) -> dict[str, Any]:
 
 def algorithm_config(algo: str, overrides: Overrides) -> dict[str, Any]:
     """The full configuration, JSON-able. Raises UserError for a field that is unknown, ill-typed or out of range."""
+    try:
+        return _plain(dataclasses.replace(_default(algo), **_values(algo, overrides)))
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"{algo}: {error or 'a setting is out of range'}") from None
+
+
+def _values(algo: str, overrides: Overrides) -> dict[str, Any]:
+    """The overrides as the types of the fields. Raises UserError for a field that is unknown or ill-typed."""
     default = _default(algo)
-    values = {}
-    for key, value in overrides.items():
+    for key in overrides:
         if key not in _fields(default):
             raise UserError(f"{algo} has no setting {key!r}{suggest(key, _fields(default))}")
-        values[key] = _typed(algo, key, value, getattr(default, key))
-    try:
-        return _plain(dataclasses.replace(default, **values))
-    except ValueError as error:
-        raise UserError(f"{algo}: {error}") from None
+    return {key: _typed(algo, key, value, getattr(default, key)) for key, value in overrides.items()}
 
 
 def build_config(algo: str, config: Overrides) -> Any:
@@ -66,7 +83,7 @@ def parse_overrides(spec: str) -> tuple[str, dict[str, Any]]:
         if key in overrides:
             raise UserError(f"{spec!r}: {key} is set twice")
         overrides[key] = text
-    return algo, {key: algorithm_config(algo, {key: text})[key] for key, text in overrides.items()}
+    return algo, _values(algo, overrides)
 
 
 def canonical(value: Any) -> str:
@@ -78,6 +95,18 @@ def canonical(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "x".join(canonical(v) for v in value)
     return str(value)
+
+
+def whole_number(value: Any) -> int:
+    """An int of a number or of text such as "100_000" or "1e5". Raises ValueError, TypeError or OverflowError."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            value = float(value)
+    if value != int(value):
+        raise ValueError(f"{value} is no whole number")
+    return int(value)
 
 
 def _fields(config: Any) -> list[str]:
@@ -104,7 +133,7 @@ def _convert(value: Any, default: Any) -> Any:
         parts = re.split(r"[x+]", value) if isinstance(value, str) else value
         if not isinstance(parts, (list, tuple)):
             raise TypeError
-        return tuple(_convert(part, 0) for part in parts)
+        return tuple(_convert(part, default[0] if default else 0) for part in parts)
     if isinstance(default, bool):
         if str(value).lower() not in ("true", "false"):
             raise ValueError
@@ -112,15 +141,12 @@ def _convert(value: Any, default: Any) -> Any:
     if isinstance(value, bool):
         raise TypeError
     if isinstance(default, int):
-        number = float(value)
-        if number != int(number):
-            raise ValueError
-        return int(value) if not isinstance(value, str) or "e" not in value.lower() else int(number)
+        return whole_number(value)
     if isinstance(default, float):
         number = float(value)
-        if number != number or number in (float("inf"), float("-inf")):
+        if not math.isfinite(number):
             raise ValueError
-        return number
+        return number + 0.0  # no -0.0, which equals 0.0 and reads otherwise
     if not isinstance(value, str):
         raise TypeError
     return value

@@ -12,18 +12,30 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
-from bench.config import Overrides, algorithm_config, canonical, default_config, parse_overrides
+from bench.config import (
+    Overrides,
+    algorithm_config,
+    canonical,
+    default_config,
+    parse_overrides,
+    whole_number,
+)
 from bench.errors import UserError, suggest
 
 STUDIES = Path(__file__).parent / "studies"
 SCHEMA = ("title", "algos", "envs", "seeds", "run", "config", "algo", "env")
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
+LONGEST_LABEL = (
+    150  # the name of a job's log holds more than its label, and a file's name has 255 bytes at most
+)
 MAX_SEEDS = 10_000
+MAX_COUNT = 10**15  # of steps, transitions or episodes: a typing mistake rather than a plan
 
 
 @dataclass(frozen=True)
@@ -44,11 +56,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         """Raises ValueError for a value that no run can have."""
         for name in ("steps", "eval_every", "eval_episodes", "action_repeat", "replay_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected a whole number from 1 on")
+            self._require(name, 1)
         for name in ("random_steps", "final_episodes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: expected a whole number from 0 on")
+            self._require(name, 0)
         if self.eval_mode not in ("authors", "sample", "greedy"):
             raise ValueError(f"eval_mode = {self.eval_mode!r}: expected authors, sample or greedy")
         for name in ("steps", "random_steps", "eval_every"):
@@ -56,6 +66,10 @@ class RunSettings:
                 raise ValueError(
                     f"{name} = {getattr(self, name)}: not a multiple of action_repeat = {self.action_repeat}"
                 )
+
+    def _require(self, name: str, least: int) -> None:
+        if not least <= getattr(self, name) <= MAX_COUNT:
+            raise ValueError(f"{name} = {getattr(self, name)}: expected a whole number from {least} on")
 
 
 @dataclass(frozen=True)
@@ -128,6 +142,10 @@ class Study:
         for name in self.envs:
             envs.spec(name)
         cells = list(dict.fromkeys(self._cells()))
+        folders = Counter((env.replace("/", "_"), label) for env, _, label, _ in cells)
+        for (env, label), count in folders.items():
+            if count > 1:
+                raise UserError(f"{count} different runs would share the folder {env}/{label}")
         return [
             Job(self.name, env, algo, label, seed, json.loads(config), self.settings)
             for seed in self.seeds
@@ -139,30 +157,36 @@ class Study:
         for env in self.envs:
             for spec in self.algos:
                 algo, own = parse_overrides(spec)
-                config = algorithm_config(algo, {**self._base(algo, env), **own})
+                config = algorithm_config(algo, {**self.base_config(algo, env), **own})
                 yield env, algo, self._label(algo, own), json.dumps(config, sort_keys=True)
 
-    def _base(self, algo: str, env: str) -> Overrides:
-        """What the study sets for an algorithm on a task, the special over the general."""
+    def base_config(self, algo: str, env: str) -> dict[str, Any]:
+        """An algorithm's full configuration on a task (or "") in this study, the special over the general."""
         fields = default_config(algo)
         common = {key: value for key, value in self.config.items() if key in fields}
-        return {**common, **self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {})}
+        special = {**self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {})}
+        return algorithm_config(algo, {**common, **special})
 
     def _label(self, algo: str, own: Overrides) -> str:
-        """The algorithm and its overrides, sorted; one that changes nothing in any environment is dropped."""
-        bases = [algorithm_config(algo, self._base(algo, env)) for env in self.envs]
+        """The algorithm and its overrides, sorted; one that changes nothing anywhere in the study is dropped.
+
+        It does not depend on the environments that were asked for: they may be asked for one by one.
+        """
+        bases = [self.base_config(algo, env) for env in ("", *self.env)]
         full = algorithm_config(algo, {**bases[0], **own})
         kept = {key: full[key] for key in own if any(base[key] != full[key] for base in bases)}
         label = "-".join([algo, *(f"{key}={canonical(kept[key])}" for key in sorted(kept))])
-        if not SAFE.fullmatch(label) or len(label) > 200:
-            raise UserError(
-                f"{label!r} cannot name a folder: use letters, digits and _ . = + - only, at most 200"
-            )
+        if not SAFE.fullmatch(label) or len(label) > LONGEST_LABEL:
+            allowed = f"use letters, digits and _ . = + - only, at most {LONGEST_LABEL}"
+            raise UserError(f"{label!r} cannot name a folder: {allowed}")
         return label
 
     def to_dict(self) -> dict[str, Any]:
         """What study.json records beside the grid."""
         return {"title": self.title, "settings": dataclasses.asdict(self.settings)}
+
+
+T = TypeVar("T")
 
 
 def study_names() -> list[str]:
@@ -184,66 +208,92 @@ def load_study(name: str) -> Study:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path.name}: cannot be read: {error.strerror}") from None
     if not SAFE.fullmatch(path.stem):
         raise UserError(f"{path.name}: a study's name may have letters, digits and _ . = + - only")
     return _read(record, path)
 
 
-def _read(record: dict[str, Any], path: Path) -> Study:
-    def wrong(key: str, reason: str) -> UserError:
-        return UserError(f"{path.name}: {key}: {reason}")
+class _Mistake(Exception):
+    """In a study file: at which key, and why."""
 
+
+def _read(record: dict[str, Any], path: Path) -> Study:
+    try:
+        return _checked(record, path.stem)
+    except _Mistake as mistake:
+        key, reason = mistake.args
+        raise UserError(f"{path.name}: {key}: {reason}") from None
+
+
+def _at(key: str, function: Callable[..., T], *arguments: Any) -> T:
+    """What `function` returns; its UserError becomes a `_Mistake` at `key`."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        raise _Mistake(key, error) from None
+
+
+def _checked(record: dict[str, Any], name: str) -> Study:
     for key in record:
         if key not in SCHEMA:
-            raise wrong(key, f"no such key{suggest(key, SCHEMA)}")
+            raise _Mistake(key, f"no such key{suggest(key, SCHEMA)}")
     for key in ("algos", "envs", "seeds"):
         if key not in record:
-            raise wrong(key, "missing")
+            raise _Mistake(key, "missing")
     for key in ("algos", "envs"):
         value = record[key]
         if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-            raise wrong(key, "expected a list of names")
+            raise _Mistake(key, f"expected a list of names, not {value!r}")
     for key in ("run", "config", "algo", "env"):
-        if not isinstance(record.get(key, {}), dict):
-            raise wrong(key, "expected a table")
-    try:
-        study = Study(
-            name=path.stem,
-            title=str(record.get("title", path.stem)),
-            algos=tuple(record["algos"]),
-            envs=tuple(record["envs"]),
-            seeds=_seeds(record["seeds"]),
-            settings=_settings(RunSettings(), record.get("run", {})),
-            config=record.get("config", {}),
-            algo=record.get("algo", {}),
-            env=record.get("env", {}),
-        )
-    except (UserError, ValueError) as error:
-        raise UserError(f"{path.name}: {error}") from None
-    _check_tables(study, wrong)
+        _table(key, record.get(key, {}))
+    if not isinstance(record.get("title", ""), str):
+        raise _Mistake("title", "expected text in quotes")
+    study = Study(
+        name=name,
+        title=record.get("title", name),
+        algos=tuple(record["algos"]),
+        envs=tuple(record["envs"]),
+        seeds=_at("seeds", _seeds, record["seeds"]),
+        settings=_at("run", _settings, RunSettings(), record.get("run", {})),
+        config=record.get("config", {}),
+        algo=record.get("algo", {}),
+        env=record.get("env", {}),
+    )
+    _check_tables(study)
     return study
 
 
-def _check_tables(study: Study, wrong: Any) -> None:
-    """Everything in [config], [algo.*] and [env.*.*] must mean something to somebody."""
-    named = {parse_overrides(spec)[0] for spec in study.algos}
-    fields = {algo: default_config(algo) for algo in named}
+def _table(key: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise _Mistake(key, f"expected a table, not {value!r}")
+
+
+def _check_tables(study: Study) -> None:
+    """Everything in the lists, [config], [algo.*] and [env.*.*] must mean something to somebody."""
+    from bench import envs
+
+    for env in study.envs:
+        _at("envs", envs.check_name, env)
+    fields = {
+        algo: default_config(algo) for algo, _ in (_at("algos", parse_overrides, s) for s in study.algos)
+    }
     for key in study.config:
         if not any(key in known for known in fields.values()):
-            raise wrong(
-                f"config.{key}", f"no algorithm here has it{suggest(key, set().union(*fields.values()))}"
-            )
-    places = [(f"algo.{algo}", algo, table) for algo, table in study.algo.items()]
-    places += [
-        (f"env.{env}.{algo}", algo, t) for env, tables in study.env.items() for algo, t in tables.items()
-    ]
-    for place, algo, table in places:
-        if not isinstance(table, dict):
-            raise wrong(place, "expected a table")
-        try:
-            algorithm_config(algo, {**default_config(algo), **table})
-        except UserError as error:
-            raise wrong(place, str(error)) from None
+            close = suggest(key, set().union(*fields.values()))
+            raise _Mistake(f"config.{key}", f"no algorithm here has it{close}")
+    for algo, known in fields.items():
+        _at("config", algorithm_config, algo, {k: v for k, v in study.config.items() if k in known})
+    for algo, table in study.algo.items():
+        _table(f"algo.{algo}", table)
+        _at(f"algo.{algo}", study.base_config, algo, "")
+    for env, tables in study.env.items():
+        _at(f"env.{env}", envs.check_name, env)
+        _table(f"env.{env}", tables)
+        for algo, table in tables.items():
+            _table(f"env.{env}.{algo}", table)
+            _at(f"env.{env}.{algo}", study.base_config, algo, env)
 
 
 def override(
@@ -287,25 +337,17 @@ def _number(key: str, value: Any) -> Any:
     if not isinstance(value, str) or key == "eval_mode":
         return value
     try:
-        return int(value.replace("_", "")) if re.fullmatch(r"[+-]?[\d_]+", value) else _whole(float(value))
+        return whole_number(value)
     except (ValueError, OverflowError):
-        raise UserError(
-            f"{key.upper() if key == 'steps' else key}={value}: expected a whole number"
-        ) from None
-
-
-def _whole(value: float) -> int:
-    """1e5 is a whole number to everybody but `int`."""
-    if value != int(value):
-        raise ValueError
-    return int(value)
+        name = "STEPS" if key == "steps" else key
+        raise UserError(f"{name}={value}: expected a whole number such as 100000 or 1e5") from None
 
 
 def _settings(base: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
     fields = {f.name: f for f in dataclasses.fields(RunSettings)}
     for key, value in changes.items():
         if key not in fields:
-            raise UserError(f"run.{key}: no such setting{suggest(key, fields)}")
+            raise UserError(f"no setting {key!r} of a run{suggest(key, fields)}")
         expected = type(fields[key].default)
         if type(value) is not expected:
             kind = "whole number" if expected is int else "name"
