@@ -205,8 +205,9 @@ def status(options: Namespace) -> int:
 def submit(options: Namespace) -> int:
     """Submit what is missing of a grid to a Slurm cluster."""
     from bench.launch import slurm
-    from bench.launch.plan import execution_mode
+    from bench.launch.plan import execution_mode, make_packs
     from bench.launch.profiles import load_profile
+    from bench.launch.rates import measured_rates
 
     device, execution = _execution(options)
     profile = load_profile(options.profile)
@@ -214,17 +215,13 @@ def submit(options: Namespace) -> int:
     study, jobs = _requested(options)
     dry = options.dry == "1"
     root = _results(options, write=not dry)
-    size = _pack_size(options, device, len(study.seeds))
-    packs: dict[tuple[object, int], list[Job]] = {}
-    for i, job in enumerate(jobs):
-        packs.setdefault((job.cell, job.seed if size == 1 else i // (size * len(jobs))), []).append(job)
-    groups = [cell[i : i + size] for cell in packs.values() for i in range(0, len(cell), size)]
+    packs = make_packs(jobs, _pack_size(options, device, len(study.seeds)))
     if not dry:
         _register(root, study, jobs)
     submission = slurm.submit(
         root,
         study,
-        groups,
+        packs,
         profile,
         execution={
             "mode": execution_mode(jobs[0], device, execution),
@@ -235,6 +232,7 @@ def submit(options: Namespace) -> int:
         jobs_per_task=per_task,
         dry=dry,
         figures=options.figures == "1",
+        rates=measured_rates(root) if dry else lambda job: None,
     )
     for line in submission.lines():
         print(line)

@@ -38,7 +38,7 @@ def make_plan(
         UserError: a run on disk has another configuration than its job; nothing was written.
     """
     plan = Plan()
-    pending: dict[tuple, list[Job]] = {}
+    pending: dict[int, list[Job]] = {}  # by the step that they stand at
     for job in jobs:
         check_configuration(root, job)
     for job in jobs:
@@ -51,15 +51,19 @@ def make_plan(
             plan.failed.append((job, run.reason or ""))
         else:
             step = checkpoint_step(root, job, checkpoint_root) if pack_size > 1 else 0
-            pending.setdefault((job.cell, step) if pack_size > 1 else (job.cell, job.seed), []).append(job)
-    packs = [cell[i : i + pack_size] for cell in pending.values() for i in range(0, len(cell), pack_size)]
-    order = {job: i for i, job in enumerate(map(_key, jobs))}
-    plan.packs = sorted(packs, key=lambda pack: order[_key(pack[0])])
+            pending.setdefault(step, []).append(job)
+    order = {job.path: i for i, job in enumerate(jobs)}
+    packs = [pack for group in pending.values() for pack in make_packs(group, pack_size)]
+    plan.packs = sorted(packs, key=lambda pack: order[pack[0].path])
     return plan
 
 
-def _key(job: Job) -> str:
-    return str(job.path)
+def make_packs(jobs: Sequence[Job], size: int) -> list[list[Job]]:
+    """Cuts jobs into packs of at most `size` seeds of one cell; packs stand in the order of their first jobs."""
+    cells: dict[tuple[str, ...], list[Job]] = {}
+    for job in jobs:
+        cells.setdefault((*job.cell, str(job.seed)) if size == 1 else job.cell, []).append(job)
+    return [cell[i : i + size] for cell in cells.values() for i in range(0, len(cell), size)]
 
 
 def execution_mode(job: Job, device: str, asked: str = "auto") -> str:

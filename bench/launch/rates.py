@@ -1,0 +1,56 @@
+"""How long a run will take, from runs that have finished: for estimates, never for comparisons."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from bench.errors import UserError
+from bench.runs import DamagedRun, Run, read_study, studies
+from bench.study import Job
+
+SECONDS = ("env_s", "act_s", "update_s", "eval_s", "compile_s", "other_s")
+
+
+def measured_rates(root: Path) -> Callable[[Job], float | None]:
+    """A function that gives the seconds a job takes by the finished runs below `root`, or None.
+
+    Runs of the same task and configuration count; where there are none, those of the same configuration on other tasks.
+    """
+    exact: dict[str, list[float]] = defaultdict(list)
+    rough: dict[str, list[float]] = defaultdict(list)
+    for name in studies(root):
+        try:
+            found = read_study(root, name, verify=False)
+        except UserError:
+            continue
+        for run in found.runs:
+            pace = _seconds_per_step(run) if run.state == "done" else None
+            if pace is not None:
+                key = _key(run.algo, run.meta["config"])
+                exact[f"{run.env} {key}"].append(pace)
+                rough[key].append(pace)
+
+    def rate(job: Job) -> float | None:
+        key = _key(job.algo, dict(job.config))
+        paces = exact.get(f"{job.env} {key}") or rough.get(key)
+        return median(paces) * job.settings.steps if paces else None
+
+    return rate
+
+
+def _key(algo: str, config: dict) -> str:
+    return f"{algo} {json.dumps(config, sort_keys=True)}"
+
+
+def _seconds_per_step(run: Run) -> float | None:
+    """Over the whole run, evaluation and compiling included, shared by the seeds of its pack."""
+    try:
+        table = run.columns("time.csv")
+    except DamagedRun:
+        return None
+    steps = run.meta["settings"]["steps"]
+    return float(sum((table[name] / table["seeds"]).sum() for name in SECONDS)) / steps if steps else None
