@@ -5,24 +5,41 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import study as studies_room
+from bench.config import whole_number
 from bench.errors import UserError
-from bench.runs import FORMAT, check_configuration, write_study
+from bench.ownership import locked
+from bench.runs import (
+    FORMAT,
+    StudyResults,
+    check_configuration,
+    read_study,
+    read_study_file,
+    write_study,
+)
 from bench.study import Job, Study, load_study, override
 
 
 def whole(name: str, text: str, least: int) -> int:
     """A whole number from the command line. Raises UserError."""
     try:
-        value = int(text)
-    except ValueError:
+        value = whole_number(text)
+    except (ValueError, OverflowError):
         value = least - 1
     if value < least:
         raise UserError(f"{name}={text}: expected a whole number from {least} on")
     return value
+
+
+def flag(name: str, text: str) -> bool:
+    """Whether a switch is on. Raises UserError for anything but 1, 0 and nothing."""
+    if text not in ("", "0", "1"):
+        raise UserError(f"{name}={text}: expected 1, or nothing")
+    return text == "1"
 
 
 def one_of(name: str, text: str, options: Sequence[str]) -> str:
@@ -68,15 +85,27 @@ def _pack_size(options: Namespace, device: str, seeds: int) -> int:
     return whole("PACK", options.pack, 1)
 
 
-def _results(options: Namespace, *, write: bool) -> Path:
-    """The root of all results. Raises UserError where it cannot be written."""
-    root = Path(options.results)
-    if not write:
-        return root
-    there = next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"RESULTS={options.results}: cannot be written; name a folder of yours")
-    return root.resolve()
+def _results(options: Namespace) -> Path:
+    """The root of all results, to read from."""
+    if not options.results:
+        raise UserError("RESULTS is empty: expected a folder")
+    return Path(options.results)
+
+
+def _writable(name: str, text: str) -> Path:
+    """The folder that a variable names, which need not exist yet. Raises UserError where it cannot be written."""
+    if not text:
+        raise UserError(f"{name} is empty: expected a folder")
+    folder = Path(text).absolute()
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise UserError(f"{name}={text}: {error.strerror}") from None
+    if not usable:
+        what = "is not a folder" if not there.is_dir() else "cannot be written"
+        raise UserError(f"{name}={text}: {there} {what}; name a folder of yours")
+    return folder.resolve()
 
 
 def _check_device(device: str) -> None:
@@ -111,16 +140,17 @@ def run_grid(options: Namespace) -> int:
     workers = whole("JOBS", options.jobs, 1) if options.jobs else 0
     hang_minutes = whole("HANG_MINUTES", options.hang_minutes, 1)
     memory = whole("JOB_MEMORY_MB", options.job_memory_mb, 0)
+    retry = flag("RETRY", options.retry)
     study, jobs = _requested(options)
     _check_device(device)
-    root = _results(options, write=True)
-    checkpoints = Path(options.checkpoints).resolve() if options.checkpoints else None
+    root = _writable("RESULTS", options.results)
+    checkpoints = _writable("CHECKPOINTS", options.checkpoints) if options.checkpoints else None
     plan = make_plan(
         root,
         jobs,
         pack_size=_pack_size(options, device, len(study.seeds)),
         checkpoint_root=checkpoints,
-        retry_failed=options.retry == "1",
+        retry_failed=retry,
     )
     _register(root, study, jobs)
     pool_options = LocalOptions(
@@ -142,7 +172,7 @@ def run_grid(options: Namespace) -> int:
     display = Display(len(jobs), console)
     with display as show:
         outcome = Pool(root, plan, pool_options, show).run()
-    failed = plan.failed + plan.damaged + outcome.failed
+    failed = plan.failed + outcome.failed
     _report_failures(failed, retry=bool(plan.failed))
     if outcome.stopped:
         print(f"stopped: {len(outcome.stopped)} runs are left; the same command goes on where they are")
@@ -162,10 +192,23 @@ def _report_failures(failed: Sequence[tuple[Job, str]], retry: bool) -> None:
 def _draw(root: Path, study: str) -> None:
     from bench import analysis
 
-    paths = analysis.build(root, study)
-    print(analysis.summary(root, study))
+    with _alone(root, study):
+        paths = analysis.build(root, study)
+        print(analysis.summary(root, study))
     page = next((path for path in paths if path.name == "index.html"), paths[0])
     print(f"report: {_shown(page)}")
+
+
+@contextmanager
+def _alone(root: Path, study: str) -> Iterator[None]:
+    """Hold the study's lock: two grids that end together must not draw into one report."""
+    read_study_file(root, study)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(root / study))
+        except OSError as error:
+            raise UserError(f"{root / study} cannot be written: {error.strerror}") from None
+        yield
 
 
 def _shown(path: Path) -> str:
@@ -176,30 +219,50 @@ def _shown(path: Path) -> str:
 
 
 def figures(options: Namespace) -> int:
-    """Tables, figures and report of one study, or of every study that has results."""
-    root = _results(options, write=False)
+    """Tables, figures and report of one study, or of every study that has results; 2 if a run is damaged."""
+    root = _results(options)
+    damaged = []
     for name in _studies_on_disk(root, options.study):
         _draw(root, name)
-    return 0
+        damaged += damaged_runs(read_study(root, name))
+    return _report_damaged(damaged)
+
+
+def status(options: Namespace) -> int:
+    """How the runs of one study stand, or of every study that has results; 2 if one is damaged."""
+    from bench import status as status_room
+
+    root = _results(options)
+    damaged = []
+    for name in _studies_on_disk(root, options.study):
+        results = read_study(root, name, verify=False)
+        status_room.show(results)
+        damaged += damaged_runs(results)
+    return _report_damaged(damaged)
 
 
 def _studies_on_disk(root: Path, study: str) -> list[str]:
     from bench.runs import studies as on_disk
 
-    found = [study] if study else on_disk(root)
+    found = [Path(study).stem if study.endswith(".toml") else study] if study else on_disk(root)
     if not found:
         raise UserError(f"no results in {root}/ yet; `make bench` makes some")
     return found
 
 
-def status(options: Namespace) -> int:
-    """How the runs of one study stand, or of every study that has results."""
-    from bench import status as status_room
+def damaged_runs(results: StudyResults) -> list[str]:
+    """A line for each damaged run of a study: which, what is wrong and what to do."""
+    return [
+        f"{run.path}: {run.reason}; restore that folder, or delete it to run it again"
+        for run in results.runs
+        if run.state == "damaged"
+    ]
 
-    root = _results(options, write=False)
-    for name in _studies_on_disk(root, options.study):
-        status_room.show(root, name)
-    return 0
+
+def _report_damaged(lines: Sequence[str]) -> int:
+    for line in lines:
+        print(f"bench: damaged: {line}", file=sys.stderr)
+    return 2 if lines else 0
 
 
 def submit(options: Namespace) -> int:
@@ -213,8 +276,8 @@ def submit(options: Namespace) -> int:
     profile = load_profile(options.profile)
     per_task = whole("JOBS_PER_TASK", options.jobs_per_task, 1) if options.jobs_per_task else None
     study, jobs = _requested(options)
-    dry = options.dry == "1"
-    root = _results(options, write=not dry)
+    dry, draw = flag("DRY", options.dry), flag("FIGURES", options.figures)
+    root = _results(options) if dry else _writable("RESULTS", options.results)
     packs = make_packs(jobs, _pack_size(options, device, len(study.seeds)))
     if not dry:
         _register(root, study, jobs)
@@ -231,7 +294,7 @@ def submit(options: Namespace) -> int:
         },
         jobs_per_task=per_task,
         dry=dry,
-        figures=options.figures == "1",
+        figures=draw,
         rates=measured_rates(root) if dry else lambda job: None,
     )
     for line in submission.lines():
@@ -245,7 +308,7 @@ def cancel(options: Namespace) -> int:
 
     if not options.study:
         raise UserError("cancel needs STUDY=…")
-    print(f"{slurm.cancel(_results(options, write=False), options.study)} tasks cancelled")
+    print(f"{slurm.cancel(_results(options), options.study)} tasks cancelled")
     return 0
 
 
@@ -263,5 +326,7 @@ def import_scores(options: Namespace) -> int:
     """Take per-seed scores of others from a CSV file, to lie under ours."""
     from bench import analysis
 
-    print(f"imported to {_shown(analysis.import_scores(options.file, _results(options, write=True)))}")
+    print(
+        f"imported to {_shown(analysis.import_scores(options.file, _writable('RESULTS', options.results)))}"
+    )
     return 0

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.launch.display import duration, number
-from bench.runs import STATES, Run, read_study
+from bench.runs import STATES, Run, StudyResults
 
 SHOWN = ("done", "running", "stale", "failed", "diverged", "missing")
 
 
-def show(root: Path, study: str, console: Console | None = None) -> None:
-    """Print how the runs of `study` stand. Raises UserError: there is no such study."""
+def show(results: StudyResults, console: Console | None = None) -> None:
+    """Print how the runs of a study stand."""
     from bench.launch.queue import queue_state
 
     console = console or Console()
-    results = read_study(root, study, verify=False)
+    root, study = results.root, results.study
     queue = queue_state(root, study)
     count = Counter(run.state for run in results.runs)
     told = ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
@@ -37,7 +36,7 @@ def show(root: Path, study: str, console: Console | None = None) -> None:
             console.print(Text(f"{name}: running: {line}"), soft_wrap=True)
         elif queued is not None and run.state not in ("done", "diverged"):
             console.print(Text(f"{name}: {run.state}: {queued}"), soft_wrap=True)
-        elif run.state not in ("done", "missing"):
+        elif run.state not in ("done", "missing", "damaged", "configuration changed"):  # the last two: below
             console.print(Text(f"{name}: {run.state}: {run.reason}"), soft_wrap=True)
     for problem in results.problems:
         console.print(Text(problem), soft_wrap=True)

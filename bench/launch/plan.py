@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.errors import UserError
 from bench.runs import FINISHED, Run, check_configuration, checkpoint_step, read_run
 from bench.study import Job
 
@@ -21,7 +22,6 @@ class Plan:
     packs: list[list[Job]] = field(default_factory=list)  # to run, in this order
     done: list[Job] = field(default_factory=list)  # finished, diverged ones included
     failed: list[tuple[Job, str]] = field(default_factory=list)  # with their reason; run again when asked
-    damaged: list[tuple[Job, str]] = field(default_factory=list)
 
 
 def make_plan(
@@ -35,7 +35,7 @@ def make_plan(
     """Sorts `jobs`. Seeds of a cell share a pack where they stand at the same step.
 
     Raises:
-        UserError: a run on disk has another configuration than its job; nothing was written.
+        UserError: a run on disk is damaged or has another configuration than its job; nothing was written.
     """
     plan = Plan()
     pending: dict[int, list[Job]] = {}  # by the step that they stand at
@@ -46,7 +46,7 @@ def make_plan(
         if run.state in FINISHED:
             plan.done.append(job)
         elif run.state == "damaged":
-            plan.damaged.append((job, run.reason or ""))
+            raise UserError(f"{run.path}: {run.reason}; restore that folder, or delete it to run it again")
         elif run.state == "failed" and not retry_failed:
             plan.failed.append((job, run.reason or ""))
         else:
