@@ -144,6 +144,7 @@ class _Watch:
             time.sleep(0.2)  # after SIGTERM: Slurm ends the task, and requeues it if that is the idea
         if not callable(self._submitit):
             raise RuntimeError("not started by submitit: nothing requeues this task")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for scontrol, whom Slurm's answer would kill with us
         self._submitit(signal.SIGUSR2, None)
 
 

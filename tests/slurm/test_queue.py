@@ -1,0 +1,147 @@
+"""What is made of Slurm's answers. Its commands are stand-ins here that print what the real ones were seen to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.launch import queue
+from bench.launch.queue import Entry, queue_state
+
+
+class Commands:
+    """Stand-ins for Slurm's commands that print what they are told and count their calls."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def answer(self, name: str, text: str, code: int = 0) -> None:
+        (self.folder / f"{name}.txt").write_text(text)
+        script = (
+            f'#!/bin/sh\necho "$@" >>{self.folder}/{name}.calls\ncat {self.folder}/{name}.txt\nexit {code}\n'
+        )
+        (self.folder / name).write_text(script)
+        (self.folder / name).chmod(0o755)
+
+    def calls(self, name: str) -> list[str]:
+        file = self.folder / f"{name}.calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    made = Commands(folder)
+    made.answer("squeue", "")
+    made.answer("sacct", "Slurm accounting storage is disabled", code=1)
+    return made
+
+
+def array(root: Path, tasks: list[list[str]], job: str | None = "77", **more: object) -> queue.Array:
+    folder = queue.folder(root, "study")
+    folder.mkdir(parents=True, exist_ok=True)
+    made = queue.new_array(folder, "runs", tasks)
+    made = queue.Array(**{**vars(made), "job": job, **more})
+    queue.write_array(folder, made)
+    return made
+
+
+def states(root: Path) -> dict[str, str]:
+    return {path: entry.state for path, entry in queue_state(root, "study").items()}
+
+
+def test_nothing_submitted_asks_nobody(commands, tmp_path):
+    assert queue_state(tmp_path, "study") == {}
+    assert commands.calls("squeue") == []
+
+
+def test_one_squeue_however_many_jobs(commands, tmp_path):
+    arrays = [
+        array(tmp_path, [[f"study/e/a/seed-{1000 * i + k}"] for k in range(1000)], str(i)) for i in range(3)
+    ]
+    commands.answer(
+        "squeue", "".join(f"{a.job}|{k}|PENDING|Priority||{a.name}\n" for a in arrays for k in range(1000))
+    )
+    assert len(queue_state(tmp_path, "study")) == 3000
+    assert len(commands.calls("squeue")) == 1
+    assert commands.calls("sacct") == []
+
+
+def test_states_and_words(commands, tmp_path):
+    paths = [f"study/e/a/seed-{k}" for k in range(4)]
+    made = array(tmp_path, [[paths[0], paths[1]], [paths[2]], [paths[3]]])
+    commands.answer(
+        "squeue",
+        f"77|0|RUNNING|None|n1|{made.name}\n77|1|PENDING|Resources||{made.name}\n"
+        f"77|2|OUT_OF_MEMORY|OutOfMemory|n2|{made.name}\n5|N/A|RUNNING|None|n1|some | other job\n",
+    )
+    found = queue_state(tmp_path, "study")
+    assert [str(found[path]) for path in paths] == [
+        "running on n1",
+        "running on n1",
+        "queued (Resources)",
+        "OUT_OF_MEMORY (OutOfMemory) (job 77_2)",
+    ]
+    assert [found[path].active for path in paths] == [True, True, True, False]
+
+
+def test_what_slurm_wrote_into_the_log_is_quoted(tmp_path):
+    log = tmp_path / "log.out"
+    log.write_text("step 1\nslurmstepd-n2: error: Exceeded job memory limit\nsrun: Killed\n")
+    told = str(Entry("77_2", "FAILED", "", "n2", log))
+    assert told == "FAILED: Exceeded job memory limit (job 77_2)"
+
+
+def test_newest_submission_counts_and_names_decide_not_ids(commands, tmp_path):
+    old = array(tmp_path, [["study/e/a/seed-0"]], "77", submitted=1.0)
+    new = array(tmp_path, [["study/e/a/seed-0"]], "78", submitted=2.0)
+    commands.answer("squeue", f"77|N/A|FAILED|None|n1|{old.name}\n78|N/A|PENDING|None||{new.name}\n")
+    assert states(tmp_path) == {"study/e/a/seed-0": "PENDING"}
+    commands.answer("squeue", "78|N/A|RUNNING|None|n1|a job of another study under an id that came again\n")
+    assert states(tmp_path) == {}
+
+
+def test_accepted_by_slurm_and_killed_before_the_id_was_written(commands, tmp_path):
+    made = array(tmp_path, [["study/e/a/seed-0"], ["study/e/a/seed-1"]], job=None)
+    commands.answer("squeue", f"91|0|PENDING|None||{made.name}\n91|1|PENDING|None||{made.name}\n")
+    assert [entry.job for entry in queue_state(tmp_path, "study").values()] == ["91_0", "91_1"]
+
+
+def test_accounting_says_what_squeue_no_longer_knows(commands, tmp_path):
+    made = array(tmp_path, [[f"study/e/a/seed-{k}"] for k in range(3)])
+    commands.answer(
+        "sacct",
+        f"77_0|NODE_FAIL|n1|{made.name}\n77_1|CANCELLED by 1000|n1|{made.name}\n77_2|COMPLETED|n2|{made.name}\n",
+    )
+    assert list(states(tmp_path).values()) == ["NODE_FAIL", "CANCELLED", "COMPLETED"]
+    assert len(commands.calls("sacct")) == 1
+
+
+def test_without_accounting_what_is_unknown_is_left_out(commands, tmp_path):
+    array(tmp_path, [["study/e/a/seed-0"]])
+    assert queue_state(tmp_path, "study") == {}
+
+
+def test_completing_may_come_back_unless_it_was_cancelled(commands, tmp_path):
+    made = array(tmp_path, [["study/e/a/seed-0"]])
+    commands.answer("squeue", f"77|N/A|COMPLETING|None|n1|{made.name}\n")
+    assert queue_state(tmp_path, "study")["study/e/a/seed-0"].active
+    queue.write_array(queue.folder(tmp_path, "study"), queue.Array(**{**vars(made), "cancelled": True}))
+    assert states(tmp_path) == {"study/e/a/seed-0": "CANCELLED"}
+
+
+def test_slurm_that_does_not_answer_and_damaged_records(commands, tmp_path):
+    array(tmp_path, [["study/e/a/seed-0"]])
+    commands.answer("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n", code=1)
+    with pytest.raises(UserError, match="Slurm does not answer: slurm_load_jobs error: Unable to contact"):
+        queue_state(tmp_path, "study")
+    (record,) = queue.folder(tmp_path, "study").glob("array-*.json")
+    for text in ("{", "{}", json.dumps({**json.loads(record.read_text()), "tasks": 3}), '{"format": 9}'):
+        record.write_text(text)
+        with pytest.raises(UserError, match="is damaged"):
+            queue_state(tmp_path, "study")

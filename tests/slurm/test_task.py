@@ -1,0 +1,72 @@
+"""When a task goes back into the queue, and when it gives up. No cluster: its variables are set by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_study
+
+from bench.launch.local import LocalOptions
+from bench.launch.task import Task
+from bench.provenance import provenance
+from bench.runs import Writer, read_run
+from bench.study import Job
+
+
+@pytest.fixture
+def slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+
+
+def attempt(root: Path, job: Job, *, step: int | None = None) -> None:
+    """One attempt at the run, with a checkpoint at `step` or without one."""
+    writer = Writer.open(root, job, execution={}, provenance=provenance())
+    if step is not None:
+        writer.save_checkpoint(step, b"state", np.zeros((0, 3), np.float32), 0)
+    writer.release()
+
+
+@pytest.fixture
+def jobs() -> list[Job]:
+    return make_study("study", seeds=2).jobs()
+
+
+def test_given_up_after_three_attempts_without_a_new_checkpoint(slurm_job, tmp_path, jobs, monkeypatch):
+    task = Task(tmp_path, [[jobs[0]]], LocalOptions(workers=1))
+    attempt(tmp_path, jobs[0], step=100)
+    attempt(tmp_path, jobs[0])
+    attempt(tmp_path, jobs[0])
+    assert task.checkpoint() is not None  # the first of these brought one
+    attempt(tmp_path, jobs[0])
+    assert task.checkpoint() is None
+    run = read_run(tmp_path / jobs[0].path)
+    assert (run.state, "3 attempts brought no new checkpoint" in run.reason) == ("failed", True)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "4")
+    with pytest.raises(RuntimeError, match="1 of 1 runs are not finished"):
+        task()  # starts nothing
+    assert len(read_run(tmp_path / jobs[0].path).meta["attempts"]) == 5
+
+
+def test_a_checkpoint_starts_the_count_again(slurm_job, tmp_path, jobs):
+    task = Task(tmp_path, [[jobs[0]]], LocalOptions(workers=1))
+    for step in (None, None, 100, None, None):
+        attempt(tmp_path, jobs[0], step=step)
+    assert task.checkpoint() is not None
+
+
+def test_attempts_of_another_slurm_job_do_not_count(slurm_job, tmp_path, jobs, monkeypatch):
+    for _ in range(3):
+        attempt(tmp_path, jobs[0])
+    task = Task(tmp_path, [[jobs[0]]], LocalOptions(workers=1))
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    assert task.checkpoint() is not None
+
+
+def test_one_stuck_run_does_not_take_the_others_with_it(slurm_job, tmp_path, jobs):
+    for _ in range(3):
+        attempt(tmp_path, jobs[0])
+    assert Task(tmp_path, [[jobs[0]], [jobs[1]]], LocalOptions(workers=1)).checkpoint() is not None
+    assert read_run(tmp_path / jobs[0].path).state == "failed"
+    assert read_run(tmp_path / jobs[1].path).state == "missing"
