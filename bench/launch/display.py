@@ -58,10 +58,12 @@ class Display:
     def __init__(self, total: int, console: Console | None = None):
         self.total = total
         self.console = console or Console()
-        self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        terminal = self.console.is_terminal
+        self.live = Live(console=self.console, auto_refresh=False, transient=True) if terminal else None
         self.started = time.monotonic()
         self._next = 0.0
         self._printed = 0
+        self._ended = ""  # how the grid stood when last looked at
 
     def __enter__(self) -> Callable[[Pool], None]:
         if self.live:
@@ -73,12 +75,17 @@ class Display:
     ) -> None:
         if self.live:
             self.live.stop()
+        if kind is None:
+            self.console.print(
+                Text(f"{self._ended} after {duration(time.monotonic() - self.started)}"), soft_wrap=True
+            )
 
     def show(self, pool: Pool) -> None:
         for message in pool.messages[self._printed :]:
             stamp = time.strftime("%H:%M:%S")
             self.console.print(Text(f"{stamp} {message}"), soft_wrap=True)
         self._printed = len(pool.messages)
+        self._ended = self._counts(pool)
         if time.monotonic() < self._next:
             return
         running = [_progress(pool.root, job) for pack in pool.running() for job in pack]
@@ -107,17 +114,16 @@ class Display:
             )
         return table
 
-    def _summary(self, pool: Pool, running: list[_Progress]) -> str:
+    def _counts(self, pool: Pool) -> str:
         done = len(pool.plan.done) + len(pool.outcome.done)
         failed = len(pool.outcome.failed) + len(pool.plan.failed)
-        parts = [f"{done} of {self.total} runs done", f"{len(running)} running"]
-        if failed:
-            parts.append(f"{failed} failed")
+        return f"{done} of {self.total} runs done" + (f", {failed} failed" if failed else "")
+
+    def _summary(self, pool: Pool, running: list[_Progress]) -> str:
+        parts = [self._counts(pool), f"{len(running)} running"]
         rates = [p.rate for p in running if p.rate]
         if rates:
             left = sum(p.job.settings.steps - p.step for p in running)
             left += sum(job.settings.steps for pack in pool.queue for job in pack)
             parts.append(f"{sum(rates):.0f} steps/s, about {duration(left / sum(rates))} left")
-        if pool.stopping:
-            parts.append("stopping: saving checkpoints")
         return ", ".join(parts)

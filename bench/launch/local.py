@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from bench.errors import UserError
+from bench.files import one_line, strerror
 from bench.hardware import available_cores
 from bench.launch.plan import Plan, execution_mode
 from bench.provenance import provenance
@@ -59,50 +60,58 @@ def default_workers(device: str, jobs_per_gpu: int) -> int:
 
 
 class _Worker:
-    """One process of the pool and the pack that it carries."""
+    """One process of the pool and the pack that it carries. What it says before it has a job goes to `log`."""
 
-    def __init__(self, core: int | None, gpu: int | None, memory_mb: int):
+    def __init__(self, core: int | None, gpu: str | None, memory_mb: int, log: Path):
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
-            "BENCH_JOB_MEMORY_MB": str(memory_mb),
             "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
         }
         environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_ROOT / ".cache" / "torchinductor"))
         if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.launch.pool_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        self._answers, answers = os.pipe()
+        try:
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "bench.launch.pool_worker", str(answers), str(memory_mb)],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    pass_fds=[answers],
+                )
+        except OSError:
+            os.close(self._answers)
+            raise
+        finally:
+            os.close(answers)
         self.core, self.gpu = core, gpu
         if core is not None:
             with suppress(OSError):
                 os.sched_setaffinity(self.process.pid, {core})
         self.pack: list[Job] = []
+        self.log, self.log_start = log, 0  # of the pack, and where its own part begins
         self.progress: list[Any] = []  # as last reported by its jobs, and when that changed
         self.moved = self.next_look = 0.0
         self.killed_for: str | None = None
         self._received = b""
 
-    def give(self, pack: list[Job], request: Mapping[str, Any]) -> None:
+    def give(self, pack: list[Job], spec: Mapping[str, Any], log: Path) -> None:
         self.pack, self.progress, self.moved = pack, [], time.monotonic()
+        self.log, self.log_start = log, log.stat().st_size if log.exists() else 0
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
-            self.process.stdin.write((json.dumps(request) + "\n").encode())
+            self.process.stdin.write((json.dumps({"spec": spec, "log": str(log)}) + "\n").encode())
             self.process.stdin.flush()
 
-    def answer(self) -> str | None:
-        """The outcome of the pack, once it has come."""
-        assert self.process.stdout is not None
-        descriptor = self.process.stdout.fileno()
-        while select.select([descriptor], [], [], 0)[0]:
-            data = os.read(descriptor, 65536)
+    def answer(self) -> dict[str, str] | None:
+        """The "outcome" of the pack and its "reason", once they have come."""
+        while select.select([self._answers], [], [], 0)[0]:
+            data = os.read(self._answers, 65536)
             if not data:
                 break
             self._received += data
@@ -110,13 +119,26 @@ class _Worker:
         if not newline:
             return None
         self._received = rest
-        return str(json.loads(line)["outcome"])
+        answer: dict[str, str] = json.loads(line)
+        return answer
+
+    def last_words(self) -> str:
+        """The last line that its pack has written to the log, if any."""
+        with suppress(OSError), self.log.open("rb") as file:
+            file.seek(max(self.log_start, file.seek(0, os.SEEK_END) - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+            return next((one_line(line) for line in reversed(lines) if line.strip()), "")
+        return ""
 
     def close(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        """End it, if it has not ended, and give back what it cost."""
+        with suppress(OSError):
+            self.process.kill()
+        self.process.wait()
+        os.close(self._answers)
+        if self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
 
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -131,34 +153,46 @@ class Pool:
         self.busy: list[tuple[float, list[Job]]] = []  # written by another process; look again at this time
         self.workers: list[_Worker] = []
         self.outcome = Outcome()
-        self.stopping = False
+        self.stopping = self.impatient = False
+        self.most = options.workers  # less where the system starts no more processes
         self.messages: list[str] = []
         self.announced: set[PurePath] = set()
 
     def run(self) -> Outcome:
+        """Raises what `show` raises, and KeyboardInterrupt at the second ^C; either leaves all runs resumable."""
         handlers = {
             n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         }
         try:
-            while True:
-                self._collect()
-                if self.stopping:
-                    break
-                self._wake_busy()
-                self._dispatch()
-                self.show(self)
-                if not self.queue and not self.busy and not any(w.pack for w in self.workers):
-                    break
-                time.sleep(POLL_S)
-            self._shut_down()
+            try:
+                self._work()
+            except BaseException:
+                self.stopping = True
+                raise
+            finally:
+                if not self.impatient:
+                    self._shut_down()
             self.show(self)
         finally:
             for worker in self.workers:
-                with suppress(OSError):
-                    worker.process.kill()
+                worker.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return self.outcome
+
+    def _work(self) -> None:
+        while True:
+            self._collect()
+            if self.stopping:
+                self.messages.append("stopping: checkpoints are being saved; ^C again ends at once")
+                self.show(self)
+                return
+            self._wake_busy()
+            self._dispatch()
+            self.show(self)
+            if not self.queue and not self.busy and not self.running():
+                return
+            time.sleep(POLL_S)
 
     def running(self) -> list[list[Job]]:
         return [worker.pack for worker in self.workers if worker.pack]
@@ -168,24 +202,33 @@ class Pool:
     def _dispatch(self) -> None:
         while self.queue:
             worker = next((w for w in self.workers if not w.pack), None)
-            if worker is None and len(self.workers) < self.options.workers:
-                worker = self._hire()
-            if worker is None:
+            if worker is None and len(self.workers) >= self.most:
                 return
-            pack = self.queue.popleft()
-            worker.give(pack, {"spec": self._spec(pack), "log": str(self._log(pack[0]))})
+            pack = self.queue[0]
+            try:
+                log = self._log(pack[0])
+                worker = worker or self._hire(log)
+                worker.give(pack, self._spec(pack), log)
+            except OSError as error:  # no memory or no place in the process table; a full disk
+                if self.workers and worker is None:
+                    self.most = len(self.workers)
+                    self.messages.append(f"only {self.most} processes at once: {strerror(error)}")
+                    return
+                for job in pack:
+                    self._fail(job, f"no worker could be started: {strerror(error)}")
+            self.queue.popleft()
 
-    def _hire(self) -> _Worker:
-        taken = [w.core for w in self.workers]
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    def _hire(self, log: Path) -> _Worker:
         core, gpu = None, None
         if self.options.device == "cpu":
-            core = next((c for c in cores if c not in taken), None)
+            # A pool that does not fill its cores shares them, with others who would also begin at the first.
+            cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+            if self.options.workers == len(cores):
+                core = next((c for c in cores if c not in {w.core for w in self.workers}), None)
         else:
-            import torch
-
-            gpu = len(self.workers) % max(1, torch.cuda.device_count())
-        worker = _Worker(core, gpu, self.options.job_memory_mb)
+            taken = Counter(w.gpu for w in self.workers)
+            gpu = min(_gpus(), key=lambda gpu: taken[gpu])
+        worker = _Worker(core, gpu, self.options.job_memory_mb, log)
         self.workers.append(worker)
         return worker
 
@@ -214,20 +257,22 @@ class Pool:
 
     def _collect(self) -> None:
         for worker in list(self.workers):
-            outcome = worker.answer() if worker.pack else None
-            if outcome is not None:
-                self._settle(worker.pack)
-                worker.pack = []
-            elif worker.process.poll() is not None:
+            ended = worker.process.poll() is not None  # before looking for an answer: it may be the last word
+            answer = worker.answer() if worker.pack else None
+            if ended or (answer is not None and answer["outcome"] == "failed"):
                 self.workers.remove(worker)
                 worker.close()
+            if answer is not None:
+                self._settle(worker.pack, answer["reason"])
+                worker.pack = []
+            elif ended:
                 self._bury(worker)
             elif worker.pack and self._hangs(worker):
-                worker.killed_for = f"no heartbeat for {self.options.hang_after_s / 60:.0f} minutes"
+                worker.killed_for = f"no progress for {self.options.hang_after_s / 60:.3g} minutes"
                 worker.process.kill()
 
-    def _settle(self, pack: Sequence[Job]) -> None:
-        """Sort the jobs of a pack that came back by what their run directories say."""
+    def _settle(self, pack: Sequence[Job], reason: str) -> None:
+        """Sort the jobs of a pack that came back by what their run directories say; `reason`: the worker's."""
         busy = []
         for job in pack:
             run = read_run(self.root / job.path, job_hash=job.hash)
@@ -240,7 +285,7 @@ class Pool:
             elif self.stopping and run.state in ("stale", "missing"):
                 self.outcome.stopped.append(job)
             else:
-                self._fail(job, run.reason or "the worker gave it up; see its log")
+                self._fail(job, run.reason if run.state == "failed" else one_line(reason) or run.reason)
         if busy:
             if busy[0].path not in self.announced:
                 self.announced.add(busy[0].path)
@@ -250,7 +295,8 @@ class Pool:
     def _bury(self, worker: _Worker) -> None:
         """A worker has died with its pack, or could not start."""
         code = worker.process.returncode
-        cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        words = worker.last_words()
         for job in worker.pack:
             state = read_run(self.root / job.path, job_hash=job.hash).state
             if state in FINISHED:
@@ -261,13 +307,21 @@ class Pool:
             elif self.stopping:
                 self.outcome.stopped.append(job)
             else:
-                self._fail(job, f"its worker ended by {cause}; the same command goes on where it was")
+                told = f" ({words})" if words else ""
+                self._fail(job, f"its worker ended by {cause}{told}; the same command goes on where it was")
         worker.pack = []
 
     def _record_failure(self, job: Job, reason: str) -> None:
         """In the run's own directory, so that it is not tried again unasked."""
         with suppress(UserError, AlreadyFinished, Superseded, OSError):
-            Writer.open(self.root, job, execution={}, provenance=provenance()).fail(reason)
+            writer = Writer.open(
+                self.root,
+                job,
+                execution={},
+                provenance=provenance(),
+                checkpoint_root=self.options.checkpoint_root,
+            )
+            writer.fail(reason)
 
     def _fail(self, job: Job, reason: str) -> None:
         self.outcome.failed.append((job, reason))
@@ -298,9 +352,8 @@ class Pool:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.stopping and number == signal.SIGINT:
-            for worker in self.workers:
-                worker.process.kill()
-            os._exit(130)
+            self.impatient = True
+            raise KeyboardInterrupt
         self.stopping = True
 
     def _shut_down(self) -> None:
@@ -313,19 +366,20 @@ class Pool:
                     worker.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_GRACE_S
         for worker in self.workers:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-        for worker in self.workers:
-            if worker.pack:
-                if worker.answer() is not None:
-                    self._settle(worker.pack)
-                    worker.pack = []
-                else:
-                    self._bury(worker)
-        for _, pack in self.busy:
+            worker.process.kill()
+            worker.process.wait()
+        self._collect()
+        for pack in [*self.queue, *(pack for _, pack in self.busy)]:
             self.outcome.stopped.extend(pack)
-        for pack in self.queue:
-            self.outcome.stopped.extend(pack)
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        return visible.split(",")
+    import torch
+
+    return [str(i) for i in range(max(1, torch.cuda.device_count()))]

@@ -1,12 +1,16 @@
 """A process of the local pool: takes one pack after another from its standard input until that ends.
 
-Protocol, a JSON line each way: {"spec": ..., "log": path} in, {"outcome": "done" | "stopped" | "failed"} out. What a
-job prints goes to its log. Loading torch takes seconds, so a worker serves many jobs; a crash ends it and its job only.
+    python -m bench.launch.pool_worker ANSWERS MEMORY_MB
+
+Protocol, a JSON line each way: {"spec": ..., "log": path} in; out, on the file descriptor ANSWERS, {"outcome": "done" |
+"stopped" | "failed", "reason": text}. What a job prints goes to its log. Loading torch takes seconds, so a worker
+serves many jobs; after one that failed it ends, since a crash can leave a process (or its GPU) of no use to the next.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import os
 import signal
@@ -16,25 +20,33 @@ from contextlib import suppress
 from bench.launch.worker import StopFlag, limit_memory, run
 
 
-def main() -> None:
+def main(answers: int, memory_mb: int) -> None:
     with suppress(OSError, AttributeError):
         PR_SET_PDEATHSIG = 1  # the kernel tells us when the launcher dies, even by SIGKILL
         ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     stop = StopFlag(parent=os.getppid()).install()
-    answers = os.fdopen(os.dup(1), "w")
-    memory = int(os.environ.get("BENCH_JOB_MEMORY_MB", "0"))
-    if memory:
-        limit_memory(memory)
-    while stop() is None:
+    faulthandler.enable()
+    if memory_mb:
+        limit_memory(memory_mb)
+    outcome = ""
+    while stop() is None and outcome != "failed":
         line = sys.stdin.readline()
         if not line:
             return
         request = json.loads(line)
         _redirect(request["log"])
-        outcome = run(request["spec"], stop)
+        said: list[str] = []
+        outcome = run(request["spec"], stop, said.append)
+        _print(said)
+        answer = {"outcome": outcome, "reason": said[-1].strip().splitlines()[-1] if said else ""}
         with suppress(BrokenPipeError):
-            answers.write(json.dumps({"outcome": outcome}) + "\n")
-            answers.flush()
+            os.write(answers, (json.dumps(answer) + "\n").encode())
+
+
+def _print(lines: list[str]) -> None:
+    with suppress(OSError):  # the disk is full, which is what the lines say
+        for line in lines:
+            print(line, flush=True)
 
 
 def _redirect(log: str) -> None:
@@ -47,4 +59,4 @@ def _redirect(log: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), int(sys.argv[2]))

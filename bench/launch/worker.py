@@ -39,13 +39,14 @@ def prepare_process(threads: int) -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
-def run(spec: Mapping[str, Any], stop: Stop = lambda: None) -> str:
+def run(spec: Mapping[str, Any], stop: Stop = lambda: None, say: Callable[[str], None] = print) -> str:
     """Carry a pack as far as it goes.
 
     Args:
         spec: {"root": folder of all results, "jobs": [Job.to_dict(), ...] of one cell of the grid, "execution":
             {"mode", "device", "threads", "dtype"}, "checkpoint_root": folder or None}.
         stop: asked between two steps; anything but None means checkpoint and return.
+        say: takes what a log should hold: tracebacks, and why a run could not be carried on.
 
     Returns:
         "done" (also where a seed diverged), "stopped" or "failed".
@@ -57,7 +58,12 @@ def run(spec: Mapping[str, Any], stop: Stop = lambda: None) -> str:
     groups: dict[int, list[Job]] = defaultdict(list)
     for job in jobs:
         groups[checkpoint_step(root, job, checkpoints)].append(job)
-    outcomes = [_Pack(root, group, spec["execution"], checkpoints, stop).run() for group in groups.values()]
+    outcomes = set()
+    for group in groups.values():
+        if stop() is not None:
+            outcomes.add("stopped")
+            break
+        outcomes.add(_Pack(root, group, spec["execution"], checkpoints, stop, say).run())
     return next((outcome for outcome in ("failed", "stopped") if outcome in outcomes), "done")
 
 
@@ -71,8 +77,15 @@ class _Pack:
         execution: Mapping[str, Any],
         checkpoints: Path | None,
         stop: Stop,
+        say: Callable[[str], None],
     ):
-        self.root, self.jobs, self.checkpoints, self.stop = root, list(jobs), checkpoints, stop
+        self.root, self.jobs, self.checkpoints, self.stop, self.say = (
+            root,
+            list(jobs),
+            checkpoints,
+            stop,
+            say,
+        )
         self.execution = {**execution, "pack": [job.seed for job in jobs]}
         self.writers: list[Writer | None] = []
 
@@ -97,18 +110,18 @@ class _Pack:
             except UserError as error:
                 refused.append(str(error))
         for line in refused:
-            print(line, flush=True)
+            self.say(line)
         if not opened:
             return "failed" if refused else "done"
         self.jobs, self.writers = [job for job, _ in opened], [writer for _, writer in opened]
         try:
             outcome = self._train()
         except Superseded as error:
-            print(error, flush=True)
+            self.say(str(error))
             outcome = "stopped"
         except Exception:
             text = traceback.format_exc()
-            print(text, flush=True)
+            self.say(text)
             for writer in self._living():
                 with suppress(Superseded, OSError):
                     writer.fail(text)
