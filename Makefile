@@ -56,7 +56,7 @@ figures: $(STAMP)  ## tables, figures and report from results/ alone
 
 slurm: $(STAMP)  ## submit the same grid to a Slurm cluster
 	@$(PY) -m bench slurm $(GRID) $(call option,PROFILE,--profile) $(call option,JOBS_PER_TASK,--jobs-per-task) \
-	$(call option,DRY,--dry) $(call option,FIGURES,--figures)
+	$(call option,JOBS_PER_GPU,--jobs-per-gpu) $(call option,DRY,--dry) $(call option,FIGURES,--figures)
 
 cancel: $(STAMP)  ## cancel a study's Slurm jobs, and no others
 	@$(PY) -m bench cancel $(WHERE)
@@ -73,8 +73,9 @@ test: $(STAMP)  ## all tests but the long ones below
 test-all: $(STAMP)  ## every execution mode and precision too
 	$(PY) -m pytest -m "not slurm and not faults"
 
-test-slurm: $(STAMP)  ## cluster tests on a real one-host Slurm (root, Debian)
-	$(PY) -m pytest -m slurm tests/slurm
+test-slurm: $(STAMP)  ## cluster tests on a real one-host Slurm, which it starts and stops (root, Debian)
+	$(DEV_CLUSTER) up
+	$(PY) -m pytest -m slurm tests/slurm; code=$$?; $(DEV_CLUSTER) down; exit $$code
 
 test-faults: $(STAMP)  ## kills, full disks, damaged files
 	$(PY) -m pytest -m faults tests/faults

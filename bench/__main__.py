@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _grid(slurm)
     slurm.add_argument("--profile", default="local", help="slurm/profiles/NAME.toml, or a path")
     slurm.add_argument("--jobs-per-task", default="", help="packs that one task runs one after the other")
+    slurm.add_argument("--jobs-per-gpu", default="", help="packs that share a GPU, in place of the profile's")
     slurm.add_argument("--dry", default="", help="1: print what would be submitted")
     slurm.add_argument("--figures", default="", help="1: build the figures when the array has ended")
 

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from bench import study as studies_room
@@ -268,12 +269,14 @@ def _report_damaged(lines: Sequence[str]) -> int:
 def submit(options: Namespace) -> int:
     """Submit what is missing of a grid to a Slurm cluster."""
     from bench.launch import slurm
-    from bench.launch.plan import execution_mode, make_packs
+    from bench.launch.plan import make_packs
     from bench.launch.profiles import load_profile
     from bench.launch.rates import measured_rates
 
     device, execution = _execution(options)
     profile = load_profile(options.profile)
+    if options.jobs_per_gpu:
+        profile = replace(profile, jobs_per_gpu=whole("JOBS_PER_GPU", options.jobs_per_gpu, 1))
     per_task = whole("JOBS_PER_TASK", options.jobs_per_task, 1) if options.jobs_per_task else None
     study, jobs = _requested(options)
     dry, draw = flag("DRY", options.dry), flag("FIGURES", options.figures)
@@ -286,15 +289,11 @@ def submit(options: Namespace) -> int:
         study,
         packs,
         profile,
-        execution={
-            "mode": execution_mode(jobs[0], device, execution),
-            "device": device,
-            "threads": profile.cpus if device == "cpu" else 1,
-            "dtype": "float32",
-        },
+        execution={"mode": execution, "device": device},
         jobs_per_task=per_task,
         dry=dry,
         figures=draw,
+        retry_failed=flag("RETRY", options.retry),
         rates=measured_rates(root) if dry else lambda job: None,
     )
     for line in submission.lines():

@@ -42,7 +42,8 @@ class Submission:
     tasks: list[list[list[Job]]]  # packs of each task
     finished: int = 0  # runs left out: done or diverged,
     queued: int = 0  # in the queue or running,
-    busy: int = 0  # or written by a process that is not in the queue
+    busy: int = 0  # written by a process that is not in the queue,
+    failed: int = 0  # or failed, and not to be tried again
     arrays: list[Array] = field(default_factory=list)
     figures: str | None = None  # id of the job that builds them
     script: str = ""  # with DRY=1: the batch script of the first array
@@ -71,6 +72,7 @@ class Submission:
             (self.finished, "finished already"),
             (self.queued, "in the queue already"),
             (self.busy, "being written by a process that is not in the queue; repeat the command later"),
+            (self.failed, "failed earlier (see `make status`); RETRY=1 runs them again"),
         ):
             if number:
                 yield f"{_count(number, 'run')} {why}"
@@ -95,6 +97,7 @@ def submit(
     jobs_per_task: int | None = None,
     dry: bool = False,
     figures: bool = False,
+    retry_failed: bool = False,
     rates: Rates = lambda job: None,
 ) -> Submission:
     """Submit what is missing of `packs` and not in the queue; with `dry` only say what that would be.
@@ -102,6 +105,7 @@ def submit(
     execution: "mode" ("auto", "eager", "compile", "graph") and "device" of the runs.
     jobs_per_task: packs in a task, in place of the profile's.
     figures: also submit a job that builds the study's figures when all its tasks have ended.
+    retry_failed: whether runs that failed by themselves (not by Slurm's doing) count as missing.
     Raises UserError: no Slurm here, a refusal (with the profile's key), a run that cannot be carried on.
     """
     if execution["device"].startswith("cuda") and not profile.gpus:
@@ -113,7 +117,7 @@ def submit(
     with nullcontext() if dry else _alone(folder):
         arrays, entries = queue.survey(folder)
         submission = Submission(profile, [])
-        wanted = _missing(root, packs, queue.by_run(arrays, entries), submission)
+        wanted = _missing(root, packs, queue.by_run(arrays, entries), retry_failed, submission)
         options = _options(profile, execution)
         size = max(jobs_per_task or profile.jobs_per_task, options.workers)
         submission.tasks = [wanted[k : k + size] for k in range(0, len(wanted), size)]
@@ -157,7 +161,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _missing(
-    root: Path, packs: Sequence[Sequence[Job]], entries: Mapping[str, Entry], submission: Submission
+    root: Path,
+    packs: Sequence[Sequence[Job]],
+    entries: Mapping[str, Entry],
+    retry_failed: bool,
+    submission: Submission,
 ) -> list[list[Job]]:
     """The packs without the runs that need no submitting, which are counted. UserError for unusable ones."""
     wanted = []
@@ -172,6 +180,8 @@ def _missing(
                 submission.queued += 1
             elif run.state == "running" and entry is None:
                 submission.busy += 1
+            elif run.state == "failed" and not retry_failed:
+                submission.failed += 1
             elif run.state in ("damaged", "configuration changed"):
                 check_configuration(root, job)  # says it best, where that is what is wrong
                 raise UserError(
