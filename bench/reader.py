@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -189,8 +190,19 @@ def check_settings(settings: dict[str, Any], name: str) -> None:
             raise DamagedFile(f"{name}: setting {one_line(key, 60)} cannot be {one_line(value, 60)}")
 
 
+def seal(done: dict[str, Any]) -> str:
+    """The SHA-256 of a done.json's own content, as canonical JSON without this very field."""
+    content = {key: value for key, value in done.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def _finished(run: Run, done: dict[str, Any], verify: bool) -> Run:
     check_format(done, FORMAT, DONE)
+    unknown = done.keys() - {"format", "outcome", "reason", "env_step", "files", "sha256"}
+    if unknown:
+        raise DamagedFile(f"{DONE} cannot hold {one_line(min(unknown), 60)!r}")
+    if done.get("sha256", seal(done)) != seal(done):  # the first runs of format 1 have none
+        raise DamagedFile(f"{DONE} has changed since the run finished (SHA-256)")
     outcome = checked(done, "outcome", str, DONE)
     if outcome not in FINISHED:
         raise DamagedFile(f"{DONE}: no run ends as {one_line(outcome, 40)}")

@@ -49,6 +49,7 @@ from bench.reader import (
     DamagedRun,
     check_inside,
     check_meta,
+    seal,
 )
 from bench.schema import FORMAT, TABLES, header, parse_table, render_rows
 
@@ -366,7 +367,7 @@ class Writer:
                 "env_step": int(env_step),
                 "files": digests,
             }
-            write_json(self.path / DONE, record, "done")
+            write_json(self.path / DONE, record | {"sha256": seal(record)}, "done")
             _remove_what_runs_need(self.path, self._checkpoint_folder, self._checkpoint_root)
 
     def fail(self, traceback: str) -> None:

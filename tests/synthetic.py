@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.provenance import provenance
-from bench.reader import DONE, POLICY, RUN
+from bench.reader import DONE, POLICY, RUN, seal
 from bench.runs import FORMAT, TABLES, write_study
 from bench.schema import header
 
@@ -150,5 +150,5 @@ def _write_run(
     files |= {RUN: json.dumps(meta | job.identity()).encode(), POLICY: b"no parameters"}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     done = {"format": FORMAT, "outcome": "done", "reason": None, "env_step": steps[-1], "files": digests}
-    for name, data in (files | {DONE: json.dumps(done).encode()}).items():
+    for name, data in (files | {DONE: json.dumps(done | {"sha256": seal(done)}).encode()}).items():
         (folder / name).write_bytes(data)

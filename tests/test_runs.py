@@ -20,7 +20,7 @@ import pytest
 
 from bench import checkpoints, files, ownership, writer
 from bench.errors import UserError
-from bench.reader import SEALED, _study_clock_offset
+from bench.reader import SEALED, _study_clock_offset, seal
 from bench.runs import (
     STALE_AFTER_S,
     TABLES,
@@ -701,6 +701,17 @@ def test_a_changed_byte_in_a_finished_run_is_caught(finished: Path, name: str) -
         found.table("eval.csv")
 
 
+def test_a_changed_end_in_the_seal_itself_is_caught(finished: Path) -> None:
+    text = (finished / "done.json").read_text()
+    for old, new in (("3000", "2000"), ("null", '"n"'), ('"done"', '"diverged"'), ('"sha256"', '"sha255"')):
+        assert old in text
+        (finished / "done.json").write_text(text.replace(old, new))
+        found = read_run(finished)
+        assert (found.state, "done.json" in found.reason) == ("damaged", True)
+    (finished / "done.json").write_text(json.dumps(json.loads(text), indent=3))  # no change of content
+    assert read_run(finished).state == "done"
+
+
 def test_a_file_changed_after_verification_is_caught_too(finished: Path) -> None:
     found = read_run(finished)
     text = (finished / "eval.csv").read_text()
@@ -776,6 +787,8 @@ def test_a_field_of_another_kind_is_damage(finished: Path, name: str, change: di
     if name == "run.json":
         (finished / "done.json").unlink()  # whose SHA-256 would catch every change alike
     record = json.loads(path.read_text()) | change
+    if name == "done.json":
+        record["sha256"] = seal(record)
     path.write_text(json.dumps(record).replace("Infinity", "1e999"))
     found = read_run(finished)
     assert found.state == "damaged"
@@ -816,7 +829,9 @@ def test_links_may_lead_to_the_results_but_not_out_of_them(finished: Path, tmp_p
 
 
 def test_an_added_table_is_damage(finished: Path) -> None:
-    edit(finished / "done.json", lambda record: record["files"].pop("time.csv"))
+    record = json.loads((finished / "done.json").read_text())
+    del record["files"]["time.csv"]
+    (finished / "done.json").write_text(json.dumps(record | {"sha256": seal(record)}))
     assert read_run(finished).reason == "time.csv was added after the run had finished"
 
 
