@@ -46,9 +46,10 @@ def need_slurm() -> None:
 
 def largest_array() -> int:
     """Tasks that one array may have; Slurm's default where there is no Slurm to ask."""
-    if shutil.which("scontrol") is None:
+    try:
+        config = queue.run_slurm(["scontrol", "show", "config"])
+    except UserError:
         return DEFAULT_MAX_ARRAY
-    config = queue.run_slurm(["scontrol", "show", "config"])
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
     return int(found[1]) if found else DEFAULT_MAX_ARRAY
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from conftest import REPO, substance
+from conftest import EAGER, REPO, substance
 
+from bench.launch import slurm
 from bench.launch.queue import folder, survey
 from bench.runs import read_study
 
@@ -66,9 +68,18 @@ def test_twelve_jobs_through_the_command_line(tmp_path):
     assert {outcome[0] for outcome in there.values()} == {"done"}
 
 
-def wait_for_the_end(root: Path, study: str) -> None:
-    import time
+def test_a_pack_of_seeds_with_a_gpu_to_itself(grid, undisturbed):
+    study = grid(seeds=2, keys={"gpus": "1", "setup": '["echo GPU $CUDA_VISIBLE_DEVICES of $SLURM_JOB_ID"]'})
+    submission = slurm.submit(study.root, study.study, [study.jobs], study.profile, execution=EAGER)
+    study.wait_done()
+    assert study.tasks() == len(submission.tasks) == 1
+    assert [study.attempts(seed)[0]["execution"]["pack"] for seed in (0, 1)] == [[0, 1], [0, 1]]
+    log = study.root / study.study.name / "slurm" / "logs" / f"{submission.arrays[0].job}_0_log.out"
+    assert re.search(r"^GPU \d of \d+$", log.read_text(), re.MULTILINE)
+    undisturbed(study)
 
+
+def wait_for_the_end(root: Path, study: str) -> None:
     end = time.monotonic() + 500
     while any(entry.active for entry in survey(folder(root, study))[1].values()):
         assert time.monotonic() < end, survey(folder(root, study))[1]

@@ -1,0 +1,131 @@
+"""What would be submitted: tasks, script, estimate. On a machine without Slurm, as DRY=1 may be."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import EAGER, make_study
+
+from bench.errors import UserError
+from bench.launch import slurm
+from bench.launch.profiles import Profile
+from bench.runs import Writer
+from bench.study import Job
+
+CUDA = {"mode": "auto", "device": "cuda"}
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def dry(root: Path, profile: Profile, packs: list[list[Job]] | None = None, **options) -> slurm.Submission:
+    study = make_study("study", seeds=6)
+    packs = [[job] for job in study.jobs()] if packs is None else packs
+    return slurm.submit(root, study, packs, profile, **{"execution": EAGER, "dry": True, **options})
+
+
+def seeds(submission: slurm.Submission) -> list[list[list[int]]]:
+    return [[[job.seed for job in pack] for pack in task] for task in submission.tasks]
+
+
+def test_without_slurm_nothing_can_be_submitted_and_nothing_is_written(tmp_path, profile):
+    with pytest.raises(UserError, match="there is no sbatch here"):
+        dry(tmp_path / "results", profile(), dry=False)
+    dry(tmp_path / "results", profile())
+    assert not (tmp_path / "results").exists()
+
+
+def test_packs_are_dealt_out_to_tasks(tmp_path, profile):
+    assert seeds(dry(tmp_path, profile())) == [[[k]] for k in range(6)]
+    assert seeds(dry(tmp_path, profile(jobs_per_task="4"))) == [[[0], [1], [2], [3]], [[4], [5]]]
+    assert seeds(dry(tmp_path, profile(jobs_per_task="4"), jobs_per_task=3)) == [
+        [[0], [1], [2]],
+        [[3], [4], [5]],
+    ]
+    whole_node = dry(tmp_path, profile(cpus="4"))
+    assert seeds(whole_node) == [[[0], [1], [2], [3]], [[4], [5]]]  # never fewer than run at once
+    jobs = make_study("study", seeds=6).jobs()
+    two_gpus = profile(gpus="2", jobs_per_gpu="2")
+    assert seeds(dry(tmp_path, two_gpus, [jobs[:5], jobs[5:]], execution=CUDA)) == [[[0, 1, 2, 3, 4], [5]]]
+
+
+def test_script_asks_for_what_the_profile_says(tmp_path, profile):
+    asked = profile(
+        time='"1-02:00:00"',
+        account='"me"',
+        qos='"long"',
+        constraint='"zen3"',
+        gpus="2",
+        gpu_type='"a100"',
+        signal_delay="90",
+        setup='["module load x"]',
+        array_parallelism="3",
+        sbatch='{ exclude = "n7", no-kill = true }',
+    )
+    script = dry(tmp_path, asked, jobs_per_task=1).script
+    flags = dict(re.findall(r"^#SBATCH --([a-z-]+)=?(.*)$", script, re.MULTILINE))
+    expected = {
+        "partition": "main",
+        "account": "me",
+        "qos": "long",
+        "constraint": "zen3",
+        "time": "1560",
+        "gres": "gpu:a100:2",
+        "signal": f"{signal.SIGUSR2.name[3:]}@90",
+        "exclude": "n7",
+        "no-kill": "",
+        "requeue": "",
+        "array": "0-2%3",
+    }
+    assert {key: flags[key] for key in expected} == expected
+    assert "\nmodule load x\n" in script
+    assert "array" not in dry(tmp_path, asked, jobs_per_task=6).script.partition("# command")[0]
+
+
+def test_estimate_counts_what_is_held(tmp_path, profile):
+    def hours(keys, packs=None, **options):
+        return dry(tmp_path, profile(**keys), packs, **options).hours
+
+    hour = lambda job: 3600.0  # noqa: E731
+    assert hours({}, rates=hour) == 6
+    assert hours({"cpus": "3"}, rates=hour) == 6  # three at once on three cores
+    jobs = make_study("study", seeds=6).jobs()
+    assert hours({"gpus": "1"}, [jobs], execution=CUDA, rates=hour) == 1  # six seeds in lock-step
+    assert hours({"gpus": "1", "jobs_per_gpu": "2"}, [jobs[:3], jobs[3:]], execution=CUDA, rates=hour) == 1
+    assert hours({}) is None
+    some = dry(tmp_path, profile(), rates=lambda job: 1800.0 if job.seed < 2 else None)
+    assert (some.hours, some.unrated) == (1.0, 4)
+    assert "estimate: 1.0 core-hours, without 4 runs of unknown rate" in list(some.lines())
+
+
+def test_gpu_runs_need_a_gpu_profile(tmp_path, profile):
+    with pytest.raises(
+        UserError, match=r"DEVICE=cuda needs a profile with GPUs; .*changed.toml: gpus is not set"
+    ):
+        dry(tmp_path, profile(), execution=CUDA)
+
+
+def test_finished_failed_and_busy_runs_are_left_out(tmp_path, profile):
+    jobs = make_study("study", seeds=6).jobs()
+    writers = [Writer.open(tmp_path, job, execution={}, provenance={}) for job in jobs[:4]]
+    writers[0].finish("done", 600, policy=b"")
+    writers[1].finish("diverged", 300, policy=b"", reason="loss is nan")
+    writers[2].fail("ValueError: no")
+    left = dry(tmp_path, profile(), [jobs])
+    assert (seeds(left), left.finished, left.failed, left.busy) == ([[[4, 5]]], 2, 1, 1)
+    again = dry(tmp_path, profile(), [jobs], retry_failed=True)
+    assert (seeds(again), again.failed) == ([[[2, 4, 5]]], 0)
+    writers[3].release()
+    assert seeds(dry(tmp_path, profile(), [jobs])) == [[[3, 4, 5]]]
+
+
+def test_a_run_of_another_configuration_stops_everything(tmp_path, profile):
+    other = make_study("study", seeds=1, delay=1.0).jobs()[0]
+    Writer.open(tmp_path, other, execution={}, provenance={}).release()
+    with pytest.raises(UserError, match=r"config.delay is 1.0 there and 0.0 here"):
+        dry(tmp_path, profile())
