@@ -92,7 +92,7 @@ class _Pack:
     def run(self) -> str:
         from bench.provenance import provenance
 
-        origin = provenance()
+        origin = provenance(self.execution["device"])
         opened: list[tuple[Job, Writer]] = []
         refused: list[str] = []
         for job in self.jobs:
