@@ -441,7 +441,10 @@ def _gymnasium_task(name: str, render_mode: str | None) -> gymnasium.Env:
     _redirect_warnings()
     with _mujoco_gl("disable"):
         try:
-            return gymnasium.make(name, render_mode=render_mode, disable_env_checker=True)
+            how: dict[str, Any] = (
+                {} if render_mode is None else {"render_mode": render_mode}
+            )  # not all take it
+            return gymnasium.make(name, disable_env_checker=True, **how)
         except Exception as error:  # whatever the constructor of anybody's task raises
             raise UserError(f"Gymnasium cannot make {name}: {_one_line(error)}") from error
 

@@ -1,0 +1,33 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.launching import STUBS
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch: threads that wait for each other cost most of the time
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The algorithms and tasks in tests/stubs, in this process and in those that it starts."""
+    import algos
+    from bench import config
+    from tests.launching import python_path
+
+    monkeypatch.syspath_prepend(STUBS)
+    monkeypatch.setenv("PYTHONPATH", python_path())
+    algos.registry.cache_clear()
+    config._default.cache_clear()
+    from stub_envs import register
+
+    register()
+    yield
+    algos.registry.cache_clear()
+    config._default.cache_clear()
