@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,14 @@ class Step:
     env_step: int
 
 
-Event = Rows | Diverged | Step
+@dataclass(frozen=True)
+class Evaluating:
+    """An evaluation goes on: a sign of life, and no moment for a checkpoint."""
+
+    env_step: int
+
+
+Event = Rows | Diverged | Step | Evaluating
 
 
 class Clock:
@@ -307,7 +314,7 @@ class Trainer:
         mode = self.agent.evaluation_mode if s.eval_mode == "authors" else s.eval_mode
         candidates = None if s.eval_mode == "authors" else 1
         with self.clock("eval"):
-            episodes = self.evaluate(mode, candidates, s.eval_episodes)
+            episodes = yield from self._play(mode, candidates, s.eval_episodes)
             for k, results in episodes.items():
                 self.last_return[k] = float(np.mean([r for r, _ in results]))
                 rows: list[Row] = [
@@ -325,7 +332,8 @@ class Trainer:
     def _compare_modes(self) -> Iterator[Event]:
         """The final policy under every mode, from the same start states."""
         for mode, candidates in FINAL_MODES:
-            for k, results in self.evaluate(mode, candidates, self.settings.final_episodes).items():
+            episodes = yield from self._play(mode, candidates, self.settings.final_episodes)
+            for k, results in episodes.items():
                 rows: list[Row] = [
                     {"mode": mode, "candidates": candidates, "episode": i, "return": r, "length": n}
                     for i, (r, n) in enumerate(results)
@@ -335,7 +343,18 @@ class Trainer:
     def evaluate(
         self, mode: str, candidates: int | None, episodes: int
     ) -> dict[int, list[tuple[float, int]]]:
-        """(return, length in environment steps) of each episode, per living seed, on environments of their own.
+        """(return, length in environment steps) of each episode, per living seed."""
+        played = self._play(mode, candidates, episodes)
+        while True:
+            try:
+                next(played)
+            except StopIteration as end:
+                return end.value
+
+    def _play(
+        self, mode: str, candidates: int | None, episodes: int
+    ) -> Generator[Event, None, dict[int, list[tuple[float, int]]]]:
+        """What `evaluate` returns, with a sign of life at every step; on environments of its own.
 
         All episodes go in lock-step through one batched `act`. Start states depend on seed, step and episode alone.
         """
@@ -358,6 +377,7 @@ class Trainer:
             _, reward, terminated, truncated = pack.step(actions.reshape(S * E, -1))
             returns[running] += reward[running]
             lengths[running] += 1
+            yield Evaluating(self.env_step)
             failed = np.array([error is not None for error in pack.error])
             ended = running & (terminated | truncated | failed)
             for j in map(int, np.flatnonzero(ended)):

@@ -136,11 +136,10 @@ class _Pack:
         return [writer for writer in self.writers if writer is not None]
 
     def _train(self) -> str:
-        from bench.train import Diverged, Rows, Step, Trainer
+        from bench.train import Diverged, Evaluating, Rows, Trainer
 
         trainer = self._start(Trainer)
         self.saved_rows = trainer.replay.written
-        steps = trainer.settings.steps
         pace = _Pace(trainer.env_step)
         next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
         for event in trainer.events():
@@ -148,17 +147,10 @@ class _Pack:
                 self._append(event.k, event.table, event.rows)
             elif isinstance(event, Diverged):
                 self._finish(event.k, "diverged", event.env_step, trainer.policy(event.k), event.reason)
-            elif isinstance(event, Step) and event.env_step < steps:
-                rate = pace.rate(event.env_step)
-                for k, writer in enumerate(self.writers):
-                    if writer is not None:
-                        writer.heartbeat(
-                            env_step=event.env_step,
-                            steps=steps,
-                            rate=rate,
-                            last_return=trainer.last_return[k],
-                            eta_s=(steps - event.env_step) / rate if rate else math.nan,
-                        )
+            elif isinstance(event, Evaluating):
+                self._beat(trainer, pace)
+            elif event.env_step < trainer.settings.steps:
+                self._beat(trainer, pace)
                 wanted = self.stop()
                 if wanted is not None or time.monotonic() >= next_checkpoint:
                     self._checkpoint(trainer)
@@ -168,6 +160,19 @@ class _Pack:
         for k in range(trainer.S):
             self._finish(k, "done", trainer.env_step, trainer.policy(k), None)
         return "done"
+
+    def _beat(self, trainer: Any, pace: _Pace) -> None:
+        """A sign of life for every run, and how far it is."""
+        steps, rate = trainer.settings.steps, pace.rate(trainer.env_step)
+        for k, writer in enumerate(self.writers):
+            if writer is not None:
+                writer.heartbeat(
+                    env_step=trainer.env_step,
+                    steps=steps,
+                    rate=rate,
+                    last_return=trainer.last_return[k],
+                    eta_s=(steps - trainer.env_step) / rate if rate else math.nan,
+                )
 
     def _start(self, Trainer: Any) -> Any:
         """The trainer, at the checkpoint that all writers resume from, or at step 0."""
