@@ -54,7 +54,7 @@ def algorithm_config(algo: str, overrides: Overrides) -> dict[str, Any]:
     try:
         return _plain(dataclasses.replace(_default(algo), **_values(algo, overrides)))
     except (ValueError, AssertionError) as error:
-        raise UserError(f"{algo}: {error or 'a setting is out of range'}") from None
+        raise UserError(f"{algo}: {' '.join(str(error).split()) or 'a setting is out of range'}") from None
 
 
 def _values(algo: str, overrides: Overrides) -> dict[str, Any]:

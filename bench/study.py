@@ -349,11 +349,12 @@ def _settings(base: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
         if key not in fields:
             raise UserError(f"no setting {key!r} of a run{suggest(key, fields)}")
         expected = type(fields[key].default)
-        if type(value) is not expected:
+        whole = expected is int and type(value) is float and value.is_integer()  # 1e5
+        if type(value) is not expected and not whole:
             kind = "whole number" if expected is int else "name"
             raise UserError(f"{key} = {value!r}: expected a {kind}")
     try:
-        return dataclasses.replace(base, **changes)
+        return dataclasses.replace(base, **{key: type(fields[key].default)(v) for key, v in changes.items()})
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -99,7 +99,7 @@ def test_resume_is_exact(algo: str, seeds: tuple[int, ...], env: str, tmp_path: 
 def test_resume_is_exact_within_long_episodes(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"steps": 1400, "random_steps": 300, "replay_size": 500, "eval_every": 1400}
     settings |= {"eval_episodes": 1, "final_episodes": 0, "action_repeat": 2}
-    pack = jobs("qsm", (0, 1), "cartpole-swingup", **settings)
+    pack = jobs("td3", (0, 1), "cartpole-swingup", **settings)
     whole = run(tmp_path / "whole", pack)
     assert run(tmp_path / "resumed", pack, (200, 990, 1230)) == whole
 
