@@ -2,7 +2,7 @@
 imports torch.
 """
 
-from bench.analysis.build import build, summary
 from bench.analysis.external import import_scores
+from bench.analysis.output import build, summary
 
 __all__ = ["build", "import_scores", "summary"]

@@ -14,14 +14,13 @@ from bench.analysis import stats, verdicts
 from bench.analysis.experiments import load_scores
 from bench.analysis.load import LARGEST_RETURN, Cell, Results
 from bench.analysis.score_tables import FEW, seeds_entry
-from bench.analysis.stats import Array, Contrast, Statistic
+from bench.analysis.stats import Array, Contrast
 from bench.analysis.style import display_name
 from bench.analysis.tables import MISSING, Entry, Table, number, within
 from bench.analysis.verdicts import UNDECIDED, Finding, Verdict, overall
 from bench.analysis.wallclock import Execution, ratio_of_medians
 
 FILE = Path(__file__).with_name("claims.toml")
-STATISTICS: dict[str, Statistic] = {"iqm": stats.iqm, "mean": stats.mean}
 
 
 def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
@@ -95,8 +94,7 @@ def _by_study(claim: Mapping[str, Any], results: Results) -> Verdict:
     }
     missing = {algo: _missing(results, algo, labels[algo], claim["min_seeds"]) for algo in labels}
     subject = claim["subject"]
-    statistic = STATISTICS[claim["statistic"]]
-    resampled = {algo: _resampled(cells[algo], statistic, claim["resamples"]) for algo in cells}
+    resampled = {algo: _resampled_iqm(cells[algo], claim["resamples"]) for algo in cells}
     pairs = [algo for algo in claim["baselines"] if algo in cells and subject in cells]
     contrasts = stats.holm(
         {algo: resampled[subject][0] - resampled[algo][0] for algo in pairs},
@@ -140,10 +138,10 @@ def _missing(results: Results, algo: str, label: str | None, fewest: int) -> str
     return f"{unscored} unscored run{'s' * (unscored > 1)} of {name}" if unscored else ""
 
 
-def _resampled(cells: Sequence[Cell], statistic: Statistic, resamples: int) -> tuple[float, Array]:
-    tasks = [cell.final / LARGEST_RETURN for cell in cells]
-    drawn = [cell.draws(resamples) for cell in cells]
-    return float(statistic(tasks)), stats.bootstrap(tasks, statistic, drawn)
+def _resampled_iqm(cells: Sequence[Cell], resamples: int) -> tuple[float, Array]:
+    tasks = [cell.final[None] / LARGEST_RETURN for cell in cells]
+    samples = stats.bootstrap_iqm(tasks, [stats.counts_of(cell.draws(resamples)) for cell in cells])
+    return float(stats.iqm(tasks)[0]), samples[0]
 
 
 def _conditions(results: Results, labels: Mapping[str, str | None]) -> str:

@@ -101,7 +101,7 @@ def label_panels(axes: Sequence[Axes], xlabel: str, ylabel: str) -> None:
 def _draw_cell(ax: Axes, cell: Cell, x: Array, style: Style) -> Any:
     mean = cell.returns.mean(axis=0)
     if cell.n > 1:
-        low, high = stats.interval(stats.bootstrap_means(cell.returns, cell.draws()))
+        low, high = stats.interval(stats.bootstrap_means(cell.returns, cell.counts))
         ax.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
         if cell.n <= SINGLE_SEEDS:
             ax.plot(x, cell.returns.T, color=style.color, alpha=0.35, linewidth=0.5)

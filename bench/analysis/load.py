@@ -11,7 +11,6 @@ How a run is scored, by its state:
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -27,9 +26,11 @@ from numpy.typing import NDArray
 
 from bench.analysis import stats
 from bench.analysis.stats import Array
-from bench.runs import FINISHED, DamagedRun, Run, read_study
+from bench.hardware import available_cores
+from bench.runs import FINISHED, DamagedRun, Run, read_run, read_study
 
 LARGEST_RETURN = 1000.0  # DM Control: 1000 steps, rewards in [0, 1]
+ALONE = 500  # runs that one process reads sooner than it starts others
 RANDOM = "random"  # the algorithm that acts uniformly at random
 
 FinalMode = tuple[str, int]  # mode, candidates
@@ -90,6 +91,11 @@ class Cell:
     def best(self) -> Array:
         return stats.best_return(self.returns)
 
+    @cached_property
+    def counts(self) -> NDArray[np.int16]:
+        """How often each seed is in each resample: (RESAMPLES, n)."""
+        return stats.counts_of(self.draws())
+
     def draws(self, resamples: int = stats.RESAMPLES) -> NDArray[np.int32]:
         """Resampled seeds, the same for everything that is computed from this cell: (resamples, n)."""
         return stats.draws(self.n, self.env, self.label, resamples=resamples)
@@ -122,6 +128,10 @@ class Results:
         """Labels of everything but the random policy."""
         return tuple(label for label in self.labels if self.algos[label] != RANDOM)
 
+    def folder(self, run: Run) -> str:
+        """A run's folder below the study's: "cheetah-run/qsm/seed-0"."""
+        return run.path.relative_to(self.root / self.study).as_posix()
+
     @property
     def unscored(self) -> tuple[RunScore, ...]:
         return tuple(score for score in self.runs if not score.scored)
@@ -149,9 +159,11 @@ def load(root: Path, study: str) -> Results:
     """Read results/<study>; what is damaged is named in `.problems`. UserError where there is no such
     study.
     """
-    found = read_study(root, study)
+    found = read_study(root, study, verify=False)  # each run is verified where it is read, see `_read`
     settings = dict(found.meta.get("settings", {}))
-    scores = _complete(list(_read_all(found.runs)), settings)
+    read = list(_read_all(found.runs))
+    problems = [*found.problems, *_newly_damaged(root, found.runs, read)]
+    scores = _complete(read, settings)
     algos = {score.run.label: score.run.algo for score in scores}
     return Results(
         root=root,
@@ -163,24 +175,28 @@ def load(root: Path, study: str) -> Results:
         algos=algos,
         runs=tuple(scores),
         cells=_cells(scores),
-        problems=tuple(found.problems),
+        problems=tuple(problems),
     )
 
 
 def _read_all(found: Sequence[Run]) -> Iterable[RunScore]:
     """Reading is parsing text, so a large study is shared among the cores."""
-    workers = min(len(os.sched_getaffinity(0)), 8)
-    if len(found) < 500 or workers < 2:
+    workers = min(available_cores(), 8)
+    if len(found) <= ALONE or workers < 2:
         return map(_read, found)
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
         return list(pool.map(_read, found, chunksize=100))
 
 
 def _read(run: Run) -> RunScore:
-    """The learning curve of one run, each evaluation the mean over its episodes, and its final policy."""
+    """The learning curve of one run, each evaluation the mean over its episodes, and its final policy.
+
+    All of its files are checked first: a finished run counts only as it was when it finished.
+    """
     nothing = (np.empty(0, np.int64), np.empty(0))
-    if run.state == "missing":
+    if run.state in ("missing", "damaged", "configuration changed"):
         return RunScore(run, *nothing)
+    run = read_run(run.path, job_hash=run.meta["hash"])
     try:
         table = run.columns("eval.csv")
         env_steps, index = np.unique(table["env_step"], return_inverse=True)
@@ -189,8 +205,15 @@ def _read(run: Run) -> RunScore:
         finals = _final_policies(run) if run.state == "done" else {}
     except DamagedRun as error:
         reason = str(error).removeprefix(f"{run.path}: ")  # a report holds no path of this machine
-        return RunScore(run, *nothing, problem=reason if run.state in FINISHED else None)
+        return RunScore(replace(run, state="damaged", reason=reason), *nothing)
     return RunScore(run, env_steps, returns, finals)
+
+
+def _newly_damaged(root: Path, before: Sequence[Run], read: Sequence[RunScore]) -> Iterable[str]:
+    """One line for each run that only the full check found damaged."""
+    for run, score in zip(before, read, strict=True):
+        if score.state == "damaged" and run.state != "damaged":
+            yield f"{run.path.relative_to(root)}: left out: {score.reason}"
 
 
 def _final_policies(run: Run) -> dict[FinalMode, float]:

@@ -31,7 +31,7 @@ def runs(results: Results) -> Table:
         final, area, best = _measures(score) if scored else (float("nan"),) * 3
         step = float("nan") if run.env_step is None else float(run.env_step)
         code = _provenance(score).get("code_digest")
-        where = quote(f"../{run.env}/{run.label}/seed-{run.seed}/")
+        where = quote(f"../{results.folder(run)}/")
         name = display_name(run.label, run.algo)
         rows.append(
             [
@@ -138,7 +138,7 @@ def warnings(results: Results) -> list[str]:
     )
     if dirty:
         lines.append(f"{dirty} runs were made with uncommitted changes in the code.")
-    names = {f"{score.run.env}/{score.run.label}/seed-{score.run.seed}": score for score in results.unscored}
+    names = {results.folder(score.run): score for score in results.unscored}
     reasons = Counter((score.state, score.reason) for score in names.values())
     for (state, reason), count in sorted(reasons.items()):
         which = [name for name, score in names.items() if (score.state, score.reason) == (state, reason)]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from bench.analysis import stats
 from bench.analysis.load import LARGEST_RETURN, RANDOM, Cell, Results
 from bench.analysis.stats import Array, Statistic
 
 FLOOR, CEILING = 0.05, 0.95  # of the largest return
+CURVE_RESAMPLES = 1000  # the first of a cell's, for a band that is looked at, not read off
 FEWEST_TIES = 7  # seeds; below it a difference is too uncertain to call a tie
 STATISTICS: dict[str, Statistic] = {
     "IQM": stats.iqm,
@@ -42,7 +41,7 @@ class TaskSet:
 
 def mean_over_seeds(cell: Cell, per_seed: Array) -> Estimate:
     """Mean and interval of one number per seed: (n,)."""
-    low, high = stats.interval(stats.bootstrap_means(per_seed[:, None], cell.draws())[:, 0])
+    low, high = stats.interval(stats.bootstrap_means(per_seed, cell.counts))
     return Estimate(float(per_seed.mean()), float(low), float(high), cell.n)
 
 
@@ -71,7 +70,7 @@ def best_labels(results: Results, env: str) -> set[str]:
 
 def difference(ours: Cell, theirs: Cell) -> Estimate:
     """Mean final return of one cell minus that of another."""
-    sides = [stats.bootstrap_means(side.final[:, None], side.draws())[:, 0] for side in (ours, theirs)]
+    sides = [stats.bootstrap_means(side.final, side.counts) for side in (ours, theirs)]
     low, high = stats.interval(sides[0] - sides[1])
     value = float(ours.final.mean() - theirs.final.mean())
     return Estimate(value, float(low), float(high), min(ours.n, theirs.n))
@@ -147,13 +146,10 @@ def aggregate(cells: Sequence[Cell], statistic: Statistic) -> Estimate:
 
 def aggregate_curve(cells: Sequence[Cell]) -> tuple[Array, Array, Array]:
     """IQM of return / 1000 at every evaluation: value, low, high, each (K,)."""
-    drawn = [cell.draws() for cell in cells]
-    rows = []
-    for k in range(len(cells[0].env_steps)):
-        tasks = [cell.returns[:, k] / LARGEST_RETURN for cell in cells]
-        rows.append((float(stats.iqm(tasks)), *stats.interval(stats.bootstrap(tasks, stats.iqm, drawn))))
-    value, low, high = np.array(rows).T
-    return value, low, high
+    tasks = [cell.returns.T / LARGEST_RETURN for cell in cells]
+    samples = stats.bootstrap_iqm(tasks, [cell.counts[:CURVE_RESAMPLES] for cell in cells])
+    low, high = stats.interval(samples.T)
+    return stats.iqm(tasks), low, high
 
 
 def profile(cells: Sequence[Cell], thresholds: Array) -> tuple[Array, Array, Array]:
@@ -173,7 +169,7 @@ def improvement(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
     """
     x, y = [cell.final for cell in ours], [cell.final for cell in theirs]
     samples = stats.bootstrap_improvement(
-        x, y, [cell.draws() for cell in ours], [cell.draws() for cell in theirs]
+        x, y, [cell.counts for cell in ours], [cell.counts for cell in theirs]
     )
     low, high = stats.interval(samples)
     n = min(cell.n for cell in (*ours, *theirs))

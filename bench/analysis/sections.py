@@ -127,7 +127,7 @@ def _comparisons(results: Results) -> Section:
         "Speed of learning and final policies",
         tables=_with_rows(comparison_tables.steps_to_90(results), comparison_tables.final_policies(results)),
         videos=[
-            f"{run.env}/{run.label}/seed-{run.seed}/{VIDEO}"
+            f"{results.folder(run)}/{VIDEO}"
             for run in (score.run for score in results.runs if score.scored)
             if (run.path / VIDEO).is_file()
         ],

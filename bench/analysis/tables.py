@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape as html_escape
 from pathlib import Path
 
@@ -50,9 +51,10 @@ class Table:
     records: Sequence[Mapping[str, object]]
     notes: Sequence[str] = field(default=())
 
-    def numeric(self, column: int) -> bool:
-        """Whether a column holds numbers, which are set flush right."""
-        return any(isinstance(row[column], Number) for row in self.rows)
+    @cached_property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns hold numbers; those are set flush right."""
+        return tuple(any(isinstance(row[i], Number) for row in self.rows) for i in range(len(self.columns)))
 
 
 def number(value: float, digits: int = 0, *, detail: str = "", bold: bool = False) -> Entry:
@@ -103,7 +105,7 @@ def _csv_cell(value: object) -> str:
 
 def to_markdown(table: Table) -> str:
     """A GitHub table under its title, with the notes below."""
-    ruler = ["---:" if table.numeric(i) else "---" for i in range(len(table.columns))]
+    ruler = ["---:" if table.numeric[i] else "---" for i in range(len(table.columns))]
     lines = [f"### {markdown_escape(table.title)}", ""]
     lines.append("| " + " | ".join(markdown_escape(column) for column in table.columns) + " |")
     lines.append("|" + "|".join(ruler) + "|")
@@ -128,7 +130,7 @@ def to_terminal(table: Table, width: int = 80) -> str:
     """An aligned Markdown table of at most `width` columns; texts are shortened for it, numbers never."""
     cells = [list(table.columns)] + [[_plain_entry(entry) for entry in row] for row in table.rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
-    texts = [i for i in range(len(widths)) if not table.numeric(i)]
+    texts = [i for i in range(len(widths)) if not table.numeric[i]]
     while sum(widths) + 3 * len(widths) + 1 > width and texts:
         longest = max(texts, key=lambda i: widths[i])
         if widths[longest] <= 6:
@@ -136,9 +138,9 @@ def to_terminal(table: Table, width: int = 80) -> str:
         widths[longest] -= 1
     lines = []
     for row in cells:
-        shown = [_fit(text, size, table.numeric(i)) for i, (text, size) in enumerate(zip(row, widths))]
+        shown = [_fit(text, size, table.numeric[i]) for i, (text, size) in enumerate(zip(row, widths))]
         lines.append("| " + " | ".join(shown) + " |")
-    dashes = ["-" * (size + 1) + (":" if table.numeric(i) else "-") for i, size in enumerate(widths)]
+    dashes = ["-" * (size + 1) + (":" if table.numeric[i] else "-") for i, size in enumerate(widths)]
     lines.insert(1, "|" + "|".join(dashes) + "|")
     return "\n".join(lines) + "\n"
 
@@ -193,7 +195,7 @@ def latex_escape(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs table for \\input: needs \\usepackage{booktabs} and nothing else."""
-    align = "".join("r" if table.numeric(i) else "l" for i in range(len(table.columns)))
+    align = "".join("r" if table.numeric[i] else "l" for i in range(len(table.columns)))
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
@@ -224,24 +226,19 @@ def _latex_entry(entry: Entry) -> str:
 
 def to_html(table: Table) -> str:
     """The table element; `data-value` is what a column is sorted by."""
+    css = [' class="number"' if numeric else "" for numeric in table.numeric]
     heads = "".join(
-        f'<th scope="col"{_numeric_class(table, i)}><button type="button">{html_escape(column)}</button></th>'
+        f'<th scope="col"{css[i]}><button type="button">{html_escape(column)}</button></th>'
         for i, column in enumerate(table.columns)
     )
     rows = "\n".join(
-        "<tr>"
-        + "".join(_html_entry(entry, _numeric_class(table, i)) for i, entry in enumerate(row))
-        + "</tr>"
+        "<tr>" + "".join(_html_entry(entry, css[i]) for i, entry in enumerate(row)) + "</tr>"
         for row in table.rows
     )
     return (
         f'<table class="sortable" id="table-{html_escape(table.name)}">\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
     )
-
-
-def _numeric_class(table: Table, column: int) -> str:
-    return ' class="number"' if table.numeric(column) else ""
 
 
 def _html_entry(entry: Entry, css: str) -> str:
