@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Golden:
     """One file: `meta`, the agent that it describes, and its arrays as tensors of `dtype` or int64.
 
     Raises:
-        ValueError: `meta` has a key that is no setting of the algorithm, or the file lacks what `meta` announces.
+        ValueError: the file lacks what `meta` announces, or has more.
     """
 
     def __init__(self, path: Path, dtype: torch.dtype):
@@ -82,33 +83,9 @@ class Golden:
 
     def agent(self, execution: str = "eager") -> Agent:
         """Our agent with the file's dimensions and settings and its initial parameters."""
-        m = self.meta
-        cls = agent_class(ALGORITHM.get(m["algo"], m["algo"]))
-        config = cls.Config(**self._settings({f.name for f in dataclasses.fields(cls.Config)}))
-        agent = cls(config, m["obs_dim"], m["act_dim"], [0], dtype=self.dtype, execution=execution)
+        agent = build(self.meta, self.dtype, execution)
         self.load(agent, "init")
         return agent
-
-    def _settings(self, fields: set[str]) -> dict[str, object]:
-        ours = {"b1": optim.BETA1, "b2": optim.BETA2, "eps": optim.EPS}
-        if self.meta["adam"] != ours:
-            raise ValueError(f"{self.path}: Adam with {self.meta['adam']}, ours is {ours}")
-        settings: dict[str, object] = {}
-        for key, value in self.meta.items():
-            if key in STRUCTURE:
-                continue
-            if key == "lr":
-                names = {"actor_lr", "temperature_lr"} & fields
-                if self.meta["algo"] != "dql_bc":  # whose critics learn at 3e-4 whatever the actor's rate
-                    names |= {"critic_lr"}
-            elif key == "target_entropy":
-                names, value = {"target_entropy_per_dim"}, value / self.meta["act_dim"]
-            else:
-                names = {SETTING.get(key, key)}
-            if not names <= fields:
-                raise ValueError(f"{self.path}: meta has {key!r}, which is no setting of {self.meta['algo']}")
-            settings |= dict.fromkeys(names, tuple(value) if isinstance(value, list) else value)
-        return settings
 
     # -- parameters ---------------------------------------------------------------------------------------------------
 
@@ -178,6 +155,13 @@ class Golden:
             draws[spec.name] = value
         return draws
 
+    def update(self, agent: Agent, i: int) -> dict[str, float]:
+        """One update with the file's batch and draws, which repeat after the last; the metrics."""
+        j, phase = i % self.meta["updates"], agent.phase(i)
+        arguments = (agent.state, self.batch(j), self.draws(f"update{j}", agent.update_draws()))
+        metrics = agent.execution(("update", phase), agent.update_step, arguments, (phase,))
+        return {name: float(value) for name, value in metrics.items()}
+
     def info(self, i: int) -> dict[str, float]:
         """The reference's losses and statistics of update i under our names."""
         prefix = f"update{i}/info/"
@@ -188,6 +172,36 @@ class Golden:
             if values:
                 info[ours] = sum(values) / (len(values) if ours == "q" else 1)
         return info
+
+
+def build(meta: dict[str, Any], dtype: torch.dtype, execution: str = "eager") -> Agent:
+    """Our agent with the dimensions and settings of a file's `meta`.
+
+    Raises:
+        ValueError: a key is no setting of the algorithm, or Adam is not ours.
+    """
+    cls = agent_class(ALGORITHM.get(meta["algo"], meta["algo"]))
+    fields = {field.name for field in dataclasses.fields(cls.Config)}
+    adam = {"b1": optim.BETA1, "b2": optim.BETA2, "eps": optim.EPS}
+    if meta["adam"] != adam:
+        raise ValueError(f"Adam with {meta['adam']}, ours is {adam}")
+    settings: dict[str, object] = {}
+    for key, value in meta.items():
+        if key in STRUCTURE:
+            continue
+        names = {SETTING.get(key, key)}
+        if key == "lr":
+            names = {"actor_lr", "temperature_lr"} & fields
+            if meta["algo"] != "dql_bc":  # whose critics learn at 3e-4 whatever the actor's rate
+                names |= {"critic_lr"}
+        elif key == "target_entropy":
+            names, value = {"target_entropy_per_dim"}, value / meta["act_dim"]
+        if not names <= fields:
+            raise ValueError(f"meta has {key!r}, which is no setting of {meta['algo']}")
+        settings |= dict.fromkeys(names, tuple(value) if isinstance(value, list) else value)
+    return cls(
+        cls.Config(**settings), meta["obs_dim"], meta["act_dim"], [0], dtype=dtype, execution=execution
+    )
 
 
 def networks(agent: Agent) -> list[str]:
@@ -265,24 +279,24 @@ def _last(params: dict[str, Tensor]) -> int:
 # -- the comparison ------------------------------------------------------------------------------------------
 
 
-def compare(path: Path, dtype: torch.dtype, execution: str = "eager") -> list[str]:
+def compare(path: Path, dtype: torch.dtype) -> list[str]:
     """Everything in the file that our agent does not reproduce, one line each; empty if it reproduces all."""
     golden = Golden(path, dtype)
-    agent = golden.agent(execution)
-    problems = compare_schedule(golden, agent)
-    init = golden.leaves("init")
+    agent = golden.agent()
+    return compare_schedule(golden, agent) + compare_updates(golden, agent) + compare_actions(golden, agent)
+
+
+def compare_updates(golden: Golden, agent: Agent) -> list[str]:
+    """The losses of every update, and the parameters wherever the file has them; `agent` is at `init`."""
+    problems, init = [], golden.leaves("init")
     for i in range(golden.meta["updates"]):
-        phase = agent.phase(i)
-        draws = golden.draws(f"update{i}", agent.update_draws())
-        arguments = (agent.state, golden.batch(i), draws)
-        metrics = agent.execution(("update", phase), agent.update_step, arguments, (phase,))
-        problems += compare_losses(golden, i, {name: float(value) for name, value in metrics.items()})
+        problems += compare_losses(golden, i, golden.update(agent, i))
         if i + 1 in golden.moments:
             after = golden.leaves(f"after{i + 1}")
             problems += [
                 p for name in after for p in compare_leaf(agent, i + 1, name, after[name], init[name])
             ]
-    return problems + compare_actions(golden, agent)
+    return problems
 
 
 def compare_losses(golden: Golden, i: int, metrics: dict[str, float]) -> list[str]:
