@@ -345,16 +345,18 @@ def _number(key: str, value: Any) -> Any:
 
 def _settings(base: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
     fields = {f.name: f for f in dataclasses.fields(RunSettings)}
+    values = dict(changes)
     for key, value in changes.items():
         if key not in fields:
             raise UserError(f"no setting {key!r} of a run{suggest(key, fields)}")
         expected = type(fields[key].default)
-        whole = expected is int and type(value) is float and value.is_integer()  # 1e5
-        if type(value) is not expected and not whole:
+        if expected is int and type(value) is float and value.is_integer():
+            value = values[key] = int(value)  # 1e5
+        if type(value) is not expected:
             kind = "whole number" if expected is int else "name"
             raise UserError(f"{key} = {value!r}: expected a {kind}")
     try:
-        return dataclasses.replace(base, **{key: type(fields[key].default)(v) for key, v in changes.items()})
+        return dataclasses.replace(base, **values)
     except ValueError as error:
         raise UserError(str(error)) from None
 
