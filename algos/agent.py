@@ -171,6 +171,10 @@ class Agent:
         """Which of the algorithm's update functions the update after `count` updates takes (delays, EMA)."""
         return 0
 
+    def targets_move(self, phase: int) -> bool:
+        """Whether the target critics take their Polyak step in an update of this phase."""
+        return True
+
     def selection(self, mode: str) -> Selection:
         """The authors' own choice among candidates."""
         return Selection()
@@ -188,13 +192,13 @@ class Agent:
     def update_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
         """The core: one update of everything, as a function of tensors; changes `state` in place."""
         with torch.no_grad():
-            metrics = self.critic_step(state, batch, draws)
+            metrics = self.critic_step(state, batch, draws, phase)
             metrics |= self.actor_step(state, batch, draws, phase)
             losses = torch.stack([value for name, value in metrics.items() if name.endswith("loss")])
             state["health"]["finite"].logical_and_(losses.isfinite().all(0))
         return metrics
 
-    def critic_step(self, state: State, batch: Batch, draws: Draws) -> Metrics:
+    def critic_step(self, state: State, batch: Batch, draws: Draws, phase: int = 0) -> Metrics:
         """Both critics to y = r + gamma mask (min_k Q'_k(s', a') + bonus) by mean squared error; then Polyak."""
         c = self.config
         next_action, bonus = self.target_action(state, batch.next_obs, draws)
@@ -208,7 +212,8 @@ class Agent:
             return per_seed.sum(), {"critic_loss": per_seed, "q": q.mean((1, 2)), "target_q": y.mean(1)}
 
         metrics = self.minimise(state, "critic", loss, c.critic_lr)
-        polyak(state["target_critic"], state["critic"], c.tau)
+        if self.targets_move(phase):
+            polyak(state["target_critic"], state["critic"], c.tau)
         return metrics
 
     def q(self, critic: Params, obs: Tensor, action: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class TD3Config(Config):
     target_noise_clip: float = 0.5
     clip_target_action: bool = False  # to [-1, 1] after the noise; the paper's code: True
     actor_delay: int = 2  # critic updates per actor update
+    delay_targets: bool = False  # move the target critics only when the actor moves; the paper: True
     actor_q: str = "mean"  # of the two critics, in the actor's loss; the paper: "first"
 
     def __post_init__(self) -> None:
@@ -55,6 +56,9 @@ class TD3(Agent):
     def phase(self, count: int) -> int:
         """1 where the actor moves: every `actor_delay`-th update, the first at update number `actor_delay`."""
         return int((count + 1) % self.config.actor_delay == 0)
+
+    def targets_move(self, phase: int) -> bool:
+        return phase == 1 or not self.config.delay_targets
 
     def policy_draws(self, prefix: str, rows: int) -> list[Draw]:
         return []

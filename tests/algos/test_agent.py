@@ -324,8 +324,9 @@ def test_td3_losses_are_those_of_the_paper(clip, actor_q):
     assert metrics["actor_loss"] == pytest.approx(-q.mean().item(), rel=1e-9)
 
 
-def test_td3_moves_its_actor_and_target_actor_at_every_second_update_from_the_second_on():
-    agent = make("td3", [0])
+@pytest.mark.parametrize("delay_targets", [False, True])
+def test_td3_moves_its_actor_and_target_actor_at_every_second_update_from_the_second_on(delay_targets):
+    agent = make("td3", [0], delay_targets=delay_targets)
     moved = []
     for i in range(4):
         before = parameters(agent)
@@ -334,8 +335,8 @@ def test_td3_moves_its_actor_and_target_actor_at_every_second_update_from_the_se
         changed = {part for part in ("actor", "target_actor", "critic", "target_critic")
                    if not torch.equal(before[f"{part}/w0"], after[f"{part}/w0"])}  # fmt: skip
         moved.append(changed)
-    critics = {"critic", "target_critic"}
-    assert moved == [critics, critics | {"actor", "target_actor"}] * 2
+    alone = {"critic"} if delay_targets else {"critic", "target_critic"}
+    assert moved == [alone, {"critic", "target_critic", "actor", "target_actor"}] * 2
 
 
 def test_dql_bc_averages_its_actor_every_k_updates_from_the_start_on():
