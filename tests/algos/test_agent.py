@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,6 +187,12 @@ BAD_SETTINGS = [
 def test_a_setting_no_algorithm_can_run_with_is_refused(name, field, value):
     with pytest.raises(ValueError, match=f"^{field} = "):
         agent_class(name).Config(**{field: value})
+
+
+def test_every_setting_is_explained_beside_the_papers():
+    text = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text()
+    settings = {field.name for name in ALGORITHMS for field in dataclasses.fields(agent_class(name).Config)}
+    assert {name for name in settings if f"`{name}`" not in text} == set()
 
 
 def test_the_registry_names_every_algorithm_by_its_own_name():
