@@ -131,12 +131,8 @@ class _Watch:
 
     def _has_successor(self, job: Job) -> bool:
         """Whether a later start of this same Slurm job owns the run: we are on a node that Slurm has lost."""
-        owner, mine = ownership.read_owner(self.root / job.path), scheduler_ids()
-        return (
-            owner is not None
-            and mine is not None
-            and ownership.restarts({"scheduler": mine}, owner["scheduler"])
-        )
+        owner = ownership.read_owner(self.root / job.path) or {}
+        return ownership.restarts({"scheduler": scheduler_ids()}, owner.get("scheduler"))
 
     def requeue(self) -> None:
         """Back into the queue, once it is clear that this is what Slurm's signal asked for."""

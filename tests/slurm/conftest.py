@@ -95,7 +95,7 @@ class Grid:
         """Until a run is in the middle."""
         self.wait(
             lambda: self.run(seed).state == "running" and (self.run(seed).env_step or 0) >= step,
-            60,
+            120,
             f"step {step}",
         )
 
