@@ -109,7 +109,7 @@ def _by_study(claim: Mapping[str, Any], results: Results) -> Verdict:
             if algo in pairs
             else 0
         )
-        needed = "; ".join(missing[side] for side in (subject, algo) if missing[side])
+        needed = "; ".join(dict.fromkeys(filter(None, (missing[subject], missing[algo]))))
         findings.append(
             verdicts.difference(_versus(subject, algo), contrasts.get(algo), n, claim["margin"], needed)
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.analysis.csvfile import read_text
 from bench.errors import UserError, suggest
 from bench.files import is_safe_name, one_line
 
@@ -22,7 +23,6 @@ FOLDERS = ("published", "external")
 PER_SEED = ("env", "algo", "seed", "env_step", "return")
 SUMMARISED = ("env", "algo", "source", "step", "mean", "std", "min", "median", "max", "n")
 COLUMNS = ("env", "algo", "source", "env_step", "mean", "low", "high", "n")
-LARGEST_FILE = 256 * 2**20  # bytes
 
 
 def import_scores(file: Path, root: Path) -> Path:
@@ -31,11 +31,10 @@ def import_scores(file: Path, root: Path) -> Path:
     Raises UserError where the file cannot be read, is no such CSV (naming the line), or another file of that
     name is already there.
     """
-    frame = _read_text(file)
-    _tidy(frame, file)
     target = root / FOLDERS[1] / (file.stem + ".csv")
     if not is_safe_name(target.name):
         raise UserError(f"{one_line(file.name)}: a name of letters, digits and . _ - = + , @ is needed")
+    _read(file)
     data = file.read_bytes()
     if target.is_file() and target.read_bytes() != data:
         raise UserError(
@@ -59,22 +58,20 @@ def load_external(root: Path) -> tuple[pd.DataFrame, list[str]]:
     for folder in FOLDERS:
         for path in sorted((root / folder).glob("*.csv")):
             try:
-                frames.append(_tidy(_read_text(path), path))
+                frames.append(_read(path))
             except UserError as error:
                 problems.append(f"{folder}/{one_line(str(error).removeprefix(f'{path.parent}/'))}")
     frame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     return frame.sort_values(list(COLUMNS[:4]), kind="stable", ignore_index=True), problems
 
 
-def _read_text(file: Path) -> pd.DataFrame:
+def _read(file: Path) -> pd.DataFrame:
     try:
-        if file.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{file} is larger than {LARGEST_FILE >> 20} MiB")
-        return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
+        return _tidy(read_text(file), file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-    except (ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"{file} is no CSV: {one_line(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{file}: {one_line(error)}") from None
 
 
 def _tidy(frame: pd.DataFrame, file: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis import stats
+from bench.analysis.csvfile import read_text
 from bench.analysis.load import Results
 from bench.analysis.stats import Array
 from bench.files import is_safe_name, one_line
@@ -136,7 +137,10 @@ def _read(folder: Path) -> Iterator[Execution]:
 
 def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
     """A CSV with these columns: names as text, numbers as floats. ValueError for anything else."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        frame = read_text(path)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
     missing = [column for column in (*texts, *numbers) if column not in frame]
     if missing:
         raise ValueError(f"{path.name} lacks the column {missing[0]}")

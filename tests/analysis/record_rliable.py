@@ -1,6 +1,7 @@
 """Records what rliable computes on fixed scores, for test_stats.py. Prints JSON.
 
-rliable 1.2.0 does not import beside the versions this project uses, so it is run in an environment of its own:
+rliable 1.2.0 does not import beside the versions this project uses, so it is run in an environment of its
+own:
 
     python3.11 -m venv rliable-env
     rliable-env/bin/pip install "rliable==1.2.0" "arch<8" "pandas<3" "numpy<2.3"

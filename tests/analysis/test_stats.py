@@ -18,7 +18,7 @@ def columns(name: str) -> list[np.ndarray]:
     return list(np.array(RLIABLE[name]).T)
 
 
-# --- by hand -------------------------------------------------------------------------------------------------
+# --- by hand ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("count", "last"), [(1, 1), (9, 1), (10, 1), (11, 2), (20, 2), (21, 3), (200, 20)])
@@ -80,7 +80,7 @@ def test_profile_is_strictly_above():
     assert share.tolist() == [1, 0.25, 0]
 
 
-# --- against rliable 1.2.0 (record_rliable.py says how) --------------------------------------------------------
+# --- against rliable 1.2.0 (record_rliable.py says how) ---------------------------------------------------
 
 
 def test_aggregates_agree_with_rliable():
@@ -108,7 +108,7 @@ def test_intervals_agree_with_rliable_to_the_noise_of_resampling(name):
     np.testing.assert_allclose(bounds, RLIABLE["intervals"][name], atol=0.03 * width)
 
 
-# --- the bootstrap -------------------------------------------------------------------------------------------
+# --- the bootstrap ----------------------------------------------------------------------------------------
 
 
 def test_draws_depend_on_the_key_alone():
@@ -184,7 +184,7 @@ def test_intervals_cover_the_truth_about_as_often_as_documented(n, lowest, highe
     assert lowest <= covered / 300 <= highest
 
 
-# --- several contrasts -----------------------------------------------------------------------------------------
+# --- several contrasts ------------------------------------------------------------------------------------
 
 
 def normal(mean: float, deviation: float) -> np.ndarray:

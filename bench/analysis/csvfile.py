@@ -1,0 +1,35 @@
+"""A CSV from outside as text, checked for its shape before anything in it is believed."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+
+LARGEST = 256 * 2**20  # bytes
+
+
+def read_text(path: Path) -> pd.DataFrame:
+    """All cells as text, one column per name in the header; row i is line i + 2.
+
+    Raises OSError, and ValueError, in one line and without the path, where lines differ in length, two columns
+    share a name, or the file is too large or no text.
+    """
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"larger than {LARGEST >> 20} MiB")
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            rows = list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"no CSV: {error}") from None
+    if not rows:
+        raise ValueError("no CSV: empty")
+    header, *body = rows
+    if len(set(header)) < len(header):
+        raise ValueError("two columns have the same name")
+    for number, row in enumerate(body, start=2):
+        if len(row) != len(header):
+            raise ValueError(f"line {number} has {len(row)} cells, the header {len(header)}")
+    return pd.DataFrame(body, columns=header, dtype=str)

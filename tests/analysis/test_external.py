@@ -1,0 +1,123 @@
+"""Scores from outside: two kinds of CSV, clear refusals, and nothing of them in our own numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.analysis import beside
+from bench.analysis.external import import_scores, load_external
+from bench.analysis.load import load
+from bench.errors import UserError
+from tests.analysis import helpers
+
+PER_SEED = """env,algo,seed,env_step,return
+cheetah-run,SAC,0,1000,10.0
+cheetah-run,SAC,1,1000,20.0
+cheetah-run,SAC,0,2000,30
+"""
+SUMMARISED = """env,algo,source,step,mean,std,min,median,max,n
+cheetah-run,SAC,paper,1000,340.5,,,,,unstated
+cheetah-run,SAC,other,1000,300.0,1.0,250.0,299.0,350.0,5
+"""
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_both_kinds_come_out_alike(tmp_path):
+    write(tmp_path / "published/a.csv", SUMMARISED)
+    path = import_scores(write(tmp_path / "in/mine.csv", PER_SEED), tmp_path)
+    assert path == tmp_path / "external/mine.csv"
+    frame, problems = load_external(tmp_path)
+    assert problems == []
+    found = {(row["source"], row["env_step"]): row for row in frame.to_dict("records")}
+    assert set(frame["algo"]) == {"sac"}
+    assert (found["mine", 1000]["mean"], found["mine", 1000]["low"], found["mine", 1000]["high"]) == (
+        15,
+        10,
+        20,
+    )
+    assert found["mine", 2000]["n"] == 1
+    assert np.isnan(found["paper", 1000]["n"])
+    assert np.isnan(found["paper", 1000]["low"])
+    assert found["other", 1000]["high"] == 350
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (PER_SEED.replace("env_step", "steps"), "lacks the column 'env_step'"),
+        (PER_SEED.replace("20.0", "twenty"), "line 3: return cannot be 'twenty'"),
+        (PER_SEED.replace("20.0", "nan"), "line 3: return"),
+        (PER_SEED.replace("1,1000", "0,1000"), "line 3: this seed and step were given before"),
+        (PER_SEED.replace("cheetah-run,SAC,1", "../x,SAC,1"), "line 3: env cannot be '../x'"),
+        (SUMMARISED.replace("340.5", ""), "line 2: mean cannot be ''"),
+        (SUMMARISED.replace(",5\n", ",0\n"), "line 3: n cannot be '0'"),
+        ("", "no CSV: empty"),
+        (PER_SEED + "cheetah-run,SAC\n", "line 5 has 2 cells, the header 5"),
+        (PER_SEED.replace("seed", "env"), "two columns have the same name"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line_and_nothing_is_written(tmp_path, text, complaint):
+    file = write(tmp_path / "in/mine.csv", text)
+    with pytest.raises(UserError) as refused:
+        import_scores(file, tmp_path)
+    assert complaint in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "external").exists()
+
+
+def test_other_refusals(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        import_scores(tmp_path / "none.csv", tmp_path)
+    with pytest.raises(UserError, match="a name of"):
+        import_scores(write(tmp_path / "in/my scores.csv", PER_SEED), tmp_path)
+    (tmp_path / "in/bytes.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="no CSV"):
+        import_scores(tmp_path / "in/bytes.csv", tmp_path)
+    file = write(tmp_path / "in/mine.csv", PER_SEED)
+    import_scores(file, tmp_path)
+    import_scores(file, tmp_path)  # the same again is no conflict
+    file.write_text(PER_SEED + "cheetah-run,SAC,1,2000,1.0\n")
+    with pytest.raises(UserError, match="already there"):
+        import_scores(file, tmp_path)
+
+
+def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path):
+    write(tmp_path / "published/a.csv", SUMMARISED)
+    write(tmp_path / "external/b.csv", "x\n1\n")
+    frame, (problem,) = load_external(tmp_path)
+    assert len(frame) == 2
+    assert problem.startswith("external/b.csv lacks")
+
+
+def test_laid_under_ours_and_marked(tmp_path):
+    write(
+        tmp_path / "external/theirs.csv",
+        PER_SEED + "walker-run,SAC,0,1000,1.0\ncheetah-run,SAC,0,99000,1.0\n",
+    )
+    folder = helpers.study(tmp_path)
+    helpers.set_returns(folder / "cheetah-run/sac/seed-0", [100.0] * 10)
+    results = load(tmp_path, "made-up")
+    external, _ = load_external(tmp_path)
+    records = beside.table(results, external).records
+    assert [(record["env_step"], record["external_mean"]) for record in records] == [(1000, 15), (2000, 30)]
+    assert records[0]["ours_n"] == 3
+    figure = beside.figure(results, external)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["QSM (n = 3)", "SAC (n = 3)", "external: theirs"]
+    assert beside.figure(results, external[:0]) is None
+
+
+def test_what_is_published_in_the_repository_reads_well():
+    frame, problems = load_external(Path(__file__).parents[2] / "results")
+    assert problems == []
+    published = frame[frame["source"] == "qsm_authors_code"]
+    assert set(published["algo"]) == {"qsm", "dql"}
+    assert not set(frame[frame["algo"].isin(["qsm", "dql"])]["source"]) - {"qsm_authors_code"}

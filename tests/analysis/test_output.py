@@ -1,0 +1,164 @@
+"""The report folder as a whole: the same bytes twice, without torch, whatever state the study is in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.analysis import build, summary
+from bench.errors import UserError
+from tests.analysis import helpers
+from tests.synthetic import make_study
+
+HERE = Path(__file__).parents[2]
+WITHOUT_TORCH = """
+import sys
+class NoTorch:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] in ("torch", "algos"):
+            raise ImportError(f"{name} is not to be imported here")
+sys.meta_path.insert(0, NoTorch())
+from pathlib import Path
+from bench import analysis
+analysis.build(Path(sys.argv[1]), "made-up")
+print(analysis.summary(Path(sys.argv[1]), "made-up"))
+"""
+
+
+def full(root: Path) -> Path:
+    """A study with everything that a report can show, and something wrong with it."""
+    folder = helpers.study(
+        root, envs=["a-run", "b-walk", "Pendulum-v1"], algos=["qsm", "dql", "sac", "random"]
+    )
+    helpers.with_config(folder, hidden=[256, 256], batch_size=256, T=5)
+    helpers.diverge(folder / "a-run/sac/seed-0", 2000, [10])
+    (folder / "b-walk/qsm/seed-1/done.json").unlink()
+    helpers.timing(root)
+    (root / "external").mkdir()
+    (root / "external/theirs.csv").write_text("env,algo,seed,env_step,return\na-run,sac,0,1000,10.0\n")
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_two_builds_give_the_same_bytes_and_torch_is_never_imported(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "a folder of another name"
+    found = []
+    for root, seed in ((first, "1"), (second, "2")):
+        full(root)
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(HERE), "TZ": f"UTC{seed}"}
+        command = [sys.executable, "-c", WITHOUT_TORCH, str(root)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert "| a-run" in done.stdout
+        found.append(digests(root / "made-up/report"))
+    assert found[0] == found[1]
+    names = set(found[0])
+    for stem in ("learning_curves", "aggregate_iqm", "performance_profiles", "probability_of_improvement"):
+        assert {f"figures/{stem}.pdf", f"figures/{stem}.png"} <= names
+    for stem in ("return_against_hours", "external", "update_time-idle-cpu-eager-1-float32"):
+        assert f"figures/{stem}.pdf" in names
+    for stem in (
+        "final_return",
+        "scores",
+        "claims",
+        "runs",
+        "wall_clock-idle-cpu-eager-1-float32",
+        "provenance",
+    ):
+        assert {f"tables/{stem}.csv", f"tables/{stem}.md", f"tables/{stem}.tex"} <= names
+    text = b"".join(path.read_bytes() for path in (first / "made-up/report").rglob("*") if path.is_file())
+    assert str(tmp_path).encode() not in text  # no path of this machine
+    assert b"CreationDate" not in text
+
+
+def test_a_report_replaces_the_one_before_as_a_whole(tmp_path):
+    folder = helpers.study(tmp_path, seeds=1)
+    build(tmp_path, "made-up")
+    (folder / "report/tables/of-yesterday.csv").write_text("x")
+    paths = build(tmp_path, "made-up")
+    assert not (folder / "report/tables/of-yesterday.csv").exists()
+    assert folder / "report/index.html" in paths
+    assert [path.name for path in folder.iterdir() if "report" in path.name] == ["report"]
+
+
+def test_nothing_scored_yet_is_a_report_too(tmp_path):
+    folder = helpers.study(tmp_path, seeds=2)
+    for done in folder.glob("*/*/*/done.json"):
+        done.unlink()
+    build(tmp_path, "made-up")
+    assert "No run has been scored yet." in summary(tmp_path, "made-up")
+    page = (folder / "report/index.html").read_text()
+    assert "4 stale" in page
+    assert "No score, stale: cheetah-run/qsm/seed-0, cheetah-run/qsm/seed-1, cheetah-run/sac/seed-0" in page
+
+
+def test_an_empty_grid(tmp_path):
+    folder = helpers.study(tmp_path, seeds=1)
+    helpers.change_study(folder, grid=[])
+    build(tmp_path, "made-up")
+    assert "No run has been scored yet." in summary(tmp_path, "made-up")
+
+
+def test_a_single_evaluation_of_a_single_seed(tmp_path):
+    helpers.study(tmp_path, seeds=1, evaluations=1)
+    build(tmp_path, "made-up")
+    assert "n = 1†" in (tmp_path / "made-up/report/tables/final_return.md").read_text()
+
+
+def test_pooled_code_is_said_first(tmp_path):
+    folder = helpers.study(tmp_path, seeds=2)
+    run = folder / "cheetah-run/qsm/seed-0"
+    meta = json.loads((run / "run.json").read_text())
+    meta["attempts"][-1]["provenance"] |= {"code_digest": "b" * 64, "git": {"dirty": True}}
+    helpers.change_meta(run, attempts=meta["attempts"])
+    build(tmp_path, "made-up")
+    page = (folder / "report/index.html").read_text()
+    assert "Scores of 2 versions of the code are pooled: aaaaaaaa (3 runs), bbbbbbbb (1 runs)." in page
+    assert "1 runs were made with uncommitted changes" in page
+
+
+def test_no_study_and_no_right_to_write(tmp_path):
+    with pytest.raises(UserError, match="no study 'other'"):
+        build(tmp_path, "other")
+    folder = helpers.study(tmp_path, seeds=1)
+    (folder / f"report.{os.getpid()}.tmp").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        build(tmp_path, "made-up")
+
+
+@pytest.mark.full
+def test_ten_thousand_runs_in_a_minute(tmp_path):
+    """The whole report of 10,000 runs x 200 evaluations x 10 episodes, on 2 cores: under 60 s and 4 GiB."""
+    envs = [f"task-{i}" for i in range(8)]
+    algos = ["qsm", "dql", "sac", "td3", "random"]
+    rng = np.random.default_rng(0)
+    make_study(tmp_path, "made-up", envs, algos, range(250), 200, rng, origin=helpers.ORIGIN)
+    script = (
+        "import resource, sys; from pathlib import Path; from bench.analysis import build;"
+        "build(Path(sys.argv[1]), 'made-up');"
+        "print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
+    )
+    start = time.monotonic()
+    command = ["taskset", "-c", "0,1", sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(HERE)})
+    took = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    print(f"{took:.0f} s, {int(done.stdout) / 2**20:.2f} GiB")
+    assert took < 60
+    assert int(done.stdout) < 4 * 2**20

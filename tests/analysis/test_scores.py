@@ -1,0 +1,147 @@
+"""Estimates, the marking of the best, tasks that say nothing, and which tasks an aggregate covers."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from bench.analysis import comparison_tables, score_tables, scores, stats
+from bench.analysis.load import load
+from bench.analysis.tables import to_markdown
+from tests.analysis import helpers
+
+
+def set_finals(folder, env, label, finals):
+    """Runs whose every evaluation is their final return."""
+    for seed, value in enumerate(finals):
+        helpers.set_returns(folder / env / label / f"seed-{seed}", [value] * 10)
+
+
+def test_an_estimate_is_the_mean_with_its_percentile_interval(tmp_path):
+    folder = helpers.study(tmp_path, seeds=4)
+    set_finals(folder, "cheetah-run", "qsm", [100, 200, 300, 800])
+    cell = load(tmp_path, "made-up").cell("cheetah-run", "qsm")
+    estimate = scores.mean_over_seeds(cell, cell.final)
+    resampled = cell.final[cell.draws()].mean(axis=1)
+    assert estimate.value == 350
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(resampled, [2.5, 97.5])))
+    assert estimate.n == 4
+
+
+@pytest.mark.parametrize(("seeds", "marked"), [(6, {"sac"}), (7, {"qsm", "sac"})])
+def test_ties_with_the_best_are_marked_from_seven_seeds_on(tmp_path, seeds, marked):
+    folder = helpers.study(tmp_path, algos=["qsm", "sac", "td3", "random"], seeds=seeds)
+    wide = np.linspace(-100, 100, seeds)
+    set_finals(folder, "cheetah-run", "qsm", 500 + wide)
+    set_finals(folder, "cheetah-run", "sac", 510 + wide)
+    set_finals(folder, "cheetah-run", "td3", 100 + wide / 10)
+    set_finals(folder, "cheetah-run", "random", 900 + wide / 10)  # the random policy is no competitor
+    results = load(tmp_path, "made-up")
+    assert scores.best_labels(results, "cheetah-run") == marked
+    (row,) = score_tables.final_return(results).rows
+    assert {label for label, entry in zip(results.labels, row[1:]) if entry.bold} == marked
+
+
+def test_floor_and_ceiling(tmp_path):
+    envs = ["walker-run", "hopper-hop", "cartpole-balance", "cheetah-run"]
+    folder = helpers.study(tmp_path, envs=envs, algos=["qsm", "sac", "random"], seeds=2)
+    levels = {
+        "walker-run": (60, 80, 40),  # the best is less than 50 above the random policy
+        "hopper-hop": (60, 91, 40),
+        "cartpole-balance": (950, 999, 300),
+        "cheetah-run": (949, 999, 300),
+    }
+    for env, values in levels.items():
+        for label, value in zip(("qsm", "sac", "random"), values):
+            set_finals(folder, env, label, [value] * 2)
+    results = load(tmp_path, "made-up")
+    assert scores.extreme_tasks(results) == {"walker-run": "floor", "cartpole-balance": "ceiling"}
+    assert scores.common_tasks(results, without_extremes=True).envs == ("hopper-hop", "cheetah-run")
+    tables = comparison_tables.aggregates(results)
+    assert [table.name for table in tables] == ["aggregates", "aggregates_without_extremes"]
+    assert "walker-run (floor)" in to_markdown(score_tables.final_return(results)).replace("\\", "")
+
+
+def test_aggregates_cover_what_all_algorithms_have(tmp_path):
+    envs = ["a-run", "b-run", "c-run", "Hopper-v5"]
+    folder = helpers.study(tmp_path, envs=envs, algos=["qsm", "sac", "mine"], seeds=2)
+    for env, label in (("a-run", "sac"), ("a-run", "mine"), ("b-run", "mine")):
+        shutil.rmtree(folder / env / label)
+    tasks = scores.common_tasks(load(tmp_path, "made-up"))
+    assert tasks.envs == ("b-run", "c-run")
+    assert tasks.labels == ("qsm", "sac")
+    notes = " ".join(tasks.notes)
+    assert "mine is left out of the aggregates: scores on 1 of 3 tasks" in notes
+    assert "a-run" in notes
+    assert "Hopper-v5" in notes
+
+
+def test_the_aggregate_curve_is_the_iqm_at_each_evaluation(tmp_path):
+    helpers.study(tmp_path, envs=["a-run", "b-run"], seeds=3)
+    results = load(tmp_path, "made-up")
+    cells = scores.cells_of(results, "qsm", results.envs)
+    value, low, high = scores.aggregate_curve(cells)
+    last = [cell.returns[:, -1] / 1000 for cell in cells]
+    assert value[-1] == pytest.approx(stats.iqm(last))
+    drawn = [cell.draws()[: scores.CURVE_RESAMPLES] for cell in cells]
+    expected = stats.interval(stats.bootstrap(last, stats.iqm, drawn))
+    assert (low[-1], high[-1]) == pytest.approx(expected)
+
+
+def test_steps_to_90_percent_of_the_best(tmp_path):
+    folder = helpers.study(tmp_path, envs=["cheetah-run", "Pendulum-v1"], seeds=2)
+    helpers.set_returns(folder / "cheetah-run/qsm/seed-0", [0, 80, 85, 90, *[100] * 6])
+    helpers.set_returns(folder / "cheetah-run/qsm/seed-1", [0, 90, *[100] * 8])
+    set_finals(folder, "cheetah-run", "sac", [20, 20])
+    for seed in range(2):
+        helpers.set_returns(folder / f"Pendulum-v1/qsm/seed-{seed}", [-1500, -500, *[-300] * 8])
+        helpers.set_returns(folder / f"Pendulum-v1/sac/seed-{seed}", [-1500] * 10)
+    results = load(tmp_path, "made-up")
+    threshold, steps = scores.steps_to_best(results, "cheetah-run")
+    assert threshold == 90
+    assert steps["qsm"].tolist() == [4000, 2000]
+    assert steps["sac"].tolist() == [np.inf, np.inf]
+    threshold, steps = scores.steps_to_best(results, "Pendulum-v1")
+    assert threshold == pytest.approx(-1500 + 0.9 * 1200)
+    assert steps["qsm"].tolist() == [3000, 3000]
+
+
+def test_n_is_printed_and_marked_below_ten(tmp_path):
+    folder = helpers.study(tmp_path, envs=["a-run", "b-run"], seeds=10)
+    results = load(tmp_path, "made-up")
+    shown = to_markdown(score_tables.final_return(results))
+    assert "QSM (n = 10)" in shown
+    assert "†" not in shown
+    shutil.rmtree(folder / "a-run/qsm/seed-0")
+    results = load(tmp_path, "made-up")
+    shown = to_markdown(score_tables.final_return(results))
+    assert "n = 9†" in shown
+    assert "SAC (n = 10)" in shown
+    assert "1 of 40 runs have no score" in shown
+    assert "† Fewer than 10 seeds" in score_tables.summary(results)
+
+
+def test_the_summary_fits_a_terminal(tmp_path):
+    helpers.study(
+        tmp_path, envs=["a-run", "Pendulum-v1"], algos=["qsm", "an-algorithm-of-my-own-" * 4], seeds=2
+    )
+    text = score_tables.summary(load(tmp_path, "made-up"))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "| a-run" in text
+
+
+def test_final_policies_side_by_side(tmp_path):
+    folder = helpers.study(tmp_path, seeds=3)
+    helpers.diverge(folder / "cheetah-run/qsm/seed-2", 100, [])
+    table = comparison_tables.final_policies(load(tmp_path, "made-up"))
+    assert table.columns[2:] == ["Sample", "Greedy", "Best of 10 (sample)"]
+    assert [row[2].detail.split("n = ")[1] for row in table.rows] == ["2†", "3†"]
+
+
+def test_improvements_of_a_pair_add_up_to_one(tmp_path):
+    helpers.study(tmp_path, envs=["a-run", "b-run"], seeds=5)
+    records = comparison_tables.improvements(load(tmp_path, "made-up")).records
+    assert [(record["label"], record["over"]) for record in records] == [("qsm", "sac"), ("sac", "qsm")]
+    assert records[0]["value"] + records[1]["value"] == pytest.approx(1)

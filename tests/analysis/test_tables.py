@@ -1,0 +1,132 @@
+"""One table in five forms: what is shown, what is sorted by, and no text that acts as markup, formula or
+command.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from bench.analysis.tables import (
+    Link,
+    Table,
+    number,
+    to_csv,
+    to_html,
+    to_latex,
+    to_markdown,
+    to_terminal,
+    within,
+    write,
+)
+
+EVIL = [
+    "<script>alert(1)</script>",
+    "\\input{/etc/passwd}",
+    "a|b",
+    "$x_1^2$ & 100% #1 ~ {x}",
+    "**bold** [link](x) `code`",
+    "=cmd|'/c calc'!A1",
+    "line\nbreak",
+    "[optional]",
+    "“ünïcode” – ± † ∞",
+    '" onmouseover="alert(1)',
+]
+
+
+def table(rows, columns=("Task", "Value"), records=()):
+    return Table("name", "A title", columns, rows, records, ("A note.",))
+
+
+def test_numbers_as_shown():
+    assert number(1234.56).text == "1,235"
+    assert number(-0.5, 2).text == "−0.50"
+    assert number(np.inf).text == "∞"
+    assert number(float("nan")) == "–"
+    assert within(-1.5, 2.25, 1) == "[−1.5, 2.2]"
+
+
+def test_markdown():
+    shown = to_markdown(table([["cheetah-run", number(329, detail="[249, 429]", bold=True)]]))
+    assert "| Task | Value |\n|---|---:|\n| cheetah-run | **329** \\[249, 429\\] |\n" in shown
+
+
+def test_markdown_escapes():
+    for text in EVIL:
+        lines = to_markdown(table([[text, number(1)]])).split("\n")
+        (row,) = [line for line in lines if line.endswith("| 1 |")]
+        assert len(re.findall(r"(?<!\\)\|", row)) == 3  # two cells, whatever the text
+        assert not re.search(r"(?<!\\)[<>`*\[\]]", row)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", " =", "\t"])
+def test_csv_text_is_no_formula(start):
+    text = to_csv(table([], records=[{"reason": start + "1+1", "value": -1.5}]))
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["reason"].startswith("'")
+    assert row["value"] == "-1.5"  # a number stays one
+
+
+def test_csv_reads_back():
+    records = [
+        {"env": "a,b", "x": 0.1 + 0.2, "n": np.int64(3)},
+        {"env": 'say "hi"\nthere', "ok": np.bool_(True)},
+    ]
+    rows = list(csv.DictReader(io.StringIO(to_csv(table([], records=records)))))
+    assert rows[0] == {"env": "a,b", "x": repr(0.1 + 0.2), "n": "3", "ok": ""}
+    assert rows[1] == {"env": 'say "hi" there', "x": "", "n": "", "ok": "true"}
+    assert to_csv(table([], records=[{"x": float("nan")}])) == 'x\n""\n'
+
+
+def test_html_escapes_and_sorts_by_value():
+    made = to_html(table([[text, number(1000.5, 1, detail="<i>")] for text in EVIL]))
+    assert "<script>" not in made
+    assert "<i>" not in made
+    assert 'onmouseover="' not in made
+    assert made.count('data-value="1000.5">1,000.5 <small>&lt;i&gt;</small>') == len(EVIL)
+    assert 'href="../a%20b/"' in to_html(table([[Link("0", "../a%20b/"), "x"]]))
+
+
+def test_terminal_fits_80_columns_and_shortens_no_number():
+    rows = [
+        [
+            "a-task-with-a-name-that-goes-on-and-on-" * 3,
+            "an-algorithm-" * 9,
+            number(-12345.0, detail="[-20000, 3]"),
+        ]
+    ]
+    lines = to_terminal(table(rows, ("Task", "Algorithm", "Value"))).splitlines()
+    assert {len(line) for line in lines} == {80}
+    assert "−12,345 [-20000, 3]" in lines[2]
+    assert "…" in lines[2]
+
+
+def test_write_gives_three_files(tmp_path):
+    paths = write(table([["a", number(1)]], records=[{"a": 1}]), tmp_path)
+    assert [path.name for path in paths] == ["name.csv", "name.md", "name.tex"]
+    assert b"\r" not in b"".join(path.read_bytes() for path in paths)
+
+
+PDFLATEX = shutil.which("pdflatex")
+BOOKTABS = PDFLATEX and subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BOOKTABS, reason="no pdflatex with booktabs (texlive-latex-recommended)")
+def test_latex_compiles_whatever_the_text(tmp_path):
+    rows = [[text, number(-1.5, 1, detail="[−2, 3]†", bold=True)] for text in EVIL]
+    (tmp_path / "table.tex").write_text(to_latex(Table("n", "100% & more_", ("A_b", "% †"), rows, (), EVIL)))
+    (tmp_path / "main.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table}\\end{document}"
+    )
+    command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "main.pdf").stat().st_size > 1000
+    assert "etc/passwd" not in re.sub(r"\s", "", done.stdout)

@@ -1,0 +1,147 @@
+"""Timing studies: what may share a table, which timing belongs to a run, and return against hours."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.analysis import wallclock, wallclock_figures, wallclock_tables
+from bench.analysis.load import load
+from bench.analysis.wallclock import load_timings
+from tests.analysis import helpers
+
+QSM = {"hidden": [256, 256], "batch_size": 256, "T": 5}
+
+
+def change(folder, edit, file="samples.csv"):
+    frame = pd.read_csv(folder / file, dtype=str, keep_default_na=False)
+    edit(frame).to_csv(folder / file, index=False)
+
+
+def test_timings_of_other_hardware_or_execution_never_share_a_table(tmp_path):
+    helpers.timing(tmp_path, "laptop", modes=("eager", "compile"))
+    helpers.timing(tmp_path, "server")
+    executions, problems = load_timings(tmp_path)
+    assert problems == []
+    assert [execution.name for execution in executions] == [
+        "laptop-cpu-compile-1-float32",
+        "laptop-cpu-eager-1-float32",
+        "server-cpu-eager-1-float32",
+    ]
+    tables = wallclock_tables.all_tables(executions)
+    assert len(tables) == 3
+    assert {len(table.rows) for table in tables} == {7}  # QSM and DQL at three T, SAC
+
+
+def test_the_table_shows_median_and_p95_in_milliseconds(tmp_path):
+    helpers.timing(tmp_path)
+    (execution,) = load_timings(tmp_path)[0]
+    (table,) = wallclock_tables.all_tables([execution])
+    record = next(r for r in table.records if (r["algo"], r["T"]) == ("qsm", "5"))
+    seconds = execution.seconds(algo="qsm", T="5", what="actor_update")
+    assert len(seconds) == 30
+    assert record["actor_update_ms"] == pytest.approx(1e3 * np.median(seconds))
+    assert record["actor_update_ms_p95"] == pytest.approx(1e3 * np.percentile(seconds, 95))
+    assert record["actor_parameters"] == 90000
+    assert record["peak_memory_mb"] == 210.5
+    assert record["network_calls_act"] == 5
+    assert any("Some CPU" in note for note in table.notes)
+
+
+def test_other_sizes_go_to_a_table_of_their_own(tmp_path):
+    folder = helpers.timing(tmp_path)
+
+    def add_width(frame):
+        wide = frame[(frame["algo"] == "sac") & (frame["what"] == "update")].assign(hidden="512x512")
+        return pd.concat([frame, wide])
+
+    change(folder, add_width)
+    (execution,) = load_timings(tmp_path)[0]
+    assert execution.reference_size() == {"hidden": "256x256", "batch": "256", "pack": "1"}
+    main, sizes = wallclock_tables.all_tables([execution])
+    assert len(main.rows) == 7
+    assert len(sizes.rows) == 8
+
+
+def test_slope_over_T(tmp_path):
+    helpers.timing(tmp_path)
+    (execution,) = load_timings(tmp_path)[0]
+    figure = wallclock_figures.update_time_over_T(execution)
+    shown = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    slopes = {text.split(":")[0]: float(text.split()[1]) for text in shown}
+    assert slopes["DQL"] == pytest.approx(3.0, rel=0.05)
+    assert abs(slopes["QSM"]) < 0.05
+    line = wallclock.fit_over_T(np.array([1.0, 2, 5]), np.array([3.0, 5, 11]))
+    assert (line.intercept, line.slope) == pytest.approx((1, 2))
+
+
+def test_hours_are_steps_times_the_timed_seconds_per_step(tmp_path):
+    helpers.timing(tmp_path)
+    folder = helpers.study(tmp_path, algos=["qsm", "dql"])
+    helpers.with_config(folder, **QSM)
+    results = load(tmp_path, "made-up")
+    execution, seconds = wallclock.seconds_per_step(results, load_timings(tmp_path)[0])
+    timed = execution.seconds(algo="dql", T="5", what="end_to_end")
+    assert seconds["dql"] == pytest.approx(np.median(timed))
+    figure = wallclock_figures.return_against_hours(results, seconds)
+    ends = sorted(max(line.get_xdata()) for line in figure.axes[0].lines)
+    assert ends[-1] == pytest.approx(10_000 * seconds["dql"] / 60)  # minutes, as it is less than an hour
+    assert "Minutes" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("change_config", [{"T": 7}, {"hidden": [64, 64]}, {"batch_size": 100}])
+def test_a_timing_of_another_size_is_no_match(tmp_path, change_config):
+    helpers.timing(tmp_path)
+    folder = helpers.study(tmp_path, algos=["qsm", "dql"])
+    helpers.with_config(folder, **(QSM | change_config))
+    results = load(tmp_path, "made-up")
+    assert wallclock.seconds_per_step(results, load_timings(tmp_path)[0]) == (None, {})
+    assert wallclock_figures.return_against_hours(results, {}) is None
+
+
+def test_where_several_match_the_runs_own_execution_is_taken(tmp_path):
+    helpers.timing(tmp_path, modes=("compile", "eager"))
+    folder = helpers.study(tmp_path, algos=["qsm"])
+    helpers.with_config(folder, **QSM)
+    execution, _ = wallclock.seconds_per_step(load(tmp_path, "made-up"), load_timings(tmp_path)[0])
+    assert execution.how["mode"] == "eager"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda frame: frame.drop(columns="seconds"),
+        lambda frame: frame.assign(seconds="soon"),
+        lambda frame: frame.assign(seconds="-1.0"),
+        lambda frame: frame.assign(algo="../../etc"),
+        lambda frame: frame.assign(mode="<script>"),
+    ],
+)
+def test_a_damaged_timing_study_is_left_out_and_named(tmp_path, edit):
+    change(helpers.timing(tmp_path, "bad"), edit)
+    helpers.timing(tmp_path, "good")
+    executions, (problem,) = load_timings(tmp_path)
+    assert [execution.study for execution in executions] == ["good"]
+    assert problem.startswith("timing/bad: left out: samples.csv")
+
+
+def test_no_facts_and_no_provenance_still_give_times(tmp_path):
+    folder = helpers.timing(tmp_path)
+    (folder / "facts.csv").unlink()
+    (folder / "provenance.json").write_text(json.dumps({"hardware": "<b>"}))
+    (table,) = wallclock_tables.all_tables(load_timings(tmp_path)[0])
+    assert len(table.rows) == 7
+    (folder / "provenance.json").write_text("[")
+    assert load_timings(tmp_path)[1] != []
+
+
+def test_ratio_of_medians_is_of_repeats():
+    rng = np.random.default_rng(0)
+    slow, fast = 3 * np.exp(0.1 * rng.standard_normal(200)), np.exp(0.1 * rng.standard_normal(200))
+    value, low, high = wallclock.ratio_of_medians(slow, fast, 2000, 0.95)
+    assert low < value < high
+    assert value == pytest.approx(3, rel=0.05)
+    assert (high - low) / value == pytest.approx(2 * 1.96 * 0.1 * np.sqrt(2 * np.pi / 2 / 200), rel=0.25)
