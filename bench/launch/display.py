@@ -89,6 +89,8 @@ class Display:
         if time.monotonic() < self._next:
             return
         running = [_progress(pool.root, job) for pack in pool.running() for job in pack]
+        if not running:
+            return
         if self.live:
             self._next = time.monotonic() + TABLE_EVERY_S
             self.live.update(self._table(pool, running), refresh=True)
