@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import torch
 from golden_io import (
-    PARAMETER_RTOL,
-    SLOW_RTOL,
     Golden,
     build,
     compare,
@@ -60,10 +58,10 @@ def test_updates_and_actions_are_the_reference_s(path, dtype):
     assert compare(path, dtype) == []
 
 
-#: Compiled against eager, relative to the distance a leaf has moved. Fused kernels sum in another order; of a step of
-#: 3e-4 on a weight of 0.3, float32 keeps four digits, and Adam divides rounding by gradients that are small for some
-#: weights. Seen after 10 updates: 5e-5 (float32; 8e-3 for target networks, as above) and 2e-12 (float64).
-COMPILED_RTOL = {torch.float32: (PARAMETER_RTOL, SLOW_RTOL), torch.float64: (1e-9, 1e-9)}
+#: Compiled against eager, (networks, target networks), relative to the distance a leaf has moved. Fused kernels sum in
+#: another order, and a weight of 0.3 keeps four digits of a step of 3e-4 in float32. Seen within 10 updates: 4e-6 and
+#: 1e-3 (float32), 6e-15 and 3e-12 (float64).
+COMPILED_RTOL = {torch.float32: (2e-4, 1e-2), torch.float64: (1e-10, 1e-9)}
 
 
 class CompiledPhases:
@@ -101,13 +99,14 @@ def check_compiled(path: Path, dtype: torch.dtype, phases: Callable[[Agent], set
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", FILES if GOLDEN == OURS else [], ids=named)  # 120 steps compile for an hour
 def test_compiled_updates_are_the_reference_s_and_those_of_eager_ones(path):
     """Of the update functions only that in which everything moves."""
     check_compiled(path, torch.float32, lambda agent: {max(agent.phase(i) for i in range(10))})
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_they_are_so_with_every_phase_compiled(path, dtype):

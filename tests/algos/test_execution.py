@@ -327,6 +327,7 @@ def compare(reference: Agent, other: Agent, initial: dict[str, Tensor], rtol: fl
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("other", [{}, {"batch_size": 21, "T": 3}])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_compiled_pack_computes_what_its_seeds_compute_alone(name, other):
