@@ -18,7 +18,7 @@ from bench.analysis.stats import Array, Contrast
 from bench.analysis.style import display_name
 from bench.analysis.tables import MISSING, Entry, Table, number, within
 from bench.analysis.verdicts import UNDECIDED, Finding, Verdict, overall
-from bench.analysis.wallclock import Execution, ratio_of_medians
+from bench.analysis.wallclock import Execution, ratio_over_rounds, round_medians
 
 FILE = Path(__file__).with_name("claims.toml")
 
@@ -75,7 +75,7 @@ def table(judged: Sequence[Verdict]) -> Table:
     notes = [
         f"Tests fixed in bench/analysis/claims.toml, SHA-256 {load_claims()[1]}.",
         "Level: of the interval alone, after Holm's correction over the contrasts of one claim. "
-        "n: seeds of the task with the fewest; of claim 2, timed repeats.",
+        "n: seeds of the task with the fewest; of claim 2, timed rounds.",
         FEW,
     ]
     return Table("claims", "The paper's claims", columns, rows, records, notes)
@@ -170,13 +170,13 @@ def _by_timing(claim: Mapping[str, Any], executions: Sequence[Execution]) -> Ver
     for execution in executions:
         size = execution.reference_size()
         where = {"what": claim["measure"], "T": str(claim["T"]), **size}
-        slow, fast = (execution.seconds(algo=algo, **where) for algo in (baseline, subject))
-        if not len(slow) or not len(fast):
+        slow, fast = (round_medians(execution, algo=algo, **where) for algo in (baseline, subject))
+        value, low, high, n = ratio_over_rounds(slow, fast, claim["resamples"], claim["level"])
+        if not n:
             continue
-        ratio = Contrast(*ratio_of_medians(slow, fast, claim["resamples"], claim["level"]), claim["level"])
+        ratio = Contrast(value, low, high, claim["level"])
         name = f"{display_name(baseline, baseline)} / {display_name(subject, subject)}, {execution.title}"
-        n = min(len(slow), len(fast))
-        findings.append(verdicts.level(name, ratio, n, claim["threshold"], claim["min_seeds"], "repeats"))
+        findings.append(verdicts.level(name, ratio, n, claim["threshold"], claim["min_seeds"], "rounds"))
         sizes.add(f"widths {size['hidden']}, batch {size['batch']}, pack {size['pack']}")
     conditions = f"T = {claim['T']}; " + ("; ".join(sorted(sizes)) or "no timing study has both at this T")
     return Verdict(claim, overall(findings), tuple(findings), conditions)

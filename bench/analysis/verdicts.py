@@ -55,7 +55,7 @@ def difference(
 def level(
     name: str, contrast: Contrast, n: int, threshold: float, fewest: int, unit: str = "seeds"
 ) -> Finding:
-    """The finding of a value against a threshold; undecided below the `fewest` seeds or repeats."""
+    """The finding of a value against a threshold; undecided below the `fewest` seeds or rounds."""
     if n < fewest:
         return Finding(name, UNDECIDED, n, contrast, f"at least {fewest} {unit}, not {n}")
     verdict = level_verdict(contrast, threshold)

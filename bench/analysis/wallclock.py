@@ -221,11 +221,24 @@ def fit_over_T(T: Array, seconds: Array) -> Line:
     return Line(float(intercept), float(slope))
 
 
-def ratio_of_medians(slow: Array, fast: Array, resamples: int, level: float) -> tuple[float, float, float]:
-    """median(slow) / median(fast) with a percentile bootstrap interval over the timed repeats."""
-    samples = []
-    for times, side in ((slow, "slow"), (fast, "fast")):
-        drawn = stats.draws(len(times), "ratio", side, resamples=resamples)
-        samples.append(np.median(times[drawn], axis=1))
-    low, high = stats.interval(samples[0] / samples[1], level)
-    return float(np.median(slow) / np.median(fast)), float(low), float(high)
+def round_medians(execution: Execution, **where: str) -> dict[int, float]:
+    """{round: median seconds of its calls}: the round is the unit, since the calls of one follow each other."""
+    medians = execution.at(**where).groupby("round")["seconds"].median()
+    return {int(number): float(seconds) for number, seconds in medians.items()}
+
+
+def ratio_over_rounds(
+    slow: dict[int, float], fast: dict[int, float], resamples: int, level: float
+) -> tuple[float, float, float, int]:
+    """Median of `slow` / median of `fast` with its interval, and the number of rounds that both have.
+
+    The bootstrap resamples rounds, the same for both: in each round they took turns on the same machine.
+    """
+    rounds = sorted(slow.keys() & fast.keys())
+    if not rounds:
+        return float("nan"), float("nan"), float("nan"), 0
+    sides = np.array([[side[number] for number in rounds] for side in (slow, fast)])
+    drawn = stats.draws(len(rounds), "rounds", resamples=resamples)
+    above, below = np.median(sides[:, drawn], axis=-1)
+    low, high = stats.interval(above / below, level)
+    return float(np.divide(*np.median(sides, axis=-1))), float(low), float(high), len(rounds)

@@ -152,10 +152,10 @@ def test_claim_2_by_timing(wide_apart):
 
 
 def test_few_timed_rounds_decide_nothing(wide_apart):
-    helpers.timing(wide_apart, rounds=10)
+    helpers.timing(wide_apart, rounds=9)
     (finding,) = judge(wide_apart)["2"].findings
     assert finding.verdict == "undecided"
-    assert "at least 20 repeats" in finding.decides
+    assert "at least 10 rounds" in finding.decides
 
 
 def write_scores(root, name, rows):

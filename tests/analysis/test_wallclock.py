@@ -138,10 +138,22 @@ def test_no_facts_and_no_provenance_still_give_times(tmp_path):
     assert load_timings(tmp_path)[1] != []
 
 
-def test_ratio_of_medians_is_of_repeats():
+def test_the_round_is_the_unit_of_a_ratio():
     rng = np.random.default_rng(0)
-    slow, fast = 3 * np.exp(0.1 * rng.standard_normal(200)), np.exp(0.1 * rng.standard_normal(200))
-    value, low, high = wallclock.ratio_of_medians(slow, fast, 2000, 0.95)
+    speed = np.exp(0.2 * rng.standard_normal(10))  # of the machine in each round, for both alike
+    slow, fast = dict(enumerate(3 * speed)), dict(enumerate(speed))
+    value, low, high, n = wallclock.ratio_over_rounds(slow, fast | {10: 5.0}, 2000, 0.95)
+    assert (value, low, high, n) == pytest.approx((3, 3, 3, 10))  # the same rounds on both sides
+    noisy = {number: seconds * np.exp(0.1 * rng.standard_normal()) for number, seconds in slow.items()}
+    value, low, high, n = wallclock.ratio_over_rounds(noisy, fast, 2000, 0.95)
     assert low < value < high
-    assert value == pytest.approx(3, rel=0.05)
-    assert (high - low) / value == pytest.approx(2 * 1.96 * 0.1 * np.sqrt(2 * np.pi / 2 / 200), rel=0.25)
+    assert wallclock.ratio_over_rounds(slow, {11: 1.0}, 100, 0.95)[3] == 0
+
+
+def test_round_medians(tmp_path):
+    helpers.timing(tmp_path)
+    (execution,) = load_timings(tmp_path)[0]
+    medians = wallclock.round_medians(execution, algo="sac", what="update")
+    assert sorted(medians) == list(range(10))
+    samples = execution.at(algo="sac", what="update")
+    assert medians[4] == pytest.approx(np.median(samples[samples["round"] == 4]["seconds"]))
