@@ -73,6 +73,7 @@ class _Worker:
         environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_ROOT / ".cache" / "torchinductor"))
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
+        self.log, self.log_start = log, _size(log)  # of the pack, and where its own part begins
         self._answers, answers = os.pipe()
         try:
             with log.open("ab") as output:
@@ -94,7 +95,6 @@ class _Worker:
             with suppress(OSError):
                 os.sched_setaffinity(self.process.pid, {core})
         self.pack: list[Job] = []
-        self.log, self.log_start = log, 0  # of the pack, and where its own part begins
         self.progress: list[Any] = []  # as last reported by its jobs, and when that changed
         self.moved = self.next_look = 0.0
         self.killed_for: str | None = None
@@ -102,7 +102,8 @@ class _Worker:
 
     def give(self, pack: list[Job], spec: Mapping[str, Any], log: Path) -> None:
         self.pack, self.progress, self.moved = pack, [], time.monotonic()
-        self.log, self.log_start = log, log.stat().st_size if log.exists() else 0
+        if log != self.log:
+            self.log, self.log_start = log, _size(log)
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.write((json.dumps({"spec": spec, "log": str(log)}) + "\n").encode())
@@ -142,6 +143,10 @@ class _Worker:
 
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 class Pool:
