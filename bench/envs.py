@@ -293,6 +293,10 @@ class Pack:
             self._advance(k, action)
         return self.obs[k]
 
+    def forgive(self) -> None:
+        """Forget what went wrong: environments that were stopped move again once they are reset."""
+        self.error = [None] * self.size
+
     def stand_still(self, k: int) -> None:
         """Step environment k no more: it returns its last observation and reward 0, and never ends."""
         self._still[k] = True

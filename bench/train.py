@@ -22,6 +22,7 @@ from algos.noise import Draw, Noise, stream_seed
 from algos.replay import Replay
 from bench import envs
 from bench.config import agent_class, build_config
+from bench.env_workers import ParallelPack
 from bench.study import Job
 
 LOG_EVERY = 1000  # environment steps between rows of train.csv
@@ -30,6 +31,7 @@ AT_BOUND = 0.999  # an action coordinate beyond this counts as lying at +-1
 FINAL_MODES = (("sample", 1), ("greedy", 1), ("sample", 10))  # candidates chosen by the critics: "best of 10"
 
 Row = dict[str, object]
+AnyPack = envs.Pack | ParallelPack
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class Trainer:
 
     Args:
         jobs: the same but for their seeds.
-        execution: "mode" ("eager", "compile", "graph") and "device".
+        execution: "mode" ("eager", "compile", "graph"), "device", and "env_workers", the processes that step the
+            environments; 0: this one.
         snapshots: one per job, all of the same step, to go on from; None to start.
         rows: with snapshots, per job the rows of its replay buffer.
     """
@@ -147,8 +150,9 @@ class Trainer:
         self._metrics_every = 1 if self.agent.device.type == "cpu" else 100
         self.replay = Replay(capacity, spec.obs_dim, spec.act_dim, self.seeds, device=self.agent.device)
         self.random_actions = Noise(self.seeds, "random actions", torch.device("cpu"), torch.float32)
-        self.pack = envs.Pack([self._make() for _ in jobs])
-        self._eval_packs: dict[int, envs.Pack] = {}  # by the number of episodes
+        self._env_workers = execution.get("env_workers", 0)
+        self.pack = self._make_pack(self.S)
+        self._eval_packs: dict[int, AnyPack] = {}  # by the number of episodes
         self.env_step = 0
         self._started = time.perf_counter()
         self.alive = [True] * self.S
@@ -171,8 +175,16 @@ class Trainer:
         """Seconds since the first start, without the time between attempts."""
         return time.perf_counter() - self._started
 
-    def _make(self):
-        return envs.make(self.jobs[0].env, action_repeat=self.settings.action_repeat)
+    def _make_pack(self, size: int) -> AnyPack:
+        name, repeat = self.jobs[0].env, self.settings.action_repeat
+        if self._env_workers and size > 1:
+            return ParallelPack(name, size, repeat, self._env_workers)
+        return envs.Pack([envs.make(name, action_repeat=repeat) for _ in range(size)])
+
+    def close(self) -> None:
+        """Give up the environments and the processes that step them."""
+        for pack in (self.pack, *self._eval_packs.values()):
+            pack.close()
 
     def _reset_seed(self, k: int) -> int:
         return stream_seed(self.seeds[k], "environment reset", self.episode[k]) % 2**32
@@ -360,9 +372,9 @@ class Trainer:
         """
         E, S = episodes, self.S
         if E not in self._eval_packs:
-            self._eval_packs[E] = envs.Pack([self._make() for _ in range(S * E)])
+            self._eval_packs[E] = self._make_pack(S * E)
         pack = self._eval_packs[E]
-        pack.error = [None] * pack.size
+        pack.forgive()
         for j in range(S * E):
             k, i = divmod(j, E)
             pack.reset(j, stream_seed(self.seeds[k], "evaluation environment", self.env_step, i) % 2**32)

@@ -268,7 +268,7 @@ def test_tables_of_a_run(tmp_path: Path) -> None:
         assert seconds["env_step"].tolist() == [40, 80, 110]
         assert (seconds["seeds"] == 2).all()
         counted = seconds[SECONDS].to_numpy().sum()
-        assert 0.5 * wall < counted < wall
+        assert evaluations["wall_s"].max() < counted + 0.1 < wall + 0.1
 
 
 def test_time_over_several_attempts(tmp_path: Path) -> None:

@@ -136,9 +136,18 @@ class _Pack:
         return [writer for writer in self.writers if writer is not None]
 
     def _train(self) -> str:
-        from bench.train import Diverged, Evaluating, Rows, Trainer
+        from bench.train import Trainer
 
         trainer = self._start(Trainer)
+        try:
+            return self._follow(trainer)
+        finally:
+            trainer.close()
+
+    def _follow(self, trainer: Any) -> str:
+        """Write down what the trainer says, until its end or until a stop is wanted."""
+        from bench.train import Diverged, Evaluating, Rows
+
         self.saved_rows = trainer.replay.written
         pace = _Pace(trainer.env_step)
         next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
