@@ -306,6 +306,16 @@ def test_sac_losses_are_those_of_the_paper(actor_q):
     assert metrics["temperature_loss"] == pytest.approx(0.3 * surplus, rel=1e-9)
 
 
+def test_sac_s_heads_are_initialised_as_layers_of_their_own():
+    """Mean and log standard deviation share one weight, whose bound would be smaller for their joint width."""
+    agent = make("sac", [0], hidden=(16, 400))
+    w = agent.state["actor"]["w2"][0]
+    assert w.shape == (400, 2 * ACT_DIM)
+    bound = math.sqrt(6 / (400 + ACT_DIM))
+    for head in w.split(ACT_DIM, -1):
+        assert 0.995 * bound < head.abs().max() < bound
+
+
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("actor_q", ["mean", "first"])
 def test_td3_losses_are_those_of_the_paper(clip, actor_q):
