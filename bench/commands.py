@@ -132,6 +132,7 @@ def run_grid(options: Namespace) -> int:
     """Train what is missing of a grid on this machine, then build its tables and figures."""
     from rich.console import Console
 
+    from bench.hardware import available_cores
     from bench.launch.display import Display
     from bench.launch.local import LocalOptions, Pool, default_workers
     from bench.launch.plan import make_plan
@@ -154,10 +155,12 @@ def run_grid(options: Namespace) -> int:
         retry_failed=retry,
     )
     _register(root, study, jobs)
+    count = workers or default_workers(device, jobs_per_gpu)
     pool_options = LocalOptions(
-        workers=workers or default_workers(device, jobs_per_gpu),
+        workers=count,
         device=device,
         execution=execution,
+        env_workers=available_cores() // count if device == "cuda" else 0,  # a GPU waits for them; a core is full
         checkpoint_root=checkpoints,
         hang_after_s=60.0 * hang_minutes,
         job_memory_mb=memory,

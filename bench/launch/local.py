@@ -36,6 +36,7 @@ class LocalOptions:
     workers: int
     device: str = "cpu"
     execution: str = "auto"
+    env_workers: int = 0  # processes that step the environments of a pack; 0: its own
     checkpoint_root: Path | None = None
     hang_after_s: float = 1800.0  # without a heartbeat
     job_memory_mb: int = 0  # 0: no limit
@@ -246,6 +247,7 @@ class Pool:
                 "device": self.options.device,
                 "threads": 1,
                 "dtype": "float32",
+                "env_workers": self.options.env_workers,
             },
             "checkpoint_root": None
             if self.options.checkpoint_root is None
