@@ -22,10 +22,11 @@ SINGLE_SEEDS = 10  # with at most so many seeds each one's curve is drawn
 
 
 def legend_name(results: Results, label: str, cells: Sequence[Cell]) -> str:
-    """Name and number of seeds: "QSM (n = 5)", "QSM (n = 3–5)"."""
+    """Name and number of seeds: "QSM (n = 12)", "QSM (n = 3–5†)"; † marks fewer than stats.FEW_SEEDS."""
     sizes = sorted({cell.n for cell in cells})
     shown = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "0"
-    return f"{display_name(label, results.algos[label])} (n = {shown})"
+    few = "†" if sizes and sizes[0] < stats.FEW_SEEDS else ""
+    return f"{display_name(label, results.algos[label])} (n = {shown}{few})"
 
 
 def panels(count: int, *, height: float = 1.6) -> tuple[Figure, list[Axes]]:

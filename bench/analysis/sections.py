@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bench.analysis import (
     beside,
@@ -198,7 +199,12 @@ def _origin(results: Results) -> Section:
 
 
 def _pictures(*drawn: tuple[str, str, Figure | None]) -> list[Picture]:
-    return [Picture(name, caption, figure) for name, caption, figure in drawn if figure is not None]
+    found = []
+    for name, caption, figure in drawn:
+        if figure is not None:
+            few = any("†" in text.get_text() for text in figure.findobj(Text))
+            found.append(Picture(name, f"{caption} {score_tables.FEW}" if few else caption, figure))
+    return found
 
 
 def _with_rows(*tables: Table) -> list[Table]:

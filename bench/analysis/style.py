@@ -134,9 +134,10 @@ def drawing() -> Iterator[None]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as PDF and PNG beside each other, without dates: the same figure, the same bytes."""
-    figure.savefig(f"{path}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     pixels = io.BytesIO()
     figure.savefig(pixels, format="png")
+    figure.set_layout_engine("none")  # it is laid out now; doing it again would take as long as drawing
+    figure.savefig(f"{path}.pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     dpi = matplotlib.rcParams["savefig.dpi"]
     palette = Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     palette.save(f"{path}.png", optimize=True, dpi=(dpi, dpi))  # a third of the size, to look the same

@@ -111,7 +111,7 @@ def test_laid_under_ours_and_marked(tmp_path):
     assert records[0]["ours_n"] == 3
     figure = beside.figure(results, external)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["QSM (n = 3)", "SAC (n = 3)", "external: theirs"]
+    assert names == ["QSM (n = 3†)", "SAC (n = 3†)", "external: theirs"]
     assert beside.figure(results, external[:0]) is None
 
 

@@ -4,6 +4,7 @@ nobody's script.
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -18,6 +19,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
 ]
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")  # a GIF of one pixel
 EVIL = '<script>document.title="owned"</script><img src=x onerror="document.title=1">{{ 7 * 7 }}'
 
 
@@ -35,6 +37,7 @@ def report(tmp_path_factory) -> Path:
     meta["attempts"][-1]["provenance"]["hardware"] = {EVIL: EVIL}
     helpers.change_meta(run, attempts=meta["attempts"])
     (folder / "b-walk/qsm/seed-1/done.json").unlink()
+    (folder / "b-walk/qsm/seed-2/video.gif").write_bytes(PIXEL)
     helpers.timing(root)
     build(root, "made-up")
     return folder / "report/index.html"
@@ -65,10 +68,17 @@ def test_no_complaints_and_nothing_from_the_network(page):
 
 def test_every_image_loads(page):
     sizes = page.run(
-        "[...document.querySelectorAll('main img')].map(i => [i.complete, i.naturalWidth, i.alt.length])"
+        "[...document.querySelectorAll('main .enlarge img')].map(i => [i.complete, i.naturalWidth, i.alt.length])"
     )
     assert len(sizes) >= 7
     assert all(complete and width > 300 and alt > 10 for complete, width, alt in sizes)
+
+
+def test_a_video_is_shown_where_a_run_has_one(page):
+    assert page.run("[...document.querySelectorAll('.video img')].map(i => i.naturalWidth)") == [1]
+    assert (
+        page.run("document.querySelector('.video figcaption').textContent") == "b-walk/qsm/seed-2/video.gif"
+    )
 
 
 def test_every_link_leads_somewhere(page, report):
