@@ -68,7 +68,7 @@ def test_twelve_jobs_through_the_command_line(tmp_path):
     assert {outcome[0] for outcome in there.values()} == {"done"}
 
 
-def test_a_pack_of_seeds_with_a_gpu_to_itself(grid, undisturbed):
+def test_a_pack_of_seeds_with_a_gpu_to_itself(grid):
     study = grid(seeds=2, keys={"gpus": "1", "setup": '["echo GPU $CUDA_VISIBLE_DEVICES of $SLURM_JOB_ID"]'})
     submission = slurm.submit(study.root, study.study, [study.jobs], study.profile, execution=EAGER)
     study.wait_done()
@@ -76,7 +76,6 @@ def test_a_pack_of_seeds_with_a_gpu_to_itself(grid, undisturbed):
     assert [study.attempts(seed)[0]["execution"]["pack"] for seed in (0, 1)] == [[0, 1], [0, 1]]
     log = study.root / study.study.name / "slurm" / "logs" / f"{submission.arrays[0].job}_0_log.out"
     assert re.search(r"^GPU \d of \d+$", log.read_text(), re.MULTILINE)
-    undisturbed(study)
 
 
 def wait_for_the_end(root: Path, study: str) -> None:
