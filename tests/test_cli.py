@@ -1,0 +1,350 @@
+"""The command line: bad input in one line and nothing written; grids that end, fail, are stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.__main__ import main
+from bench.launch import local
+from bench.runs import read_run
+from bench.study import Job
+from tests.launching import TINY, bench, command, environment, stub_study, substance, wait_for
+
+pytestmark = pytest.mark.usefixtures("stubs")
+
+SMALL = 'algos = ["stub"]\nenvs = ["stubs/Toy-v0"]\nseeds = 2\n[run]\n' + "".join(
+    f"{key} = {value}\n"
+    for key, value in {
+        "steps": 120, "random_steps": 20, "eval_every": 40, "eval_episodes": 2, "replay_size": 1000,
+        "final_episodes": 1,
+    }.items()
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a study `s.toml` of stubs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text(SMALL)
+    return tmp_path
+
+
+def jobs(**given: Any) -> list[Job]:
+    return stub_study(seeds=2, **given).jobs()
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """The command line in this process: exit code, standard output and error."""
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+# -- bad input ---------------------------------------------------------------------------------------
+
+RUN = ("run", "--study", "s.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--study", "quik"), "no study 'quik'; did you mean 'quick'?"),
+        (("run", "--study", "none.toml"), "no study file none.toml"),
+        ((*RUN, "--algos", "qsn"), "no algorithm 'qsn'; did you mean 'qsm'"),
+        ((*RUN, "--algos", "stub broken"), "algorithm 'broken' cannot be loaded: ModuleNotFoundError: No module named"),
+        ((*RUN, "--algos", "qsm:Mq=3"), "qsm has no setting 'Mq'; did you mean 'M_q'?"),
+        ((*RUN, "--algos", "qsm:T=two"), "qsm: T = 'two': expected a whole number"),
+        ((*RUN, "--algos", "qsm:T=0"), "qsm: T = 0: expected at least 1 denoising step"),
+        ((*RUN, "--algos", "qsm:M_q"), "'qsm:M_q': expected qsm:name=value,name=value"),
+        ((*RUN, "--envs", "cheeta-run"), "unknown task 'cheeta-run'; did you mean 'cheetah-run'"),
+        ((*RUN, "--envs", "CartPole-v1"), "CartPole-v1 has observations in a Box and actions in a Discrete space"),
+        ((*RUN, "--seeds", "0"), "seeds = 0: expected a number from 1"),
+        ((*RUN, "--seeds", "-1"), "seeds = -1: expected a number from 1"),
+        ((*RUN, "--seeds", "x"), "SEEDS=x: expected how many (SEEDS=5) or which (SEEDS=0,3,7)"),
+        ((*RUN, "--steps", "0"), "steps = 0: expected a whole number from 1 on"),
+        ((*RUN, "--steps", "-100"), "steps = -100: expected a whole number from 1 on"),
+        ((*RUN, "--steps", "lots"), "STEPS=lots: expected a whole number"),
+        ((*RUN, "--set", "eval_evry=3"), "no setting 'eval_evry' of a run; did you mean 'eval_every'"),
+        ((*RUN, "--jobs", "0"), "JOBS=0: expected a whole number from 1 on"),
+        ((*RUN, "--jobs", "two"), "JOBS=two: expected a whole number from 1 on"),
+        ((*RUN, "--pack", "0"), "PACK=0: expected a whole number from 1 on"),
+        ((*RUN, "--jobs-per-gpu", "0"), "JOBS_PER_GPU=0: expected a whole number from 1 on"),
+        ((*RUN, "--hang-minutes", "0"), "HANG_MINUTES=0: expected a whole number from 1 on"),
+        ((*RUN, "--job-memory-mb", "-1"), "JOB_MEMORY_MB=-1: expected a whole number from 0 on"),
+        ((*RUN, "--device", "gpu"), "DEVICE=gpu: expected cpu, cuda"),
+        ((*RUN, "--execution", "fast"), "EXECUTION=fast: expected auto, eager, compile, graph"),
+        ((*RUN, "--execution", "graph"), "EXECUTION=graph needs DEVICE=cuda"),
+        ((*RUN, "--retry", "yes"), "RETRY=yes: expected 1, or nothing"),
+        ((*RUN, "--results", ""), "RESULTS is empty: expected a folder"),
+        ((*RUN, "--results", "s.toml"), "s.toml is not a folder; name a folder of yours"),
+        ((*RUN, "--results", "s.toml/sub"), "s.toml is not a folder; name a folder of yours"),
+        ((*RUN, "--results", "x" * 300), "File name too long"),
+        ((*RUN, "--checkpoints", "s.toml"), "CHECKPOINTS=s.toml: "),
+        (("slurm", "--study", "s.toml", "--dry", "yes"), "DRY=yes: expected 1, or nothing"),
+        (("status",), "no results in results/ yet; `make bench` makes some"),
+        (("status", "--study", "s"), "no study 's' in results"),
+        (("figures", "--study", "../s"), "no study '../s' in results"),
+        (("figures", "--study", "s"), "no study 's' in results"),
+        (("cancel",), "cancel needs STUDY="),
+        (("rnu",), "invalid choice: 'rnu'"),
+        (("run", "--algo", "x", "--sede", "3"), "unrecognized arguments: --sede 3"),
+        ((), "the following arguments are required: COMMAND"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_in_one_line_and_writes_nothing(
+    arguments: tuple[str, ...], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = told(capsys, *arguments)
+    assert code == 2
+    assert message in err
+    assert err.startswith("bench: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert [path.name for path in folder.iterdir()] == ["s.toml"]
+
+
+def test_the_same_in_a_process_of_its_own(folder: Path) -> None:
+    done = bench("run", "--study", "s.toml", "--algos", "stup")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"bench: no algorithm 'stup'; did you mean 'stub'.*\n", done.stderr)
+    assert not (folder / "results").exists()
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", mount], capture_output=True
+    ).returncode:
+        pytest.skip("only root can mount a read-only disk")
+    yield mount
+    subprocess.run(["umount", mount], check=True)
+
+
+def test_a_read_only_disk(folder: Path, read_only: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = told(capsys, *RUN, "--results", str(read_only / "results"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{read_only} cannot be written; name a folder of yours" in err
+
+
+# -- grids -------------------------------------------------------------------------------------------
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+    }
+
+
+def test_a_grid_from_its_start_to_its_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = told(capsys, *RUN, "--algos", "stub stub:fault=raise,fault_seed=1", "--jobs", "2")
+    assert code == 1
+    path = "s/stubs_Toy-v0/stub-fault=raise-fault_seed=1/seed-1"
+    assert err == f"failed: {path}: ArithmeticError: the stub was told to fail\n"
+    assert "s: 4 runs, 0 done, 4 to do, 2 at once, results in results/s" in out
+    assert "3 of 4 runs done, 1 failed after" in out
+    assert "report: results/s/report/index.html" in out
+    assert (folder / "results" / "s" / "report" / "index.html").exists()
+    before = tree(folder / "results")
+
+    # Again: what is done is not done again, and what has failed waits to be asked for.
+    code, out, err = told(capsys, *RUN, "--algos", "stub stub:fault=raise,fault_seed=1", "--jobs", "2")
+    assert code == 1
+    assert "4 runs, 3 done, 0 to do" in out
+    assert err.splitlines() == [
+        f"failed: {path}: ArithmeticError: the stub was told to fail",
+        "runs that failed earlier are tried again with RETRY=1",
+    ]
+    after = tree(folder / "results")
+    assert {name for name in before if before[name] != after.get(name)} <= {"s/.lock"}
+
+    code, out, err = told(capsys, "status", "--study", "s.toml")
+    assert (code, err) == (0, "")
+    assert "s: 4 runs: 3 done, 1 failed" in out
+    assert "stub-fault=raise-fault_seed=1/seed-1: failed: ArithmeticError: the stub was told to fail" in out
+
+    # Another configuration in the same folder is refused, with what differs and how to proceed.
+    (folder / "s.toml").write_text(SMALL + "[config]\ntau = 0.5\n")
+    code, out, err = told(capsys, *RUN)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "config.tau is 0.005 there and 0.5 here" in err
+    assert "Choose another STUDY name, or delete that folder" in err
+    (folder / "s.toml").write_text(SMALL.replace("eval_every = 40", "eval_every = 20"))
+    code, _, err = told(capsys, *RUN, "--seeds", "0,7")
+    assert code == 2
+    assert "settings.eval_every is 40 there and 20 here" in err
+    assert tree(folder / "results") == after
+    (folder / "s.toml").write_text(SMALL)
+
+    # A damaged run is named by every command; nothing is lost, and figures leave it out.
+    evaluations = folder / "results/s/stubs_Toy-v0/stub/seed-1/eval.csv"
+    evaluations.write_text(evaluations.read_text().replace("40,0,", "40,0,9"))
+    before = tree(folder / "results")
+    code, _, err = told(capsys, *RUN)
+    assert (code, err.count("\n")) == (2, 1)
+    assert (
+        "stub/seed-1: eval.csv has changed since the run finished (SHA-256); restore that folder, or delete it"
+        in err
+    )
+    assert tree(folder / "results") == before
+    code, out, err = told(capsys, "figures", "--study", "s")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "stub/seed-1: eval.csv has changed since the run finished (SHA-256)" in err
+    assert "report: results/s/report/index.html" in out
+    (evaluations.parent / "done.json").write_text("{")
+    code, out, err = told(capsys, "status")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "stub/seed-1: done.json is not JSON" in err
+    assert "Traceback" not in out + err
+
+    (folder / "results" / "s" / "study.json").write_text("<<<<<<< HEAD\n")
+    for arguments in (RUN, ("status",), ("status", "--study", "s"), ("figures",)):
+        code, _, err = told(capsys, *arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "study.json" in err or "done.json" in err
+
+
+def test_two_configurations_of_one_folder_are_refused_before_anything_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # nothing trains here
+    told(capsys, *RUN, "--seeds", "1")
+    study = json.loads((folder / "results/s/study.json").read_text())
+    assert [cell["seed"] for cell in study["grid"]] == [0]
+    told(capsys, *RUN, "--seeds", "0,1,2")
+    study = json.loads((folder / "results/s/study.json").read_text())
+    assert [cell["seed"] for cell in study["grid"]] == [0, 1, 2]  # the union, so that "missing" has a meaning
+    code, out, _ = told(capsys, "status")
+    assert (code, "s: 3 runs: 3 missing" in out) == (0, True)
+
+
+# -- stopped and killed ------------------------------------------------------------------------------
+
+
+def start(*arguments: str, **how: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments),
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        **how,
+    )
+
+
+def ends(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:
+    out, _ = process.communicate(timeout=seconds)
+    return process.returncode, out
+
+
+def group_is_empty(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+        return False
+    except ProcessLookupError:
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)])
+def test_a_stopped_grid_goes_on_where_it_was(signals: tuple[signal.Signals, ...], folder: Path) -> None:
+    arguments = (*RUN, "--set", "steps=1500,eval_every=500", "--algos", "stub:delay=0.01", "--jobs", "2")
+    process = start(*arguments)
+    cell = folder / "results/s-eval_every=500-steps=1500/stubs_Toy-v0/stub-delay=0.01"
+    runs = [cell / "seed-0", cell / "seed-1"]
+    wait_for(lambda: all(read_run(path).state == "running" for path in runs), what="training")
+    time.sleep(1)
+    for number in signals:
+        # ^C reaches the whole group, as from a terminal.
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        time.sleep(0.3)
+    code, out = ends(process)
+    assert code == 130, out
+    assert "Traceback" not in out
+    wait_for(lambda: group_is_empty(process.pid), what="the workers' end")
+    assert {read_run(path).state for path in runs} == {"stale"}
+    saved = [checkpoint_step(path) for path in runs]
+    if len(signals) == 1:
+        assert "stopped: 2 runs are left; the same command goes on where they are" in out
+        assert all(saved)
+    done = bench(*arguments)
+    assert done.returncode == 0, done.stderr
+    attempts = [read_run(path).meta["attempts"] for path in runs]
+    assert [[attempt["resumed_at_step"] for attempt in each] for each in attempts] == [
+        [0, step] for step in saved
+    ]
+
+
+def checkpoint_step(path: Path) -> int:
+    manifest = path / "checkpoint" / "checkpoint.json"
+    return int(json.loads(manifest.read_text())["env_step"]) if manifest.exists() else 0
+
+
+@pytest.mark.slow
+def test_a_grid_that_was_killed_goes_on_to_the_same_curves(folder: Path) -> None:
+    tiny = ",".join(
+        f"{key}={'x'.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for key, value in TINY.items()
+        if key in ("hidden", "batch_size", "T", "time_dim")
+    )
+    arguments = ("run", "--study", "s.toml", "--envs", "Pendulum-v1", "--seeds", "2", "--jobs", "2",
+                 "--set", "steps=1200,eval_every=400")  # fmt: skip
+    algos = ("--algos", f"qsm:{tiny} stub")
+    undisturbed = bench(*arguments, *algos, "--results", "whole")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+
+    results = folder / "r"
+    process = start(*arguments, *algos, "--results", "r")
+    wait_for(lambda: len(list(results.glob("*/*/*/*/done.json"))) >= 1, what="the first finished run")
+    os.killpg(process.pid, signal.SIGKILL)
+    ends(process)
+    finished = {path: path.read_bytes() for path in results.glob("*/*/*/*/done.json")}
+    assert 1 <= len(finished) < 4
+    done = bench(*arguments, *algos, "--results", "r")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(finished)} done, {4 - len(finished)} to do" in done.stdout
+    for path, before in finished.items():
+        assert path.read_bytes() == before
+        assert len(read_run(path.parent).meta["attempts"]) == 1
+    runs = sorted(path.parent for path in results.glob("*/*/*/*/done.json"))
+    assert len(runs) == 4
+    for path in runs:
+        assert substance(path) == substance(folder / "whole" / path.relative_to(results))
+
+
+@pytest.mark.slow
+def test_two_launchers_share_a_grid(folder: Path) -> None:
+    arguments = (*RUN, "--seeds", "4", "--algos", "stub:delay=0.02", "--jobs", "1", "--set", "steps=250")
+    both = [start(*arguments) for _ in range(2)]
+    outcomes = [ends(process, 240) for process in both]
+    assert [code for code, _ in outcomes] == [0, 0], outcomes
+    runs = list((folder / "results").glob("*/*/*/seed-*"))
+    assert len(runs) == 4
+    attempts = [attempt for path in runs for attempt in read_run(path, verify=True).meta["attempts"]]
+    assert len(attempts) == 4  # every run was done once
+    assert {read_run(path).state for path in runs} == {"done"}
+
+
+def test_default_of_jobs(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(local, "available_cores", lambda: 3)
+    _, out, _ = told(capsys, *RUN)
+    assert "2 to do, 3 at once" in out
