@@ -200,6 +200,7 @@ def to_latex(table: Table) -> str:
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
+        *_latex_size(table),
         f"\\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",
         f"\\begin{{tabular}}{{{align}}}",
         "\\toprule",
@@ -211,6 +212,15 @@ def to_latex(table: Table) -> str:
         "\\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _latex_size(table: Table) -> list[str]:
+    """Type small enough that a wide table has a chance to fit a page; characters per line as in `article`."""
+    cells = [list(table.columns), *([_plain_entry(entry) for entry in row] for row in table.rows)]
+    characters = sum(max(map(len, column)) + 2 for column in zip(*cells))
+    sizes = ((75, ""), (90, r"\small"), (105, r"\footnotesize"), (130, r"\scriptsize"), (np.inf, r"\tiny"))
+    size = next(name for most, name in sizes if characters <= most)
+    return [rf"{size}\setlength{{\tabcolsep}}{{3pt}}"] if size else []
 
 
 def _latex_entry(entry: Entry) -> str:

@@ -64,10 +64,12 @@ class Execution:
     @property
     def hardware(self) -> str:
         """One line of what provenance.json says about the machine."""
-        found = self.provenance.get("hardware", {})
+        found = self.provenance.get("hardware")
         if not isinstance(found, dict):
-            return one_line(found)
-        return one_line(", ".join(f"{key} {value}" for key, value in sorted(found.items())))
+            return one_line(found or "")
+        cores, gpus = found.get("cores"), found.get("gpus")
+        parts = [found.get("cpu"), cores and f"{cores} cores", ", ".join(map(str, gpus or ()))]
+        return one_line("; ".join(str(part) for part in parts if part))
 
     def reference_size(self) -> dict[str, str]:
         """Widths, batch and pack under which most algorithms were timed, then most repeats: the main
