@@ -204,7 +204,7 @@ class Trainer:
             yield from self._end_episodes(ended)
             if not random and any(self.alive):
                 yield from self._learn()
-            if self.env_step % LOG_EVERY < s.action_repeat:
+            if self.env_step % LOG_EVERY < s.action_repeat or self.env_step == s.steps:
                 yield from self._log()
             if self.env_step % s.eval_every == 0 or self.env_step == s.steps:
                 yield from self._evaluate_and_report()

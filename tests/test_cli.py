@@ -19,7 +19,7 @@ from bench.__main__ import main
 from bench.launch import local
 from bench.runs import read_run
 from bench.study import Job
-from tests.launching import TINY, bench, command, environment, stub_study, substance, wait_for
+from tests.launching import bench, command, environment, stub_study, substance, wait_for
 
 pytestmark = pytest.mark.usefixtures("stubs")
 
@@ -298,14 +298,9 @@ def checkpoint_step(path: Path) -> int:
 
 @pytest.mark.slow
 def test_a_grid_that_was_killed_goes_on_to_the_same_curves(folder: Path) -> None:
-    tiny = ",".join(
-        f"{key}={'x'.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for key, value in TINY.items()
-        if key in ("hidden", "batch_size", "T", "time_dim")
-    )
-    arguments = ("run", "--study", "s.toml", "--envs", "Pendulum-v1", "--seeds", "2", "--jobs", "2",
-                 "--set", "steps=1200,eval_every=400")  # fmt: skip
-    algos = ("--algos", f"qsm:{tiny} stub")
+    settings = "steps=700,eval_every=350,eval_episodes=1"
+    arguments = ("run", "--study", "s.toml", "--envs", "Pendulum-v1", "--jobs", "2", "--set", settings)
+    algos = ("--algos", "qsm:T=2,batch_size=8,hidden=8x8 stub")
     undisturbed = bench(*arguments, *algos, "--results", "whole")
     assert undisturbed.returncode == 0, undisturbed.stderr
 

@@ -1,0 +1,88 @@
+"""What docs/ shows as an example works as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.runs import read_run
+from bench.study import RunSettings, load_study
+from tests.launching import REPO
+
+
+def block(document: str, language: str) -> str:
+    match = re.search(rf"```{language}\n(.*?)```", (REPO / "docs" / document).read_text(), re.S)
+    assert match, f"no {language} in {document}"
+    return match[1]
+
+
+def test_the_study_file(tmp_path: Path) -> None:
+    (tmp_path / "knobs.toml").write_text(block("studies.md", "toml"))
+    study = load_study(str(tmp_path / "knobs.toml"))
+    cells = {(job.env, job.label): job.config for job in study.jobs()}
+    assert len(study.jobs()) == 8 * 5
+    assert cells["cheetah-run", "qsm"]["M_q"] == 50
+    assert cells["quadruped-walk", "qsm"]["M_q"] == 80
+    assert cells["quadruped-walk", "qsm-M_q=120-T=20"]["M_q"] == 120
+    assert cells["cheetah-run", "sac"]["actor_lr"] == 1e-4
+    assert {tuple(config["hidden"]) for config in cells.values()} == {(256, 256)}
+
+
+def test_every_setting_of_a_run_is_explained() -> None:
+    text = (REPO / "docs" / "studies.md").read_text()
+    told = dict(re.findall(r"^\| `(\w+)` \| `?([\w,]+)`? \|", text, re.M))
+    for name, setting in RunSettings.__dataclass_fields__.items():
+        assert told[name].replace(",", "") == str(setting.default), name
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The suite with the example's file added."""
+    for folder in ("algos", "bench", "tests"):
+        shutil.copytree(REPO / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPO / "pyproject.toml", tmp_path)
+    (tmp_path / "algos" / "awac.py").write_text(block("adding-an-algorithm.md", "python"))
+    return tmp_path
+
+
+def python(checkout: Path, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=checkout, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_algorithm_in_one_file(checkout: Path) -> None:
+    text = (checkout / "algos" / "awac.py").read_text()
+    assert len(text.splitlines()) < 60
+    assert max(map(len, text.splitlines())) <= 120
+    told = python(checkout, "pytest", "-p", "no:cacheprovider", "tests/test_conformance.py", "-k", "awac")
+    assert re.search(r"^\d+ passed", told, re.M)
+
+    out = python(
+        checkout, "bench", "run", "--algos", "awac awac:temperature=0.1 random", "--envs", "Pendulum-v1",
+        "--seeds", "1", "--steps", "1500", "--set", "eval_episodes=1 final_episodes=1 eval_every=750",
+    )  # fmt: skip
+    assert "3 of 3 runs done" in out
+    assert "awac" in out.partition("Algorithm")[2]  # in the same table
+    runs = sorted((checkout / "results").glob("*/Pendulum-v1/*/seed-0"))
+    assert [path.parent.name for path in runs] == ["awac", "awac-temperature=0.1", "random"]
+    losses = read_run(runs[0]).table("train.csv").query("kind == 'loss'")
+    assert {"actor_loss", "largest_weight"} <= set(losses["name"])
+
+    # A file that does not load concerns nobody else.
+    (checkout / "algos" / "broken.py").write_text("import flux_capacitor\n")
+    assert "awac" in python(checkout, "bench", "studies")
+    assert "3 runs, 3 done" in python(
+        checkout, "bench", "run", "--algos", "awac awac:temperature=0.1 random", "--envs", "Pendulum-v1",
+        "--seeds", "1", "--steps", "1500", "--set", "eval_episodes=1 final_episodes=1 eval_every=750",
+    )  # fmt: skip
