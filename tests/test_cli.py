@@ -17,9 +17,11 @@ import pytest
 
 from bench.__main__ import main
 from bench.launch import local
+from bench.launch.local import LocalOptions, Pool
+from bench.launch.plan import Plan
 from bench.runs import read_run
-from bench.study import Job
-from tests.launching import bench, command, environment, stub_study, substance, wait_for
+from bench.study import load_study, override
+from tests.launching import bench, command, environment, substance, wait_for
 
 pytestmark = pytest.mark.usefixtures("stubs")
 
@@ -38,10 +40,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.toml").write_text(SMALL)
     return tmp_path
-
-
-def jobs(**given: Any) -> list[Job]:
-    return stub_study(seeds=2, **given).jobs()
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -299,28 +297,28 @@ def checkpoint_step(path: Path) -> int:
 @pytest.mark.slow
 def test_a_grid_that_was_killed_goes_on_to_the_same_curves(folder: Path) -> None:
     settings = "steps=700,eval_every=350,eval_episodes=1"
+    algos = "td3:batch_size=8,hidden=8x8 stub"
     arguments = ("run", "--study", "s.toml", "--envs", "Pendulum-v1", "--jobs", "2", "--set", settings)
-    algos = ("--algos", "qsm:T=2,batch_size=8,hidden=8x8 stub")
-    undisturbed = bench(*arguments, *algos, "--results", "whole")
-    assert undisturbed.returncode == 0, undisturbed.stderr
+    arguments = (*arguments, "--algos", algos, "--results", "r")
+    grid = override(load_study("s.toml"), envs="Pendulum-v1", algos=algos, settings=settings).jobs()
+    undisturbed = Pool(folder / "whole", Plan([[job] for job in grid]), LocalOptions(2), lambda pool: None)
+    assert len(undisturbed.run().done) == 4
 
     results = folder / "r"
-    process = start(*arguments, *algos, "--results", "r")
+    process = start(*arguments)
     wait_for(lambda: len(list(results.glob("*/*/*/*/done.json"))) >= 1, what="the first finished run")
     os.killpg(process.pid, signal.SIGKILL)
     ends(process)
     finished = {path: path.read_bytes() for path in results.glob("*/*/*/*/done.json")}
     assert 1 <= len(finished) < 4
-    done = bench(*arguments, *algos, "--results", "r")
+    done = bench(*arguments)
     assert done.returncode == 0, done.stderr
     assert f"{len(finished)} done, {4 - len(finished)} to do" in done.stdout
     for path, before in finished.items():
         assert path.read_bytes() == before
         assert len(read_run(path.parent).meta["attempts"]) == 1
-    runs = sorted(path.parent for path in results.glob("*/*/*/*/done.json"))
-    assert len(runs) == 4
-    for path in runs:
-        assert substance(path) == substance(folder / "whole" / path.relative_to(results))
+    for job in grid:
+        assert substance(results / job.path) == substance(folder / "whole" / job.path)
 
 
 @pytest.mark.slow
