@@ -15,6 +15,7 @@ GRID = $(call option,STUDY,--study) $(call option,ALGOS,--algos) $(call option,E
 	$(call option,DEVICE,--device) $(call option,EXECUTION,--execution) $(call option,PACK,--pack) \
 	$(call option,RETRY,--retry)
 WHERE = $(call option,STUDY,--study) --results "$(RESULTS)"
+MEASURE = $(call option,QUICK,--quick) $(call option,EXECUTION,--execution)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench status figures slurm cancel timing perf experiments test test-all test-slurm test-faults lint format
@@ -28,6 +29,7 @@ help:  ## this list
 	@echo 'How:            JOBS=2  DEVICE=cpu|cuda  EXECUTION=auto|eager|compile|graph  PACK=auto|N'
 	@echo '                JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000  CHECKPOINTS=folder  RETRY=1'
 	@echo 'On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1'
+	@echo 'Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"  GRIDS="10 100 1000"'
 	@echo 'Where:          RESULTS=folder (default results)'
 	@echo
 	@echo 'Examples:       make bench'
@@ -62,10 +64,10 @@ cancel: $(STAMP)  ## cancel a study's Slurm jobs, and no others
 	@$(PY) -m bench cancel $(WHERE)
 
 timing: $(STAMP)  ## the wall-clock protocol for our algorithms (an idle machine, please)
-	@$(PY) -m bench timing --results "$(RESULTS)" $(call option,QUICK,--quick)
+	@$(PY) -m bench timing --results "$(RESULTS)" $(MEASURE) $(call option,ALGOS,--algos)
 
 perf: $(STAMP)  ## SAC and TD3 beside Stable-Baselines3 and SBX (makes an environment of its own)
-	@$(PY) -m bench perf --results "$(RESULTS)" $(call option,QUICK,--quick)
+	@$(PY) -m bench perf --results "$(RESULTS)" $(MEASURE) $(call option,GRIDS,--grids)
 
 test: $(STAMP)  ## all tests but the long ones below
 	$(PY) -m pytest -m "not full and not slurm and not faults"

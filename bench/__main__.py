@@ -67,6 +67,19 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--study", default="")
         command.add_argument("--results", default="results")
 
+    for name, text in (
+        ("timing", "time every part of our algorithms on this machine; keep it idle"),
+        ("perf", "time SAC and TD3 beside Stable-Baselines3 and SBX; keep the machine idle"),
+    ):
+        command = _command(commands, name, name, text)
+        command.add_argument("--execution", default="", help='"eager compile" (default), or one of them')
+        command.add_argument("--quick", default="", help="1: see in a minute that it works; no evidence")
+        command.add_argument("--results", default="results")
+        if name == "timing":
+            command.add_argument("--algos", default="", help='"qsm dql dql-bc sac td3" (default)')
+        else:
+            command.add_argument("--grids", default="10 100", help="sizes of grids of trivial jobs to run")
+
     _command(commands, "studies", "studies", "the studies and algorithms that there are")
     command = _command(commands, "import", "import_scores", "take per-seed scores of others from a CSV file")
     command.add_argument("file", type=Path)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import study as studies_room
-from bench.config import whole_number
+from bench.config import agent_class, whole_number
 from bench.errors import UserError
 from bench.ownership import locked
 from bench.runs import (
@@ -69,15 +69,17 @@ def _execution(options: Namespace) -> tuple[str, str]:
     mode = one_of("EXECUTION", options.execution, ("auto", "eager", "compile", "graph"))
     if mode == "graph" and device == "cpu":
         raise UserError("EXECUTION=graph needs DEVICE=cuda")
-    if mode == "compile" and device == "cpu":
-        from bench.launch.plan import has_compiler
+    return device, _possible(mode) if device == "cpu" else mode
 
-        if not has_compiler():
-            print(
-                "bench: no C++ compiler on this machine: EXECUTION=eager instead of compile", file=sys.stderr
-            )
-            mode = "eager"
-    return device, mode
+
+def _possible(mode: str) -> str:
+    """The execution mode on a CPU, or eager where it needs a compiler and there is none."""
+    from bench.launch.plan import has_compiler
+
+    if mode == "compile" and not has_compiler():
+        print("bench: no C++ compiler on this machine: EXECUTION=eager instead of compile", file=sys.stderr)
+        return "eager"
+    return mode
 
 
 def _pack_size(options: Namespace, device: str, seeds: int) -> int:
@@ -160,7 +162,9 @@ def run_grid(options: Namespace) -> int:
         workers=count,
         device=device,
         execution=execution,
-        env_workers=available_cores() // count if device == "cuda" else 0,  # a GPU waits for them; a core is full
+        env_workers=available_cores() // count
+        if device == "cuda"
+        else 0,  # a GPU waits for them; a core is full
         checkpoint_root=checkpoints,
         hang_after_s=60.0 * hang_minutes,
         job_memory_mb=memory,
@@ -332,3 +336,35 @@ def import_scores(options: Namespace) -> int:
         f"imported to {_shown(analysis.import_scores(options.file, _writable('RESULTS', options.results)))}"
     )
     return 0
+
+
+def timing(options: Namespace) -> int:
+    """The wall-clock protocol for our algorithms."""
+    from bench import timing as timing_room
+
+    root, modes, quick = _measuring(options)
+    algos = options.algos.split() or list(timing_room.ALGOS)
+    for algo in algos:
+        agent_class(algo)
+        if algo == "random":
+            raise UserError("ALGOS=random: it learns nothing, so there is nothing to time")
+    timing_room.run(root, algos, modes, quick)
+    return 0
+
+
+def perf(options: Namespace) -> int:
+    """Our algorithms beside Stable-Baselines3 and SBX; what the runner and a long run cost."""
+    from bench import perf as perf_room
+
+    root, modes, quick = _measuring(options)
+    grids = [whole("GRIDS", text, 1) for text in options.grids.split()]
+    perf_room.run(root, modes, quick, grids)
+    return 0
+
+
+def _measuring(options: Namespace) -> tuple[Path, list[str], bool]:
+    """The root of all results, the execution modes to time (eager and, unless quick, compile), whether quick."""
+    quick = one_of("QUICK", options.quick or "0", ("0", "1")) == "1"
+    asked = options.execution.split() or (["eager"] if quick else ["eager", "compile"])
+    modes = [_possible(one_of("EXECUTION", mode, ("eager", "compile"))) for mode in asked]
+    return _writable("RESULTS", options.results), list(dict.fromkeys(modes)), quick
