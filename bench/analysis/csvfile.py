@@ -13,8 +13,8 @@ LARGEST = 256 * 2**20  # bytes
 def read_text(path: Path) -> pd.DataFrame:
     """All cells as text, one column per name in the header; row i is line i + 2.
 
-    Raises OSError, and ValueError, in one line and without the path, where lines differ in length, two columns
-    share a name, or the file is too large or no text.
+    Raises OSError, and ValueError, in one line and without the path, where lines differ in length, two
+    columns share a name, or the file is too large or no text.
     """
     if path.stat().st_size > LARGEST:
         raise ValueError(f"larger than {LARGEST >> 20} MiB")

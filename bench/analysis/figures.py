@@ -204,8 +204,9 @@ def probability_of_improvement(results: Results) -> Figure | None:
     for position, label in enumerate(others):
         pair = [cells_of(results, x, tasks.envs) for x in (ours, label)]
         estimate = improvement(*pair)
-        ax.barh(position, estimate.high - estimate.low, left=estimate.low, height=0.5, alpha=0.35)
-        ax.patches[-1].set_color(look[label].color)
+        if not np.isnan(estimate.low):
+            width = estimate.high - estimate.low
+            ax.barh(position, width, left=estimate.low, height=0.5, alpha=0.35, color=look[label].color)
         ax.plot([estimate.value] * 2, [position - 0.25, position + 0.25], color="black", linewidth=1.4)
     ax.axvline(0.5, color="#555555", linewidth=0.8, linestyle=(0, (3, 2)))
     names = [legend_name(results, x, cells_of(results, x, tasks.envs)) for x in others]

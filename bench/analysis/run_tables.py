@@ -97,6 +97,33 @@ def provenance(results: Results) -> Table:
     return Table("provenance", "Provenance", ["What", "Value", "Runs"], rows, records, notes)
 
 
+def configurations(results: Results) -> Table:
+    """Every setting of the study and of each algorithm; where a value depends on the task, which task has
+    it.
+    """
+    seen: dict[tuple[str, str], dict[str, list[str]]] = {}  # (key, label) -> value -> tasks
+    for score in results.runs:
+        for key, value in (score.run.meta["config"] if score.run.meta else {}).items():
+            shown = "x".join(map(str, value)) if isinstance(value, list) else str(value)
+            tasks = seen.setdefault((one_line(key, 60), score.run.label), {}).setdefault(one_line(shown), [])
+            if score.run.env not in tasks:
+                tasks.append(score.run.env)
+    keys = list(dict.fromkeys(key for key, _ in seen))
+    rows: list[list[Entry]] = [
+        [key, *(_by_task(seen.get((key, label), {})) for label in results.labels)] for key in keys
+    ]
+    rows += [[key, *[one_line(value)] * len(results.labels)] for key, value in results.settings.items()]
+    records = [dict(zip(["key", *results.labels], map(str, row))) for row in rows]
+    names = [display_name(label, results.algos[label]) for label in results.labels]
+    return Table("configurations", "Configurations", ["Setting", *names], rows if keys else [], records)
+
+
+def _by_task(values: dict[str, list[str]]) -> str:
+    """The value of most tasks, then the others with their tasks: "50.0; 120.0: humanoid-walk"."""
+    ordered = sorted(values, key=lambda value: -len(values[value]))
+    return "; ".join([*ordered[:1], *(f"{value}: {', '.join(values[value])}" for value in ordered[1:])])
+
+
 def _origin(score: RunScore) -> Iterator[tuple[str, str]]:
     found = _provenance(score)
     attempts = score.run.meta["attempts"]
@@ -156,12 +183,16 @@ def command(results: Results) -> str:
     if steps:
         words.append(f"STEPS={steps[0]}")
     if others:
-        words.append(f'SETTINGS="{" ".join(others)}"')
+        words.append(f'SET="{" ".join(others)}"')
     words.append(f'ALGOS="{" ".join(_specification(results, label) for label in results.labels)}"')
     words.append(f'ENVS="{" ".join(results.envs)}"')
     seeds = sorted({score.run.seed for score in results.runs})
-    contiguous = seeds == list(range(len(seeds)))
-    words.append(f"SEEDS={len(seeds)}" if contiguous else f"SEEDS={','.join(map(str, seeds))},")
+    if seeds == list(range(len(seeds))):
+        words.append(f"SEEDS={len(seeds)}")
+    else:
+        words.append(
+            f"SEEDS={','.join(map(str, seeds))}{',' * (len(seeds) == 1)}"
+        )  # "3," is one seed, not three
     return " ".join(words)
 
 

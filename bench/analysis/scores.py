@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from bench.analysis import stats
 from bench.analysis.load import LARGEST_RETURN, RANDOM, Cell, Results
 from bench.analysis.stats import Array, Statistic
@@ -22,12 +24,22 @@ STATISTICS: dict[str, Statistic] = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95% bootstrap interval over seeds; n: the smallest number of seeds behind it."""
+    """A value with its 95% bootstrap interval over seeds; n: the smallest number of seeds behind it.
+
+    A single seed says nothing about its spread: low and high are nan then.
+    """
 
     value: float
     low: float
     high: float
     n: int
+
+    @classmethod
+    def of(cls, value: float, samples: Array, cells: Sequence[Cell]) -> Estimate:
+        """From the value itself and its resamples (B,)."""
+        n = min(cell.n for cell in cells)
+        low, high = stats.interval(samples) if n > 1 else (float("nan"), float("nan"))
+        return cls(float(value), float(low), float(high), n)
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,7 @@ class TaskSet:
 
 def mean_over_seeds(cell: Cell, per_seed: Array) -> Estimate:
     """Mean and interval of one number per seed: (n,)."""
-    low, high = stats.interval(stats.bootstrap_means(per_seed, cell.counts))
-    return Estimate(float(per_seed.mean()), float(low), float(high), cell.n)
+    return Estimate.of(per_seed.mean(), stats.bootstrap_means(per_seed, cell.counts), [cell])
 
 
 def standard_deviation(per_seed: Array) -> float:
@@ -71,9 +82,7 @@ def best_labels(results: Results, env: str) -> set[str]:
 def difference(ours: Cell, theirs: Cell) -> Estimate:
     """Mean final return of one cell minus that of another."""
     sides = [stats.bootstrap_means(side.final, side.counts) for side in (ours, theirs)]
-    low, high = stats.interval(sides[0] - sides[1])
-    value = float(ours.final.mean() - theirs.final.mean())
-    return Estimate(value, float(low), float(high), min(ours.n, theirs.n))
+    return Estimate.of(ours.final.mean() - theirs.final.mean(), sides[0] - sides[1], [ours, theirs])
 
 
 # --- over all tasks ---------------------------------------------------------------------------------------
@@ -140,16 +149,16 @@ def cells_of(results: Results, label: str, envs: Sequence[str]) -> list[Cell]:
 def aggregate(cells: Sequence[Cell], statistic: Statistic) -> Estimate:
     """A statistic of final return / 1000 over tasks and seeds."""
     tasks = [cell.final / LARGEST_RETURN for cell in cells]
-    low, high = stats.interval(stats.bootstrap(tasks, statistic, [cell.draws() for cell in cells]))
-    return Estimate(float(statistic(tasks)), float(low), float(high), min(cell.n for cell in cells))
+    samples = stats.bootstrap(tasks, statistic, [cell.draws() for cell in cells])
+    return Estimate.of(float(statistic(tasks)), samples, cells)
 
 
 def aggregate_curve(cells: Sequence[Cell]) -> tuple[Array, Array, Array]:
     """IQM of return / 1000 at every evaluation: value, low, high, each (K,)."""
     tasks = [cell.returns.T / LARGEST_RETURN for cell in cells]
     samples = stats.bootstrap_iqm(tasks, [cell.counts[:CURVE_RESAMPLES] for cell in cells])
-    low, high = stats.interval(samples.T)
-    return stats.iqm(tasks), low, high
+    value = stats.iqm(tasks)
+    return value, *_band(value, samples.T, cells)
 
 
 def profile(cells: Sequence[Cell], thresholds: Array) -> tuple[Array, Array, Array]:
@@ -159,8 +168,15 @@ def profile(cells: Sequence[Cell], thresholds: Array) -> tuple[Array, Array, Arr
     def statistic(resampled: stats.Tasks) -> Array:
         return stats.performance_profile(resampled, thresholds)
 
-    low, high = stats.interval(stats.bootstrap(tasks, statistic, [cell.draws() for cell in cells]))
-    return statistic(tasks), low, high
+    share = statistic(tasks)
+    return share, *_band(share, stats.bootstrap(tasks, statistic, [cell.draws() for cell in cells]), cells)
+
+
+def _band(value: Array, samples: Array, cells: Sequence[Cell]) -> tuple[Array, Array]:
+    """Low and high around a curve, all nan where a task has a single seed."""
+    if min(cell.n for cell in cells) > 1:
+        return stats.interval(samples)
+    return np.full_like(value, np.nan), np.full_like(value, np.nan)
 
 
 def improvement(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
@@ -171,9 +187,7 @@ def improvement(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
     samples = stats.bootstrap_improvement(
         x, y, [cell.counts for cell in ours], [cell.counts for cell in theirs]
     )
-    low, high = stats.interval(samples)
-    n = min(cell.n for cell in (*ours, *theirs))
-    return Estimate(stats.probability_of_improvement(x, y), float(low), float(high), n)
+    return Estimate.of(stats.probability_of_improvement(x, y), samples, [*ours, *theirs])
 
 
 def steps_to_best(results: Results, env: str, share: float = 0.9) -> tuple[float, dict[str, Array]]:

@@ -193,7 +193,7 @@ def _origin(results: Results) -> Section:
         "provenance",
         "Provenance and how to reproduce",
         text=["Run the grid again, and make this report from the results alone:"],
-        tables=_with_rows(run_tables.provenance(results)),
+        tables=_with_rows(run_tables.configurations(results), run_tables.provenance(results)),
         commands=[run_tables.command(results), f"make figures STUDY={results.study}"],
     )
 

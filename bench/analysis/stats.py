@@ -132,10 +132,11 @@ def counts_of(drawn: NDArray[np.int32]) -> NDArray[np.int16]:
 
 
 def bootstrap_iqm(tasks: Tasks, counts: Sequence[NDArray[np.int16]]) -> Array:
-    """`bootstrap` of the IQM at many checkpoints, the same resamples at each: [(K, n_t)], [(B, n_t)] -> (K, B).
+    """`bootstrap` of the IQM at many checkpoints, the same resamples at each: [(K, n_t)], [(B, n_t)] ->
+    (K, B).
 
-    With the runs in order of their score, the running sum of their counts in a resample says which of them lie
-    between the quartiles, without sorting any resample.
+    With the runs in order of their score, the running sum of their counts in a resample says which of them
+    lie between the quartiles, without sorting any resample.
     """
     held = np.concatenate([count.T for count in counts])  # (runs, B)
     scores = np.concatenate(tasks, axis=-1)

@@ -66,7 +66,9 @@ def number(value: float, digits: int = 0, *, detail: str = "", bold: bool = Fals
 
 
 def within(low: float, high: float, digits: int = 0) -> str:
-    """An interval: "[249, 429]"."""
+    """An interval: "[249, 429]"; "" where there is none."""
+    if np.isnan(low):
+        return ""
     return f"[{low:,.{digits}f}, {high:,.{digits}f}]".replace("-", "−")
 
 

@@ -224,7 +224,9 @@ def fit_over_T(T: Array, seconds: Array) -> Line:
 
 
 def round_medians(execution: Execution, **where: str) -> dict[int, float]:
-    """{round: median seconds of its calls}: the round is the unit, since the calls of one follow each other."""
+    """{round: median seconds of its calls}: the round is the unit, since the calls of one follow each
+    other.
+    """
     medians = execution.at(**where).groupby("round")["seconds"].median()
     return {int(number): float(seconds) for number, seconds in medians.items()}
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.analysis import build, summary
+from bench.analysis import build, run_tables, summary
+from bench.analysis.load import load
 from bench.errors import UserError
 from tests.analysis import helpers
 from tests.synthetic import make_study
@@ -118,7 +119,38 @@ def test_an_empty_grid(tmp_path):
 def test_a_single_evaluation_of_a_single_seed(tmp_path):
     helpers.study(tmp_path, seeds=1, evaluations=1)
     build(tmp_path, "made-up")
-    assert "n = 1†" in (tmp_path / "made-up/report/tables/final_return.md").read_text()
+    shown = (tmp_path / "made-up/report/tables/final_return.md").read_text()
+    assert "n = 1†" in shown
+    assert "\\[" not in shown  # one seed has no interval
+
+
+def test_settings_that_depend_on_the_task_are_shown_so(tmp_path):
+    folder = helpers.study(tmp_path, envs=["a-run", "b-walk", "c-run"], seeds=1)
+    helpers.with_config(folder, M_q=50.0, hidden=[256, 256])
+    helpers.change_meta(folder / "b-walk/qsm/seed-0", config={"M_q": 120.0, "hidden": [256, 256]})
+    table = run_tables.configurations(load(tmp_path, "made-up"))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["M_q"] == ["50.0; 120.0: b-walk", "50.0"]
+    assert rows["hidden"] == ["256x256", "256x256"]
+    assert rows["steps"] == ["10000", "10000"]
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "expected"),
+    [
+        ("made-up", (0, 1), 'make bench STUDY=made-up ALGOS="qsm sac" ENVS="a-run" SEEDS=2'),
+        (
+            "quick-eval_every=5-steps=90",
+            (3,),
+            'STUDY=quick STEPS=90 SET="eval_every=5" ALGOS="qsm sac" ENVS="a-run" SEEDS=3,',
+        ),
+    ],
+)
+def test_the_command_that_runs_it_again(tmp_path, name, seeds, expected):
+    folder = helpers.study(tmp_path, envs=["a-run"], seeds=4, name=name)
+    grid = json.loads((folder / "study.json").read_text())["grid"]
+    helpers.change_study(folder, grid=[cell for cell in grid if cell["seed"] in seeds])
+    assert run_tables.command(load(tmp_path, name)).endswith(expected)
 
 
 def test_pooled_code_is_said_first(tmp_path):
