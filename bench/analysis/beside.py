@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
-from bench.analysis.load import Results
+from bench.analysis.results import Results
 from bench.analysis.stats import FEW_SEEDS
 from bench.analysis.style import MARKERS, display_name, legend, styles
 from bench.analysis.tables import Entry, Table, number, within

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.analysis import stats, verdicts
 from bench.analysis.experiments import load_scores
-from bench.analysis.load import LARGEST_RETURN, Cell, Results
+from bench.analysis.results import LARGEST_RETURN, Cell, Results
 from bench.analysis.score_tables import FEW, seeds_entry
 from bench.analysis.stats import Array, Contrast
 from bench.analysis.style import display_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.analysis.load import FinalMode, Results
+from bench.analysis.results import FinalMode, Results
 from bench.analysis.score_tables import common_notes, count, record_of, seeds_entry
 from bench.analysis.scores import (
     STATISTICS,

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bench.analysis import stats
-from bench.analysis.load import Cell, Results
+from bench.analysis.results import Cell, Results
 from bench.analysis.scores import aggregate_curve, cells_of, common_tasks, improvement, profile
 from bench.analysis.stats import Array
 from bench.analysis.style import COLUMN, PAGE, Style, display_name, legend, plain, styles

@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 
 from bench.analysis import report, score_tables, style, tables
-from bench.analysis.load import Results, load
+from bench.analysis.latex import to_latex
+from bench.analysis.load import load
+from bench.analysis.results import Results
 from bench.analysis.sections import sections
+from bench.analysis.tables import Table
 from bench.errors import UserError
 
 REPORT = "report"
@@ -60,7 +63,7 @@ def _write(results: Results, folder: Path) -> None:
         made = sections(results)
         for section in made:
             for table in section.tables:
-                tables.write(table, folder / "tables")
+                write_table(table, folder / "tables")
             for picture in section.pictures:
                 style.save(picture.figure, folder / "figures" / picture.name)
     for name, text in (
@@ -68,3 +71,17 @@ def _write(results: Results, folder: Path) -> None:
         (SUMMARY, score_tables.summary(results)),
     ):
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write NAME.csv, NAME.md and NAME.tex into `folder`."""
+    paths = []
+    for suffix, text in (
+        (".csv", tables.to_csv(table)),
+        (".md", tables.to_markdown(table)),
+        (".tex", to_latex(table)),
+    ):
+        path = folder / (table.name + suffix)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        paths.append(path)
+    return paths

@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from bench.analysis import run_tables
-from bench.analysis.load import Results
+from bench.analysis.results import Results
 from bench.analysis.sections import Picture, Section
 from bench.analysis.tables import to_html
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bench.analysis import stats
-from bench.analysis.load import Results, RunScore
+from bench.analysis.results import Results, RunScore
 from bench.analysis.style import display_name
 from bench.analysis.tables import MISSING, Entry, Link, Table, number
 from bench.files import one_line

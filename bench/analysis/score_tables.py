@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from bench.analysis import stats
-from bench.analysis.load import Results
+from bench.analysis.results import Results
 from bench.analysis.scores import (
     FEWEST_TIES,
     Estimate,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.analysis import stats
-from bench.analysis.load import LARGEST_RETURN, RANDOM, Cell, Results
+from bench.analysis.results import LARGEST_RETURN, RANDOM, Cell, Results
 from bench.analysis.stats import Array, Statistic
 
 FLOOR, CEILING = 0.05, 0.95  # of the largest return

@@ -20,7 +20,7 @@ from bench.analysis import (
     wallclock_figures,
     wallclock_tables,
 )
-from bench.analysis.load import Results
+from bench.analysis.results import Results
 from bench.analysis.style import display_name
 from bench.analysis.tables import Table
 from bench.analysis.verdicts import Verdict

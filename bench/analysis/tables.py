@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape as html_escape
-from pathlib import Path
 
 import numpy as np
 
@@ -123,14 +122,14 @@ def markdown_escape(text: str) -> str:
 
 def _markdown_entry(entry: Entry) -> str:
     if not isinstance(entry, Number):
-        return markdown_escape(_text(entry))
+        return markdown_escape(entry_text(entry))
     text = f"**{entry.text}**" if entry.bold else entry.text
     return f"{text} {markdown_escape(entry.detail)}".strip()
 
 
 def to_terminal(table: Table, width: int = 80) -> str:
     """An aligned Markdown table of at most `width` columns; texts are shortened for it, numbers never."""
-    cells = [list(table.columns)] + [[_plain_entry(entry) for entry in row] for row in table.rows]
+    cells = [list(table.columns)] + [[plain_entry(entry) for entry in row] for row in table.rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
     texts = [i for i in range(len(widths)) if not table.numeric[i]]
     while sum(widths) + 3 * len(widths) + 1 > width and texts:
@@ -147,13 +146,13 @@ def to_terminal(table: Table, width: int = 80) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _text(entry: str | Link) -> str:
+def entry_text(entry: str | Link) -> str:
     return entry.text if isinstance(entry, Link) else entry
 
 
-def _plain_entry(entry: Entry) -> str:
+def plain_entry(entry: Entry) -> str:
     if not isinstance(entry, Number):
-        return re.sub(r"[\r\n|]+", " ", _text(entry))
+        return re.sub(r"[\r\n|]+", " ", entry_text(entry))
     return f"{'*' if entry.bold else ''}{entry.text} {entry.detail}".strip()
 
 
@@ -161,76 +160,6 @@ def _fit(text: str, size: int, right: bool) -> str:
     if len(text) > size:
         text = text[: size - 1] + "…"
     return text.rjust(size) if right else text.ljust(size)
-
-
-# --- LaTeX ------------------------------------------------------------------------------------------------
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    **{c: "\\" + c for c in "&%$#_{}"},
-    "–": "--",
-    "—": "---",
-    "−": r"\ensuremath{-}",
-    "±": r"\ensuremath{\pm}",
-    "×": r"\ensuremath{\times}",
-    "≥": r"\ensuremath{\geq}",
-    "≤": r"\ensuremath{\leq}",
-    "∞": r"\ensuremath{\infty}",
-    "·": r"\ensuremath{\cdot}",
-    "†": r"\textsuperscript{\ensuremath{\dagger}}",
-    "‡": r"\textsuperscript{\ensuremath{\ddagger}}",
-    "…": r"\ldots{}",
-    "’": "'",
-}
-
-
-def latex_escape(text: str) -> str:
-    """No character of `text` acts as a command; what pdfLaTeX cannot set becomes a question mark."""
-    return "".join(_LATEX.get(c, c if " " <= c <= "~" else " " if c.isspace() else "?") for c in text)
-
-
-def to_latex(table: Table) -> str:
-    """A booktabs table for \\input: needs \\usepackage{booktabs} and nothing else."""
-    align = "".join("r" if table.numeric[i] else "l" for i in range(len(table.columns)))
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
-        "\\centering",
-        *_latex_size(table),
-        f"\\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",
-        f"\\begin{{tabular}}{{{align}}}",
-        "\\toprule",
-        " & ".join(latex_escape(column) for column in table.columns) + r" \\",
-        "\\midrule",
-        *(" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in table.rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_size(table: Table) -> list[str]:
-    """Type small enough that a wide table has a chance to fit a page; characters per line as in `article`."""
-    cells = [list(table.columns), *([_plain_entry(entry) for entry in row] for row in table.rows)]
-    characters = sum(max(map(len, column)) + 2 for column in zip(*cells))
-    sizes = ((75, ""), (90, r"\small"), (105, r"\footnotesize"), (130, r"\scriptsize"), (np.inf, r"\tiny"))
-    size = next(name for most, name in sizes if characters <= most)
-    return [rf"{size}\setlength{{\tabcolsep}}{{3pt}}"] if size else []
-
-
-def _latex_entry(entry: Entry) -> str:
-    if not isinstance(entry, Number):
-        # a row that begins with a bracket would be taken for the optional argument of \\ above it
-        return ("{}" if _text(entry)[:1] in ("[", "*") else "") + latex_escape(_text(entry))
-    text = f"\\textbf{{{latex_escape(entry.text)}}}" if entry.bold else latex_escape(entry.text)
-    return text + (f" {{\\scriptsize {latex_escape(entry.detail)}}}" if entry.detail else "")
 
 
 # --- HTML -------------------------------------------------------------------------------------------------
@@ -261,13 +190,3 @@ def _html_entry(entry: Entry, css: str) -> str:
     text = f"<b>{html_escape(entry.text)}</b>" if entry.bold else html_escape(entry.text)
     detail = f" <small>{html_escape(entry.detail)}</small>" if entry.detail else ""
     return f'<td{css} data-value="{entry.value!r}">{text}{detail}</td>'
-
-
-def write(table: Table, folder: Path) -> list[Path]:
-    """Write NAME.csv, NAME.md and NAME.tex into `folder`."""
-    paths = []
-    for suffix, text in ((".csv", to_csv(table)), (".md", to_markdown(table)), (".tex", to_latex(table))):
-        path = folder / (table.name + suffix)
-        path.write_text(text, encoding="utf-8", newline="\n")
-        paths.append(path)
-    return paths

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bench.analysis import stats
 from bench.analysis.csvfile import read_text
-from bench.analysis.load import Results
+from bench.analysis.results import Results
 from bench.analysis.stats import Array
 from bench.files import is_safe_name, one_line
 

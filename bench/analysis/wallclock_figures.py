@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bench.analysis.figures import curves, panels
-from bench.analysis.load import Cell, Results
+from bench.analysis.results import Cell, Results
 from bench.analysis.stats import Array
 from bench.analysis.style import COLUMN, display_name, legend, plain, styles
 from bench.analysis.wallclock import Execution, fit_over_T

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bench.analysis import load as loading
-from bench.analysis.load import is_dm_control, load
+from bench.analysis.load import load
+from bench.analysis.results import is_dm_control
 from bench.errors import UserError
 from tests.analysis import helpers
 

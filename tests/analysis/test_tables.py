@@ -13,17 +13,17 @@ import subprocess
 import numpy as np
 import pytest
 
+from bench.analysis.latex import to_latex
+from bench.analysis.output import write_table
 from bench.analysis.tables import (
     Link,
     Table,
     number,
     to_csv,
     to_html,
-    to_latex,
     to_markdown,
     to_terminal,
     within,
-    write,
 )
 
 EVIL = [
@@ -108,7 +108,7 @@ def test_terminal_fits_80_columns_and_shortens_no_number():
 
 
 def test_write_gives_three_files(tmp_path):
-    paths = write(table([["a", number(1)]], records=[{"a": 1}]), tmp_path)
+    paths = write_table(table([["a", number(1)]], records=[{"a": 1}]), tmp_path)
     assert [path.name for path in paths] == ["name.csv", "name.md", "name.tex"]
     assert b"\r" not in b"".join(path.read_bytes() for path in paths)
 
