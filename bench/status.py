@@ -11,7 +11,7 @@ from rich.text import Text
 from bench.launch.display import duration, number
 from bench.runs import STATES, Run, StudyResults
 
-SHOWN = ("done", "running", "stale", "failed", "diverged", "missing")
+SHOWN = ("done", "running", "missing")  # these always; other states where there are any
 
 
 def show(results: StudyResults, console: Console | None = None) -> None:
