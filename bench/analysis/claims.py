@@ -105,11 +105,8 @@ def _by_study(claim: Mapping[str, Any], results: Results) -> Verdict:
     )
     findings = []
     for algo in claim["baselines"]:
-        n = (
-            min((cell.n for side in (subject, algo) for cell in cells.get(side, ())), default=0)
-            if algo in pairs
-            else 0
-        )
+        sides = [cells.get(subject, []), cells.get(algo, [])]
+        n = min(cell.n for side in sides for cell in side) if all(sides) else 0
         needed = "; ".join(dict.fromkeys(filter(None, (missing[subject], missing[algo]))))
         findings.append(
             verdicts.difference(_versus(subject, algo), contrasts.get(algo), n, claim["margin"], needed)
