@@ -35,7 +35,7 @@ def cluster() -> None:
         pytest.skip("no development cluster here; as root: slurm/dev_cluster up")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Registers the algorithm `slow` as users register theirs: by an entry point, found by PYTHONPATH."""
     site = tmp_path_factory.mktemp("site")
