@@ -16,6 +16,7 @@ from torch import Tensor
 from algos.networks import (
     Generators,
     Params,
+    affine,
     fourier_features,
     init_linear,
     init_mlp,
@@ -125,7 +126,7 @@ class ScoreNetwork:
         h = mish(torch.baddbmm(condition, noisy_action, params["w0a"]))
         last = len(self.hidden)
         for i in range(1, last + 1):
-            h = torch.baddbmm(params[f"b{i}"], h, params[f"w{i}"])
+            h = affine(h, params[f"w{i}"], params[f"b{i}"])
             if i < last:
                 h = mish(h)
         return h

@@ -82,10 +82,13 @@ class TD3(Agent):
         if phase == 0:
             return {}
         c = self.config
+        critic = state["critic"]
+        if c.actor_q == "first":
+            critic = {name: p[:, :1] for name, p in critic.items()}
 
         def loss(actor: Params) -> tuple[Tensor, Metrics]:
-            q = self.q(state["critic"], batch.obs, torch.tanh(mlp(actor, batch.obs, "relu")))
-            per_seed = -(q.mean(1) if c.actor_q == "mean" else q[:, 0]).mean(1)
+            q = self.q(critic, batch.obs, torch.tanh(mlp(actor, batch.obs, "relu")))  # (S, critics, B)
+            per_seed = -q.mean((1, 2))
             return per_seed.sum(), {"actor_loss": per_seed}
 
         metrics = self.minimise_actor(state, loss)

@@ -25,7 +25,7 @@ from bench.launch.local import default_workers
 from bench.launch.worker import prepare_process
 from bench.measurement import Row, in_fresh_processes, memory_mb, minutes, now, save
 from bench.peers.serve import Server, ServerEnded
-from bench.peers.work import BATCH, HIDDEN
+from bench.peers.work import BATCH, HIDDEN, OURS
 from bench.provenance import ROOT, provenance
 from bench.stopwatch import Quiet, Watch, chunks, pin
 from bench.study import Job, RunSettings
@@ -45,8 +45,8 @@ NAMES = {"sb3": "Stable-Baselines3", "sbx": "SBX"}
 PROMISES = (
     ("sac", "update", "sb3", 1.6),
     ("sac", "update", "sbx", 1.0),
-    ("td3", "update", "sb3", 1.3),
-    ("td3", "update", "sbx", 1.1),
+    ("td3-paper", "update", "sb3", 1.3),  # the same work: one critic in the actor's loss
+    ("td3", "update", "sbx", 1.1),  # both
     ("qsm", "update", "bound", 0.58),
     ("dql", "update", "bound", 0.58),
     ("sac", "end_to_end", "sb3", 1.6),
@@ -186,7 +186,7 @@ def measure(servers: Mapping[str, Server], protocol: Protocol) -> tuple[list[Row
 def _row(who: str, task: str, number: int, seconds: float) -> Row:
     algo, what, mode = [*task.split("/"), ""][:3]
     size = {"hidden": "x".join(map(str, HIDDEN)), "batch": BATCH} if what != "sgemm" else {}
-    chain = {"T": default_config(algo).get("T", "")} if what != "sgemm" else {}
+    chain = {"T": OURS[algo][1].get("T", "")} if what != "sgemm" else {}
     return {
         **{"who": who, "algo": algo, "what": what, "mode": mode, "threads": 1, "dtype": "float32"},
         **size,
@@ -269,31 +269,38 @@ def _update_table(times: Times, algo: str, gflop: float, bound: float) -> list[s
     lines = [
         "",
         f"{algo.upper()}: gradient updates per second, sampling included; {gflop:.2f} GFLOP each",
-        f"{'':26}{'median':>8}{'p95':>8}{'x SB3':>8}{'x SBX':>8}{'GFLOP/s':>9}{'of bound':>10}",
+        f"{'':34}{'median':>8}{'p95':>8}{'x SB3':>7}{'x SBX':>7}{'GFLOP/s':>8}{'bound':>6}",
     ]
     for key, seconds in times.items():
         who, of, what, _ = key
         if of != algo or what not in ("update", "products"):
             continue
-        cells = f"{_title(key):26}{_rate(seconds, 50):>8.1f}{_rate(seconds, 95):>8.1f}"
-        cells += "".join(f"{_ratio(times, key, (peer, algo, 'update', '')):>8}" for peer in NAMES)
+        cells = f"{_title(key):34}{_rate(seconds, 50):>8.1f}{_rate(seconds, 95):>8.1f}"
+        cells += "".join(
+            f"{_ratio(times, key, (peer, _peers_name(algo), 'update', '')):>7}" for peer in NAMES
+        )
         if who == "ours":
             speed = gflop * _rate(seconds, 50)
-            cells += f"{speed:>9.1f}{speed / bound:>10.0%}"
+            cells += f"{speed:>8.1f}{speed / bound:>6.0%}"
         lines.append(cells)
     return lines
 
 
 def _end_to_end_table(times: Times) -> list[str]:
     lines = ["", "End to end on cheetah-run: environment steps per second"]
-    lines.append(f"{'':32}{'median':>8}{'p95':>8}{'x SB3':>8}{'x SBX':>8}")
+    lines.append(f"{'':40}{'median':>8}{'p95':>8}{'x SB3':>8}{'x SBX':>8}")
     for key, seconds in times.items():
         if key[2] == "end_to_end":
-            peers = [_ratio(times, key, (peer, key[1], "end_to_end", "")) for peer in NAMES]
+            peers = [_ratio(times, key, (peer, _peers_name(key[1]), "end_to_end", "")) for peer in NAMES]
             cells = "".join(f"{ratio:>8}" for ratio in peers)
             title = f"{key[1].upper()}, {_title(key)}"
-            lines.append(f"{title:32}{_rate(seconds, 50):>8.1f}{_rate(seconds, 95):>8.1f}{cells}")
+            lines.append(f"{title:40}{_rate(seconds, 50):>8.1f}{_rate(seconds, 95):>8.1f}{cells}")
     return lines
+
+
+def _peers_name(algo: str) -> str:
+    """What the peers call it."""
+    return algo.removesuffix("-paper")
 
 
 def _title(key: tuple[str, str, str, str]) -> str:
@@ -327,8 +334,8 @@ def _promises(times: Times, gflop: Mapping[str, float], bound: float) -> list[st
             found = best(algo, what) * gflop[algo] / bound
         elif against in gflop:
             found = best(algo, what) / best(against, what)
-        elif (against, algo, what, "") in times:
-            found = best(algo, what) * float(np.median(times[against, algo, what, ""]))
+        elif (against, _peers_name(algo), what, "") in times:
+            found = best(algo, what) * float(np.median(times[against, _peers_name(algo), what, ""]))
         else:
             continue
         name = {"bound": "the bound", **NAMES}.get(against, f"our {against.upper()}")

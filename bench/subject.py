@@ -7,9 +7,9 @@ the code that a run executes. The replay buffer is full of random transitions be
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ PARTS = ("update", "critic_update", "actor_update", "act_1", "act_10", "env_step
 class Case:
     """An algorithm at one size.
 
-    parts: what of it is timed. reference: whether it belongs to the main table.
+    parts: what of it is timed. reference: whether it belongs to the main table. overrides: of other settings.
     """
 
     algo: str
@@ -41,6 +41,7 @@ class Case:
     pack: int = 1
     parts: tuple[str, ...] = PARTS
     reference: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -55,7 +56,7 @@ class Case:
 
     def jobs(self) -> list[Job]:
         """One per seed of the pack; endless, without evaluation."""
-        overrides: dict[str, Any] = {"hidden": self.hidden, "batch_size": self.batch}
+        overrides = {**self.overrides, "hidden": self.hidden, "batch_size": self.batch}
         if self.T is not None:
             overrides["T"] = self.T
         config = algorithm_config(self.algo, overrides)

@@ -11,12 +11,10 @@ import torch
 from bench import flops
 from bench.launch.worker import prepare_process
 from bench.peers.serve import serve
-from bench.peers.work import BATCH, HIDDEN, STEPS
+from bench.peers.work import BATCH, HIDDEN, OURS, STEPS
 from bench.stopwatch import seconds
 from bench.subject import Case, Subject
 
-ALGOS = ("sac", "td3", "qsm", "dql")
-T = 5
 #: Batches of square products (number, size): those of a layer and of the twin critics', and a large one.
 SGEMM = ((1, 256), (2, 256), (1, 1024))
 
@@ -46,16 +44,16 @@ def main(modes: list[str]) -> None:
         f"{count}x{size}/sgemm": partial(sgemm, count, size) for count, size in SGEMM
     }
     gflop = {}
-    for algo in ALGOS:
-        case = Case(algo, HIDDEN, BATCH, T if algo in ("qsm", "dql") else None)
+    for name, (algo, overrides) in OURS.items():
+        case = Case(algo, HIDDEN, BATCH, overrides.get("T"), overrides=overrides)
         for mode in modes:
             subject = Subject(case, mode)
-            tasks[f"{algo}/update/{mode}"] = subject.time("update")
-            tasks[f"{algo}/end_to_end/{mode}"] = partial(end_to_end, subject)
+            tasks[f"{name}/update/{mode}"] = subject.time("update")
+            tasks[f"{name}/end_to_end/{mode}"] = partial(end_to_end, subject)
         counted = Subject(case, "eager")
         updates = partial(counted.update_often, counted.period)
-        gflop[algo] = flops.gflop(updates) / counted.period
-        tasks[f"{algo}/products"] = products_alone(counted)
+        gflop[name] = flops.gflop(updates) / counted.period
+        tasks[f"{name}/products"] = products_alone(counted)
     serve(tasks, {"gflop": gflop})
 
 

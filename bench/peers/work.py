@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 ENV, HIDDEN, BATCH = "cheetah-run", (256, 256), 256
 STEPS = 25  # of the environment, in a sample end to end
 ROWS = 100_000  # of a replay buffer, full: as much as a run of 100,000 steps fills
+#: What of ours takes part: name here -> algorithm and overrides. Stable-Baselines3's TD3 is the paper's, whose actor
+#: asks the first critic alone.
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sac": ("sac", {}),
+    "td3": ("td3", {}),
+    "td3-paper": ("td3", {"actor_q": "first", "clip_target_action": True, "delay_targets": True}),
+    "qsm": ("qsm", {"T": 5}),
+    "dql": ("dql", {"T": 5}),
+}
 
 
 def transitions(obs_dim: int, act_dim: int) -> np.ndarray:

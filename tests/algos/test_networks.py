@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from algos.networks import (
     ACTIVATIONS,
+    NARROW,
+    affine,
     fourier_features,
     init_mlp,
     init_twin_q,
@@ -164,3 +166,27 @@ def test_sinusoidal_features_are_sines_then_cosines_of_falling_frequencies():
     assert x[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     expected = [math.sin(2 * r) for r in rates] + [math.cos(2 * r) for r in rates]
     assert x[1].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+# -- narrow layers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 2, 6, 21, NARROW, 40])
+def test_a_layer_of_any_width_is_a_product_and_a_sum(columns):
+    x, w, b = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in _layer(columns))
+    y, plain = affine(x, w, b), x @ w + b
+    torch.testing.assert_close(y, plain, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn_like(y)
+    for mine, theirs in zip(*(torch.autograd.grad(out, (x, w, b), upstream) for out in (y, plain))):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+        assert mine.is_contiguous()  # fused Adam reads gradients in the order of memory
+
+
+def test_a_narrow_layer_s_backward_pass_is_the_derivative_of_its_forward_pass():
+    inputs = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in _layer(6, rows=5)]
+    assert torch.autograd.gradcheck(affine, inputs, eps=1e-6, atol=1e-8, rtol=1e-6)
+
+
+def _layer(columns: int, rows: int = 9) -> tuple[tuple[int, ...], ...]:
+    """Shapes of input, weight and bias, two seeds."""
+    return (2, rows, 7), (2, 7, columns), (2, 1, columns)
