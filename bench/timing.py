@@ -236,20 +236,20 @@ def table(samples: Sequence[Row]) -> list[str]:
     for mode in dict.fromkeys(key[0] for key in times):
         lines += ["", f"{mode}, 2x256, batch {BATCH}, {THREADS} thread; milliseconds, ratios to QSM"]
         lines.append(
-            f"{'':7}{'T':>3}{'n':>5} |{'update':>7}{'p95':>7}{'ratio':>6} |{'actor':>7}{'p95':>7}{'ratio':>6} "
-            f"|{'critic':>7}{'act':>6} |{'steps/s':>8}"
+            f"{'':6}{'T':>3}{'n':>4} |{'update':>7}{'p95':>7}{'ratio':>6} |{'actor':>7}{'p95':>7}{'ratio':>6} "
+            f"|{'critic':>6}{'act':>6} |{'steps/s':>7}"
         )
         for algo, T in dict.fromkeys(key[1:3] for key in times if key[0] == mode):
             of = {part: np.array(times.get((mode, algo, T, part), [])) for part in PARTS}
             base = {part: times.get((mode, "qsm", T or "5", part), []) for part in PARTS}
-            cells = [f"{algo:7}{T or '–':>3}{len(of['update']):>5} |"]
+            cells = [f"{algo:6}{T or '–':>3}{len(of['update']):>4} |"]
             for part in ("update", "actor_update"):
                 cells.append(
                     _ms(of[part], 50, 7) + _ms(of[part], 95, 7) + _ratio(of[part], base[part]) + " |"
                 )
-            cells.append(_ms(of["critic_update"], 50, 7) + _ms(of["act_1"], 50, 6) + " |")
+            cells.append(_ms(of["critic_update"], 50, 6) + _ms(of["act_1"], 50, 6) + " |")
             steps = of["end_to_end"]
-            cells.append(f"{1 / np.median(steps):>8.0f}" if len(steps) else f"{'':8}")
+            cells.append(f"{1 / np.median(steps):>7.0f}" if len(steps) else f"{'':7}")
             lines.append("".join(cells))
     return lines
 
