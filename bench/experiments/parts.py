@@ -1,0 +1,180 @@
+"""An experiment is a list of parts, each a function of plain settings that returns tables of rows.
+
+    results/experiments/<experiment>/parts/<part>.json    settings, seconds, where it ran; written last
+    results/experiments/<experiment>/<table>/<part>.csv   what it measured
+    results/experiments/<experiment>/scores.csv           what claims.toml judges, made of the tables
+
+A part whose record is there is not run again; one that was cut off begins anew. Parts run in processes of their own,
+one thread each.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.files import DamagedFile, differences, read_json, strerror, write_atomic, write_json
+
+FORMAT = 1
+SCORES = "scores"  # the table with the columns measure, setting, algo, seed, value
+
+Row = Mapping[str, object]
+Tables = dict[str, list[Row]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """function: "module:name" of what takes (folder of the experiment, **settings) and returns {table: rows}.
+
+    settings: JSON-able; with the name they are the part's identity.
+    """
+
+    experiment: str
+    name: str
+    function: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of function and settings."""
+        text = json.dumps([self.function, self.settings], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def record(self, root: Path) -> Path:
+        return root / self.experiment / "parts" / f"{self.name}.json"
+
+
+def is_done(root: Path, part: Part) -> bool:
+    """Whether the part's record is there. Raises UserError where it is damaged or of other settings."""
+    path = part.record(root)
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        return False
+    except (DamagedFile, OSError) as error:
+        raise UserError(f"{path}: {error}; delete it to run that part again") from None
+    if record.get("hash") != part.hash:
+        there = record.get("settings", {})
+        differing = "; ".join(differences(there, dict(part.settings))) or "the function is another"
+        raise UserError(f"{path}: run with other settings: {differing}. Delete that file to run it anew")
+    return True
+
+
+def run(root: Path, parts: Sequence[Part], jobs: int, say: Callable[[str], None] = print) -> None:
+    """Run what is missing.
+
+    Args:
+        root: results/experiments.
+        jobs: processes at once.
+        say: takes a line when a part has ended.
+
+    Raises:
+        UserError: a folder cannot be written, a record is damaged, or a part failed.
+    """
+    missing = [part for part in parts if not is_done(root, part)]
+    total, done, failed = len(parts), len(parts) - len(missing), []
+    say(f"experiments: {total} parts, {done} done, {len(missing)} to do, {jobs} at once")
+    for part, seconds, error in _carry_out(root, missing, jobs):
+        done += not error
+        if error:
+            failed.append(part)
+        say(
+            f"experiments: {done} of {total}: {part.experiment}/{part.name} {error or f'took {seconds:.0f} s'}"
+        )
+    if failed:
+        names = ", ".join(f"{part.experiment}/{part.name}" for part in failed[:5])
+        raise UserError(f"{len(failed)} parts failed: {names}; the reason stands above")
+
+
+def _carry_out(root: Path, parts: Sequence[Part], jobs: int) -> Iterator[tuple[Part, float, str]]:
+    """(part, seconds, why it failed or "") as they end. Left early, it ends the processes."""
+    if not parts:
+        return
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(jobs, len(parts)), multiprocessing.get_context("spawn"), _prepare)
+    try:
+        futures = {pool.submit(carry_out, root, part): part for part in parts}
+        for future in as_completed(futures):
+            error = future.exception()
+            reason = f"failed: {type(error).__name__}: {error}" if error else ""
+            yield futures[future], 0.0 if error else future.result(), reason
+    finally:
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()  # nothing is half written: records come last
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare() -> None:
+    from bench.launch.worker import prepare_process
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C is told once, by the process that started this one
+    prepare_process(threads=1)
+
+
+def carry_out(root: Path, part: Part) -> float:
+    """Run one part here and write what it returns; the seconds that it took."""
+    from bench.provenance import provenance
+
+    start = time.perf_counter()
+    module, _, name = part.function.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    folder = root / part.experiment
+    tables: Tables = function(folder, **part.settings)
+    seconds = time.perf_counter() - start
+    for table, rows in tables.items():
+        write_rows(folder / table / f"{part.name}.csv", rows)
+    record = {
+        "format": FORMAT,
+        "function": part.function,
+        "settings": dict(part.settings),
+        "hash": part.hash,
+        "seconds": round(seconds, 1),
+        "provenance": provenance(),
+    }
+    part.record(root).parent.mkdir(parents=True, exist_ok=True)
+    write_json(part.record(root), record, "run")
+    return seconds
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write a table whole, or raise UserError."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, out.getvalue().encode(), "run")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {strerror(error)}") from None
+
+
+def _cell(value: object) -> object:
+    return f"{value:.9g}" if isinstance(value, float) else value
+
+
+def all_scores(folder: Path, parts: Sequence[Part]) -> list[Row]:
+    """The rows of the table "scores" of all parts of the experiment in `folder`."""
+    return [row for part in parts for row in read_rows(folder / SCORES / f"{part.name}.csv")]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that a part has written; none where it has not."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
