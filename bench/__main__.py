@@ -62,9 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         ("status", "status", "how the runs of a study stand"),
         ("cancel", "cancel", "cancel a study's Slurm jobs"),
         ("figures", "figures", "tables, figures and report of a study, from its results alone"),
+        ("docs", "docs", "bring the generated parts of README.md and docs/ up to date with the results"),
     ):
         command = _command(commands, name, function, text)
-        command.add_argument("--study", default="")
+        if name != "docs":
+            command.add_argument("--study", default="")
         command.add_argument("--results", default="results")
 
     for name, text in (

@@ -328,6 +328,15 @@ def studies(options: Namespace) -> int:
     return 0
 
 
+def docs(options: Namespace) -> int:
+    """Bring the generated parts of README.md and docs/ up to date with the results."""
+    from bench import analysis
+
+    changed = analysis.refresh(_results(options))
+    print("\n".join(f"written: {_shown(path)}" for path in changed) or "everything is up to date")
+    return 0
+
+
 def import_scores(options: Namespace) -> int:
     """Take per-seed scores of others from a CSV file, to lie under ours."""
     from bench import analysis

@@ -2,7 +2,8 @@
 imports torch.
 """
 
+from bench.analysis.documents import refresh
 from bench.analysis.external import import_scores
 from bench.analysis.output import build, summary
 
-__all__ = ["build", "import_scores", "summary"]
+__all__ = ["build", "import_scores", "refresh", "summary"]

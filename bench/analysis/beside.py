@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.analysis.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
 from bench.analysis.results import Results
-from bench.analysis.stats import FEW_SEEDS
+from bench.analysis.score_tables import FEW_SEEDS_ONLY, count
 from bench.analysis.style import MARKERS, display_name, legend, styles
 from bench.analysis.tables import Entry, Table, number, within
 
@@ -42,7 +42,6 @@ def table(results: Results, external: pd.DataFrame) -> Table:
             ours = cell.returns[:, at[0]]
             seeds = "n not stated" if np.isnan(item["n"]) else f"n = {item['n']:.0f}"
             spread = "" if np.isnan(item["low"]) else within(item["low"], item["high"]) + " "
-            small = "†" if cell.n < FEW_SEEDS else ""
             rows.append(
                 [
                     item["env"],
@@ -50,7 +49,7 @@ def table(results: Results, external: pd.DataFrame) -> Table:
                     number(item["env_step"]),
                     item["source"],
                     number(item["mean"], detail=spread + seeds),
-                    number(ours.mean(), detail=f"{within(ours.min(), ours.max())} n = {cell.n}{small}"),
+                    number(ours.mean(), detail=f"{within(ours.min(), ours.max())} {count(cell.n)}"),
                 ]
             )
             record = {
@@ -66,7 +65,8 @@ def table(results: Results, external: pd.DataFrame) -> Table:
             records.append({**{key: item[key] for key in ("env", "algo", "source", "env_step")}, **record})
     notes = [
         "External: measured by others, under protocols that differ from ours in widths, learning rate, batch "
-        "or action repeat; see results/published/README.md. Brackets: lowest and highest seed."
+        "or action repeat; see results/published/README.md. Brackets: lowest and highest seed.",
+        FEW_SEEDS_ONLY,
     ]
     columns = ["Task", "Algorithm", "Env steps", "Source (external)", "External", "Ours at this step"]
     return Table("external", "Beside external scores", columns, rows, records, notes)
@@ -88,16 +88,23 @@ def figure(results: Results, external: pd.DataFrame) -> Figure | None:
             if cell is not None:
                 mean = cell.returns.mean(axis=0)
                 handles[label] = line(ax, cell.env_steps, mean, look[label])
-        for item in shown[shown["env"] == env].to_dict("records"):
+        for item in _side_by_side(shown[shown["env"] == env]).to_dict("records"):
             _open_marker(ax, markers[item["source"]], their_look[item["algo"]].color, item)
         finish_panel(ax, results, env, steps_axis)
-    label_panels(axes, "Environment steps", "Return")
+    label_panels(made, axes, "Environment steps", "Return")
     order = [label for label in results.labels if label in handles]
     names = [legend_name(results, x, [c for c in results.cells.values() if c.label == x]) for x in order]
     nowhere = {"env_step": np.nan, "mean": np.nan, "low": np.nan, "high": np.nan}
     points = [_open_marker(axes[0], marker, "#444444", nowhere) for marker in markers.values()]
     legend(made, [*(handles[x] for x in order), *points], [*names, *(f"external: {x}" for x in markers)])
     return made
+
+
+def _side_by_side(shown: pd.DataFrame) -> pd.DataFrame:
+    """Scores at the same step, a little apart, so that none hides another."""
+    grouped = shown.groupby("env_step")["mean"]
+    place = grouped.cumcount() - (grouped.transform("size") - 1) / 2
+    return shown.assign(env_step=shown["env_step"] + 0.02 * place * shown["env_step"].max())
 
 
 def _open_marker(ax: Axes, marker: str, color: str, item: dict[str, Any]) -> Any:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from bench.analysis import stats
 from bench.analysis.results import FinalMode, Results
-from bench.analysis.score_tables import common_notes, count, record_of, seeds_entry
+from bench.analysis.score_tables import (
+    FEW_SEEDS_ONLY,
+    common_notes,
+    count,
+    mark,
+    record_of,
+    seeds_entry,
+    task_name,
+)
 from bench.analysis.scores import (
     STATISTICS,
     TaskSet,
@@ -63,7 +72,8 @@ def improvements(results: Results) -> Table:
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for ours in labels:
-        row: list[Entry] = [display_name(ours, results.algos[ours])]
+        fewest = min(cell.n for cell in cells_of(results, ours, tasks.envs))
+        row: list[Entry] = [display_name(ours, results.algos[ours]), seeds_entry(fewest)]
         for theirs in labels:
             if ours == theirs:
                 row.append(MISSING)
@@ -73,11 +83,13 @@ def improvements(results: Results) -> Table:
             row.append(number(estimate.value, 2, detail=within(estimate.low, estimate.high, 2)))
             records.append({"label": ours, "over": theirs, **record_of(estimate)})
         rows.append(row)
-    columns = ["P(row > column)", *(display_name(label, results.algos[label]) for label in labels)]
+    columns = ["P(row > column)", "n", *(display_name(label, results.algos[label]) for label in labels)]
     notes = [
         "Probability that the final return of a run of the row's algorithm is higher than one of the "
-        "column's on the same task, ties half, averaged over tasks. 95% bootstrap intervals over seeds.",
+        "column's on the same task, ties half, averaged over tasks. 95% bootstrap intervals over seeds. "
+        "n: seeds of the task with the fewest.",
         *tasks.notes,
+        *common_notes(results),
     ]
     return Table(
         "improvement", "Probability of improvement", columns, rows if len(labels) > 1 else [], records, notes
@@ -86,13 +98,14 @@ def improvements(results: Results) -> Table:
 
 def steps_to_90(results: Results) -> Table:
     """Environment steps to 90% of the best mean final return of the task in this study."""
+    flagged = extreme_tasks(results)
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for env in results.envs:
         threshold, steps = steps_to_best(results, env)
         if not steps or np.isnan(threshold):
             continue
-        row: list[Entry] = [env, number(threshold)]
+        row: list[Entry] = [task_name(env, flagged), number(threshold)]
         for label in results.learners:
             per_seed = steps.get(label)
             if per_seed is None:
@@ -100,7 +113,7 @@ def steps_to_90(results: Results) -> Table:
                 continue
             reached = int(np.isfinite(per_seed).sum())
             middle = float(np.sort(per_seed)[(len(per_seed) - 1) // 2])
-            row.append(number(middle, detail=f"{reached} of {len(per_seed)}"))
+            row.append(number(middle, detail=f"{reached} of {len(per_seed)}{mark(len(per_seed))}"))
             record: dict[str, object] = {"env": env, "threshold": threshold, "label": label}
             records.append({**record, "median_env_steps": middle, "reached": reached, "n": len(per_seed)})
         rows.append(row)
@@ -108,7 +121,8 @@ def steps_to_90(results: Results) -> Table:
     notes = [
         "Environment steps at the first evaluation at or above the threshold, 90% of the best algorithm's "
         "mean final return (outside DM Control: of its distance from the lowest evaluation). "
-        "Lower median over seeds, with how many seeds got there; ∞: fewer than half did."
+        "Lower median over seeds, with how many seeds got there; ∞: fewer than half did.",
+        *common_notes(results),
     ]
     return Table("steps_to_90", "Steps to 90% of the best", columns, rows, records, notes)
 
@@ -140,6 +154,7 @@ def final_policies(results: Results) -> Table:
         "Sample: an action drawn from the policy; greedy: its mean, or the denoising chain without "
         "added noise; best of k: of k samples, the one with the highest Q.",
         "Runs that diverged have no final policy and are not in this table.",
+        *([FEW_SEEDS_ONLY] if any(cell.n < stats.FEW_SEEDS for cell in results.cells.values()) else []),
     ]
     columns = ["Task", "Algorithm", *(_mode_name(mode) for mode in modes)]
     return Table("final_policies", "Final policies by evaluation mode", columns, rows, records, notes)
@@ -153,13 +168,14 @@ def by_task(results: Results, subject: str = "qsm") -> Table:
     """Difference of mean final return on each task, `subject` minus every other learner. Descriptive."""
     ours = next((label for label in results.learners if label == subject), None)
     others = [label for label in results.learners if label != ours] if ours else []
+    flagged = extreme_tasks(results)
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for env in results.envs:
         cell = results.cell(env, ours or "")
         if cell is None:
             continue
-        row: list[Entry] = [env]
+        row: list[Entry] = [task_name(env, flagged)]
         for label in others:
             other = results.cell(env, label)
             if other is None:

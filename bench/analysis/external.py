@@ -10,6 +10,7 @@ Further columns are kept and not looked at. Where a per-seed file has no source,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,14 @@ def load_external(root: Path) -> tuple[pd.DataFrame, list[str]]:
     return frame.sort_values(list(COLUMNS[:4]), kind="stable", ignore_index=True), problems
 
 
-def _read(file: Path) -> pd.DataFrame:
+def per_seed(file: Path) -> pd.DataFrame:
+    """Columns env, algo, source, seed, env_step, value of a CSV of scores per seed. Raises UserError."""
+    return _read(file, _each_seed)
+
+
+def _read(file: Path, tidy: Callable[[pd.DataFrame, Path], pd.DataFrame] | None = None) -> pd.DataFrame:
     try:
-        return _tidy(read_text(file), file)
+        return (tidy or _tidy)(read_text(file), file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
@@ -76,8 +82,14 @@ def _read(file: Path) -> pd.DataFrame:
 
 def _tidy(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
     """One row per (env, algo, source, env_step). UserError naming the first wrong column or line."""
-    summarised = "mean" in frame.columns
-    wanted = SUMMARISED if summarised else PER_SEED
+    if "mean" in frame.columns:
+        return _summarised(frame, file)
+    grouped = _each_seed(frame, file).groupby(list(COLUMNS[:4]))["value"]
+    return grouped.agg(["mean", "min", "max", "size"]).reset_index().set_axis(list(COLUMNS), axis=1)
+
+
+def _checked(frame: pd.DataFrame, file: Path, wanted: Sequence[str]) -> pd.DataFrame:
+    """The frame with a source. UserError naming the first column that is missing or name that is none."""
     for column in wanted:
         if column not in frame.columns:
             close = suggest(column, frame.columns)
@@ -90,25 +102,24 @@ def _tidy(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
             raise UserError(
                 f"{file}, line {bad[0] + 2}: {column} cannot be {one_line(frame[column][bad[0]], 60)!r}"
             )
-    return _summarised(frame, file) if summarised else _per_seed(frame, file)
+    return frame
 
 
-def _per_seed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+def _each_seed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    frame = _checked(frame, file, PER_SEED)
     frame = frame[["env", "algo", "source", "seed"]].assign(
         algo=frame["algo"].str.lower(),
         env_step=_numbers(frame, "env_step", file, lowest=0),
         value=_numbers(frame, "return", file),
     )
-    keys = ["env", "algo", "source", "env_step"]
-    twice = np.flatnonzero(frame.duplicated([*keys, "seed"]).to_numpy())
+    twice = np.flatnonzero(frame.duplicated([*COLUMNS[:4], "seed"]).to_numpy())
     if len(twice):
         raise UserError(f"{file}, line {twice[0] + 2}: this seed and step were given before")
-    grouped = frame.groupby(keys)["value"]
-    found = grouped.agg(["mean", "min", "max", "size"]).reset_index()
-    return found.set_axis(list(COLUMNS), axis=1)
+    return frame
 
 
 def _summarised(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    frame = _checked(frame, file, SUMMARISED)
     stated = frame.assign(n=frame["n"].replace("unstated", ""))
     return pd.DataFrame(
         {

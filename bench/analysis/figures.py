@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bench.analysis import stats
-from bench.analysis.results import Cell, Results
-from bench.analysis.scores import aggregate_curve, cells_of, common_tasks, improvement, profile
+from bench.analysis.results import LARGEST_RETURN, Cell, Results
+from bench.analysis.scores import FLOOR, aggregate_curve, cells_of, common_tasks, improvement, profile
 from bench.analysis.stats import Array
 from bench.analysis.style import COLUMN, PAGE, Style, display_name, legend, plain, styles
 
@@ -31,7 +31,7 @@ def legend_name(results: Results, label: str, cells: Sequence[Cell]) -> str:
 
 def panels(count: int, *, height: float = 1.6) -> tuple[Figure, list[Axes]]:
     """A grid of `count` axes: one column of a paper wide for one panel, the page for more."""
-    columns = min(count, 4)
+    columns = 3 if count in (5, 6, 9) else min(count, 4)  # few empty places
     rows = -(-count // columns)
     width = COLUMN if count == 1 else PAGE
     figure = Figure(figsize=(width, (2.1 if count == 1 else height) * rows + 0.35), layout="constrained")
@@ -72,7 +72,7 @@ def curves(
             if cell is not None and x is not None:
                 handles[label] = _draw_cell(ax, cell, x, look[label])
         finish_panel(ax, results, env, format_axis)
-    label_panels(axes, xlabel, "Return")
+    label_panels(figure, axes, xlabel, "Return")
     order = [label for label in results.labels if label in handles]
     cells = {label: [cell for cell in results.cells.values() if cell.label == label] for label in order}
     legend(figure, [handles[x] for x in order], [legend_name(results, x, cells[x]) for x in order])
@@ -86,14 +86,12 @@ def finish_panel(ax: Axes, results: Results, env: str, format_axis: Callable[[Ax
     format_axis(ax)
     ax.set_xlim(left=0)
     if env in results.control_envs:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, max(1.05 * ax.dataLim.ymax, FLOOR * LARGEST_RETURN))  # noise at the floor stays small
 
 
-def label_panels(axes: Sequence[Axes], xlabel: str, ylabel: str) -> None:
-    """Axis labels at the lowest panel of each column and the first of each row."""
-    lowest = {ax.get_subplotspec().colspan.start: ax for ax in axes}  # type: ignore[union-attr]
-    for ax in lowest.values():
-        ax.set_xlabel(xlabel)
+def label_panels(figure: Figure, axes: Sequence[Axes], xlabel: str, ylabel: str) -> None:
+    """One label below all panels, and one at the first of each row."""
+    figure.supxlabel(xlabel, fontsize=axes[0].xaxis.label.get_fontsize())
     for ax in axes:
         if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
             ax.set_ylabel(ylabel)

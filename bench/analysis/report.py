@@ -36,7 +36,7 @@ def page(results: Results, sections: Sequence[Section], folder: Path) -> str:
     css, js = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html").render(
         results=results,
-        facts=_facts(results),
+        facts=facts(results),
         warnings=run_tables.warnings(results),
         sections=[_view(section, folder) for section in sections],
         css=Markup(css),
@@ -51,8 +51,8 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _facts(results: Results) -> list[str]:
-    """The line under the title."""
+def facts(results: Results) -> list[str]:
+    """The line under the title: tasks, algorithms, runs by state, steps, days."""
     found = Counter(score.state for score in results.runs)
     states = ", ".join(f"{found[state]} {state}" for state in run_tables.STATES if found[state])
     steps = results.settings.get("steps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 
 from bench.analysis import stats
 from bench.analysis.results import Results
@@ -18,19 +19,33 @@ from bench.analysis.style import display_name
 from bench.analysis.tables import MISSING, Entry, Table, number, to_terminal, within
 
 INTERVALS = "Brackets: 95% bootstrap intervals over seeds."
+FEW_SEEDS_ONLY = f"† Fewer than {stats.FEW_SEEDS} seeds."
 FEW = (
-    f"† Fewer than {stats.FEW_SEEDS} seeds: the interval covers less than it says "
-    "(3 seeds about 85%, 5 about 90%)."
+    f"† Fewer than {stats.FEW_SEEDS} seeds: a 95% interval covers less than it says, of one task's mean about "
+    + ", ".join(f"{one}% from {n} seeds" for n, (one, _) in stats.COVERAGE.items())
+    + "; over several tasks about "
+    + ", ".join(f"{several}%" for _, several in stats.COVERAGE.values())
+    + "."
 )
 
 
 def count(n: int) -> str:
     """The number of seeds as shown everywhere: "n = 5†"."""
-    return f"n = {n}" + ("†" if n < stats.FEW_SEEDS else "")
+    return f"n = {n}{mark(n)}"
+
+
+def mark(n: int) -> str:
+    """What stands behind a small number of seeds."""
+    return "†" if n < stats.FEW_SEEDS else ""
+
+
+def task_name(env: str, flagged: Mapping[str, str]) -> str:
+    """A task with what `extreme_tasks` says of it: "humanoid-walk (floor)"."""
+    return f"{env} ({flagged[env]})" if env in flagged else env
 
 
 def seeds_entry(n: int) -> Entry:
-    return number(n, detail="†" if n < stats.FEW_SEEDS else "")
+    return number(n, detail=mark(n))
 
 
 def final_return(results: Results) -> Table:
@@ -41,8 +56,8 @@ def final_return(results: Results) -> Table:
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for env in results.envs:
-        best = best_labels(results, env)
-        row: list[Entry] = [f"{env} ({flagged[env]})" if env in flagged else env]
+        best = set() if env in flagged else best_labels(results, env)
+        row: list[Entry] = [task_name(env, flagged)]
         for label in labels:
             cell = results.cell(env, label)
             if cell is None:
@@ -64,7 +79,8 @@ def final_return(results: Results) -> Table:
     notes = [
         "Mean over seeds of the final return: the mean of the last tenth of a run's evaluations. "
         + INTERVALS,
-        f"Bold: the highest mean, and with at least {FEWEST_TIES} seeds those not told apart from it.",
+        f"Bold: the highest mean, and with at least {FEWEST_TIES} seeds those not told apart from it; none at floor or "
+        "ceiling.",
         *common_notes(results),
     ]
     return Table("final_return", "Final return", ["Task", *names], rows if labels else [], records, notes)

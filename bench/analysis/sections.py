@@ -138,8 +138,8 @@ def _comparisons(results: Results) -> Section:
 def _beside(results: Results) -> Section:
     scores, problems = external.load_external(results.root)
     caption = (
-        "Our mean learning curves with scores measured by others (open markers; bars from the lowest to the "
-        "highest seed), whose protocols differ from ours."
+        "Our mean learning curves with scores measured by others (open markers in the algorithm's colour, side by side "
+        "where their steps coincide; bars from the lowest to the highest seed), whose protocols differ from ours."
     )
     return Section(
         "external",

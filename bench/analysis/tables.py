@@ -60,15 +60,20 @@ def number(value: float, digits: int = 0, *, detail: str = "", bold: bool = Fals
     """A number with so many decimals; a dash where there is none."""
     if np.isnan(value):
         return MISSING
-    text = f"{value:,.{digits}f}" if np.isfinite(value) else ("∞" if value > 0 else "−∞")
-    return Number(float(value), text.replace("-", "−"), detail, bold)
+    text = _rounded(value, digits) if np.isfinite(value) else ("∞" if value > 0 else "−∞")
+    return Number(float(value), text, detail, bold)
 
 
 def within(low: float, high: float, digits: int = 0) -> str:
     """An interval: "[249, 429]"; "" where there is none."""
     if np.isnan(low):
         return ""
-    return f"[{low:,.{digits}f}, {high:,.{digits}f}]".replace("-", "−")
+    return f"[{_rounded(low, digits)}, {_rounded(high, digits)}]"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """With a true minus, and no minus before a zero."""
+    return f"{value:z,.{digits}f}".replace("-", "−")
 
 
 # --- CSV --------------------------------------------------------------------------------------------------
@@ -97,7 +102,7 @@ def _csv_cell(value: object) -> str:
         return "" if np.isnan(value) else repr(float(value))
     if isinstance(value, int | np.integer):
         return str(int(value))
-    text = re.sub(r"[\r\n\0]+", " ", str(value))
+    text = re.sub(r"[\0-\x08\n-\x1f\x7f]+", " ", str(value))
     return "'" + text if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] == "\t" else text
 
 

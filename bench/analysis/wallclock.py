@@ -35,6 +35,8 @@ FACT_NUMBERS = (
 )
 EXECUTION = ("device", "mode", "threads", "dtype")
 SIZE = ("hidden", "batch", "pack")
+CHAINS = ("qsm", "dql", "dql-bc")  # algorithms with a denoising chain, whose length is T
+GROWING = ("update", "actor_update")  # what is shown over T
 
 
 @dataclass(frozen=True)
@@ -210,17 +212,36 @@ def size_of(config: dict[str, Any]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Line:
-    """Least squares: seconds = intercept + slope T."""
+class Slope:
+    """Median seconds (K,) at each T (K,), and the least-squares line through them: seconds = intercept + slope T.
 
+    low, high: 95% interval of the slope, resampling rounds (the same for all T).
+    """
+
+    T: Array
+    seconds: Array
     intercept: float
     slope: float
+    low: float
+    high: float
+    rounds: int
 
 
-def fit_over_T(T: Array, seconds: Array) -> Line:
-    """The straight line through the median times."""
+def slope_over_T(execution: Execution, **where: str) -> Slope | None:
+    """How the time at these values of columns grows with T; None where it was timed at fewer than two T."""
+    samples = execution.at(**where)
+    samples = samples[samples["T"] != ""]
+    by_round = samples.groupby(["T", "round"])["seconds"].median().unstack("round")  # (T, rounds)
+    by_round = by_round.loc[sorted(by_round.index, key=float)].dropna(axis="columns")
+    if len(by_round) < 2 or not by_round.shape[1]:
+        return None
+    T = np.array([float(value) for value in by_round.index])
+    seconds = samples.groupby("T")["seconds"].median()[by_round.index].to_numpy(np.float64)
     slope, intercept = np.polyfit(T, seconds, 1)
-    return Line(float(intercept), float(slope))
+    drawn = stats.draws(by_round.shape[1], "rounds")
+    slopes, _ = np.polyfit(T, np.median(by_round.to_numpy()[:, drawn], axis=-1), 1)
+    low, high = stats.interval(slopes)
+    return Slope(T, seconds, float(intercept), float(slope), float(low), float(high), by_round.shape[1])
 
 
 def round_medians(execution: Execution, **where: str) -> dict[int, float]:

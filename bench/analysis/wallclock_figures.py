@@ -11,10 +11,9 @@ from matplotlib.ticker import MaxNLocator
 from bench.analysis.figures import curves, panels
 from bench.analysis.results import Cell, Results
 from bench.analysis.stats import Array
-from bench.analysis.style import COLUMN, display_name, legend, plain, styles
-from bench.analysis.wallclock import Execution, fit_over_T
+from bench.analysis.style import COLUMN, display_name, legend, order, plain, styles
+from bench.analysis.wallclock import CHAINS, GROWING, Execution, slope_over_T
 
-CHAINS = ("qsm", "dql", "dql-bc")  # algorithms with a denoising chain, whose length is T
 STEP_PARTS = {  # of one environment step of training: what -> (heading, grey, hatch); colours are algorithms'
     "env_step": ("Environment", "#2e2e2e", ""),
     "act_1": ("Act", "#b0b0b0", "////"),
@@ -47,10 +46,10 @@ def update_time_over_T(execution: Execution) -> Figure | None:
     """Median time of the whole and of the actor's update over the denoising steps T, with fitted lines."""
     size = execution.reference_size()
     timed = {
-        what: {algo: _medians_over_T(execution, algo, what, size) for algo in CHAINS}
-        for what in ("update", "actor_update")
+        what: {algo: slope_over_T(execution, algo=algo, what=what, **size) for algo in CHAINS}
+        for what in GROWING
     }
-    shown = [what for what, algos in timed.items() if any(len(T) > 1 for T, _ in algos.values())]
+    shown = [what for what, slopes in timed.items() if any(slopes.values())]
     if not shown:
         return None
     look = styles({algo: algo for algo in CHAINS})
@@ -59,22 +58,18 @@ def update_time_over_T(execution: Execution) -> Figure | None:
     for what, ax in zip(shown, axes):
         handles: list[Any] = []
         names = []
-        for algo, (T, seconds) in timed[what].items():
-            if len(T) < 2:
+        for algo, found in timed[what].items():
+            if found is None:
                 continue
-            fitted = fit_over_T(T, seconds)
-            ends = np.array([0.0, T[-1]])
-            ax.plot(
-                ends,
-                1e3 * (fitted.intercept + fitted.slope * ends),
-                color=look[algo].color,
-                linestyle=look[algo].linestyle,
-                linewidth=1,
-            )
+            color, line = look[algo].color, look[algo].linestyle
+            ends = np.array([0.0, found.T[-1]])
+            fitted = 1e3 * (found.intercept + found.slope * ends)
+            ax.plot(ends, fitted, color=color, linestyle=line, linewidth=1)
             handles += ax.plot(
-                T, 1e3 * seconds, color=look[algo].color, marker=look[algo].marker, linestyle=""
+                found.T, 1e3 * found.seconds, color=color, marker=look[algo].marker, linestyle=""
             )
-            names.append(f"{display_name(algo, algo)}: {1e3 * fitted.slope:.2g} ms per step")
+            slope = f"{1e3 * found.slope:z.2f}".replace("-", "−")
+            names.append(f"{display_name(algo, algo)}: {slope} ms per step")
         ax.legend(handles, names, loc="upper left", handletextpad=0.2)
         ax.set(
             title=what.replace("_", " ").capitalize(), xlabel="Denoising steps T", ylabel="Median time, ms"
@@ -85,20 +80,11 @@ def update_time_over_T(execution: Execution) -> Figure | None:
     return figure
 
 
-def _medians_over_T(execution: Execution, algo: str, what: str, size: dict[str, str]) -> tuple[Array, Array]:
-    """(T, seconds), both (number of timed T,), in order of T."""
-    samples = execution.at(algo=algo, what=what, **size)
-    samples = samples[samples["T"] != ""]
-    medians = samples.groupby("T")["seconds"].median()
-    T = np.array([float(value) for value in medians.index])
-    order = np.argsort(T)
-    return T[order], medians.to_numpy(float)[order]
-
-
 def where_time_goes(execution: Execution, T: str = "5") -> Figure | None:
     """One environment step of training, taken apart, at the reference size."""
     size = execution.reference_size()
-    algos = [algo for algo in sorted(set(execution.samples["algo"])) if _step_parts(execution, algo, size, T)]
+    timed = sorted(set(execution.samples["algo"]), key=order)
+    algos = [algo for algo in timed if _step_parts(execution, algo, size, T)]
     if not algos:
         return None
     figure = Figure(figsize=(COLUMN, 0.6 + 0.26 * len(algos)), layout="constrained")
@@ -112,13 +98,15 @@ def where_time_goes(execution: Execution, T: str = "5") -> Figure | None:
                 position, milliseconds, left=left, color=color, hatch=hatch, edgecolor="white", height=0.62
             )
             left += milliseconds
-        ax.text(left, position, f" {left:.1f}", va="center", fontsize=6.5)
+        whole = 1e3 * float(
+            np.median(execution.seconds(algo=algo, what="end_to_end", **_chain(algo, T), **size))
+        )
+        ax.text(max(left, whole), position, f" {whole:.1f}", va="center", fontsize=6.5)
     names = [display_name(algo, algo) + (f", T = {T}" if algo in CHAINS else "") for algo in algos]
     ax.set_yticks(range(len(algos)), [plain(name) for name in names])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.margins(x=0.12)
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, 1.14 * ax.dataLim.xmax)  # room for the numbers
     ax.set_xlabel("Median ms per environment step")
     legend(figure, list(handles.values()), [STEP_PARTS[part][0] for part in handles])
     return figure
@@ -126,9 +114,13 @@ def where_time_goes(execution: Execution, T: str = "5") -> Figure | None:
 
 def _step_parts(execution: Execution, algo: str, size: dict[str, str], T: str) -> dict[str, float]:
     """Median milliseconds of each part; empty where the whole step was not timed."""
-    where = {"algo": algo, "T": T if algo in CHAINS else "", **size}
+    where = {"algo": algo, **_chain(algo, T), **size}
     medians = 1e3 * execution.at(**where).groupby("what")["seconds"].median()
     if "end_to_end" not in medians:
         return {}
     parts = {part: float(medians[part]) for part in STEP_PARTS if part in medians}
     return parts | {"rest": max(0.0, float(medians["end_to_end"]) - sum(parts.values()))}
+
+
+def _chain(algo: str, T: str) -> dict[str, str]:
+    return {"T": T if algo in CHAINS else ""}

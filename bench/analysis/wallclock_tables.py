@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bench.analysis.style import display_name
-from bench.analysis.tables import Entry, Table, number
-from bench.analysis.wallclock import EXECUTION, FACT_NUMBERS, SIZE, Execution
+from bench.analysis.style import display_name, order
+from bench.analysis.tables import Entry, Table, number, within
+from bench.analysis.wallclock import CHAINS, EXECUTION, FACT_NUMBERS, GROWING, SIZE, Execution, slope_over_T
 
 PARTS = {  # what -> heading
     "update": "Update",
@@ -20,7 +20,7 @@ PARTS = {  # what -> heading
     "env_step": "Env step",
     "end_to_end": "End to end",
 }
-FACT_HEADINGS = ("Actor par.", "Critic par.", "GFLOP/update", "Calls/update", "Calls/act", "Peak memory, MB")
+FACT_HEADINGS = ("Actor par.", "Critic par.", "GFLOP/update", "Calls/update", "Calls/act", "Peak memory, MiB")
 FACT_KEYS = ("algo", "hidden", "batch", "T")
 ROW = ("algo", "hidden", "batch", "T", "pack", "candidates")
 
@@ -35,7 +35,46 @@ def all_tables(executions: Sequence[Execution]) -> list[Table]:
         if any(execution.samples[key].nunique() > 1 for key in SIZE):
             name = f"wall_clock_sizes-{execution.name}"
             tables.append(_table(execution, execution.samples, name, "all sizes"))
+        tables.append(over_T(execution))
     return tables
+
+
+def over_T(execution: Execution) -> Table:
+    """Median update time at each T and the slope of the line through them."""
+    size = execution.reference_size()
+    found = {
+        (algo, what): slope
+        for algo in CHAINS
+        for what in GROWING
+        if (slope := slope_over_T(execution, algo=algo, what=what, **size))
+    }
+    chains = sorted({T for slope in found.values() for T in slope.T})
+    rows: list[list[Entry]] = []
+    records: list[dict[str, object]] = []
+    for (algo, what), slope in found.items():
+        at = {T: 1e3 * seconds for T, seconds in zip(slope.T, slope.seconds)}
+        row: list[Entry] = [display_name(algo, algo), PARTS[what], number(slope.rounds)]
+        row += [number(at.get(T, float("nan")), 2) for T in chains]
+        low, high = 1e3 * slope.low, 1e3 * slope.high
+        row.append(number(1e3 * slope.slope, 3, detail=within(low, high, 3)))
+        rows.append([*row, number(1e3 * slope.intercept, 2)])
+        record: dict[str, object] = {
+            **execution.how,
+            **size,
+            "algo": algo,
+            "what": what,
+            "rounds": slope.rounds,
+        }
+        record |= {f"T{T:g}_ms": milliseconds for T, milliseconds in at.items()}
+        record |= {"slope_ms": 1e3 * slope.slope, "slope_low": low, "slope_high": high}
+        records.append({**record, "intercept_ms": 1e3 * slope.intercept})
+    columns = ["Algorithm", "Part", "Rounds", *(f"T = {T:g}" for T in chains), "Slope", "Intercept"]
+    notes = [
+        f"Median milliseconds at T denoising steps; {_size_title(size)}. Slope: milliseconds per denoising step, least "
+        "squares, with a 95% bootstrap interval over rounds. Intercept: of the same line.",
+    ]
+    title = f"Update time over T, {execution.title}"
+    return Table(f"update_time-{execution.name}", title, columns, rows, records, notes)
 
 
 def _size_title(size: dict[str, str]) -> str:
@@ -48,13 +87,13 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     varying = [key for key in SIZE if samples[key].nunique() > 1]
-    for key in sorted(_row_keys(samples), key=_natural):
+    for key in sorted(_row_keys(samples), key=lambda key: (order(key[0]), _natural(key[1:]))):
         where = dict(zip(ROW, key))
         of_row = execution.at(**where)
         row: list[Entry] = [display_name(where["algo"], where["algo"])]
         row += [number(float(where["T"])) if where["T"] else "–"]
         row += [where[column] for column in varying]
-        row += [number(float(where["candidates"] or "nan"))]
+        row += [number(float(where["candidates"] or "nan")), number(_repeats(of_row))]
         record: dict[str, object] = {**execution.how, **where}
         for what in PARTS:
             milliseconds = 1e3 * of_row.loc[of_row["what"] == what, "seconds"].to_numpy(float)
@@ -65,23 +104,30 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
             row.append(number(float(np.median(seconds)) if len(seconds) else float("nan"), 1))
             record[f"{what}_s"] = float(np.median(seconds)) if len(seconds) else None
         for fact in FACT_NUMBERS:
-            value = execution.fact(fact, **{column: where[column] for column in FACT_KEYS})
+            value = float("nan")  # facts are those of a single seed
+            if where["pack"] == "1":
+                value = execution.fact(fact, **{column: where[column] for column in FACT_KEYS})
             row.append(number(value, 2 if fact == "update_gflop" else 0))
             record[fact] = value
         rows.append(row)
         records.append(record)
-    columns = ["Algorithm", "T", *(column.capitalize() for column in varying), "Candidates"]
+    columns = ["Algorithm", "T", *(column.capitalize() for column in varying), "Candidates", "n"]
     columns += [*PARTS.values(), *(setup[what] for what in shown_setup)]
     notes = [
-        f"Median of the timed repeats (95th percentile), milliseconds per call; {which}. "
+        f"Median of n timed calls (95th percentile), milliseconds per call; {which}. "
         f"{', '.join(f'{key} {execution.how[key]}' for key in EXECUTION)}. {execution.hardware}".strip(),
         "Act, 1 and 10: for a batch of 1 and of 10. T: denoising steps. "
-        "Candidates: actions drawn for each one taken. "
+        "Candidates: actions drawn for each one taken. n: calls of the part that was timed least often. "
         "Calls: evaluations of a network on a batch, forward. "
         "End to end: one environment step of training with its update.",
     ]
     title = f"Wall-clock, {execution.title} ({which})"
     return Table(name, title, [*columns, *FACT_HEADINGS], rows, records, notes)
+
+
+def _repeats(samples: pd.DataFrame) -> float:
+    """Timed calls of the part that has the fewest, nan where none was timed."""
+    return float(samples.loc[samples["what"].isin(PARTS), "what"].value_counts().min())
 
 
 def _row_keys(samples: pd.DataFrame) -> set[tuple[str, ...]]:

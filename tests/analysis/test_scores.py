@@ -37,11 +37,18 @@ def test_ties_with_the_best_are_marked_from_seven_seeds_on(tmp_path, seeds, mark
     set_finals(folder, "cheetah-run", "qsm", 500 + wide)
     set_finals(folder, "cheetah-run", "sac", 510 + wide)
     set_finals(folder, "cheetah-run", "td3", 100 + wide / 10)
-    set_finals(folder, "cheetah-run", "random", 900 + wide / 10)  # the random policy is no competitor
+    set_finals(folder, "cheetah-run", "random", 300 + wide / 10)
     results = load(tmp_path, "made-up")
     assert scores.best_labels(results, "cheetah-run") == marked
     (row,) = score_tables.final_return(results).rows
     assert {label for label, entry in zip(results.labels, row[1:]) if entry.bold} == marked
+
+
+def test_the_random_policy_is_no_competitor(tmp_path):
+    folder = helpers.study(tmp_path, algos=["qsm", "sac", "random"], seeds=7)
+    for label, level in (("qsm", 500), ("sac", 100), ("random", 900)):
+        set_finals(folder, "cheetah-run", label, level + np.arange(7))
+    assert scores.best_labels(load(tmp_path, "made-up"), "cheetah-run") == {"qsm"}
 
 
 def test_floor_and_ceiling(tmp_path):
@@ -61,7 +68,17 @@ def test_floor_and_ceiling(tmp_path):
     assert scores.common_tasks(results, without_extremes=True).envs == ("hopper-hop", "cheetah-run")
     tables = comparison_tables.aggregates(results)
     assert [table.name for table in tables] == ["aggregates", "aggregates_without_extremes"]
-    assert "walker-run (floor)" in to_markdown(score_tables.final_return(results)).replace("\\", "")
+    finals = score_tables.final_return(results)
+    assert "walker-run (floor)" in to_markdown(finals).replace("\\", "")
+    marked = {row[0]: any(entry.bold for entry in row[1:]) for row in finals.rows}
+    assert marked == {
+        "walker-run (floor)": False,
+        "hopper-hop": True,
+        "cartpole-balance (ceiling)": False,
+        "cheetah-run": True,
+    }
+    for table in (comparison_tables.steps_to_90(results), comparison_tables.by_task(results)):
+        assert [row[0] for row in table.rows] == list(marked)
 
 
 def test_aggregates_cover_what_all_algorithms_have(tmp_path):
@@ -103,6 +120,8 @@ def test_steps_to_90_percent_of_the_best(tmp_path):
     assert threshold == 90
     assert steps["qsm"].tolist() == [4000, 2000]
     assert steps["sac"].tolist() == [np.inf, np.inf]
+    (row, _) = comparison_tables.steps_to_90(results).rows
+    assert [(entry.text, entry.detail) for entry in row[2:]] == [("2,000", "2 of 2†"), ("∞", "0 of 2†")]
     threshold, steps = scores.steps_to_best(results, "Pendulum-v1")
     assert threshold == pytest.approx(-1500 + 0.9 * 1200)
     assert steps["qsm"].tolist() == [3000, 3000]
@@ -142,6 +161,9 @@ def test_final_policies_side_by_side(tmp_path):
 
 def test_improvements_of_a_pair_add_up_to_one(tmp_path):
     helpers.study(tmp_path, envs=["a-run", "b-run"], seeds=5)
-    records = comparison_tables.improvements(load(tmp_path, "made-up")).records
+    table = comparison_tables.improvements(load(tmp_path, "made-up"))
+    assert [(row[1].text, row[1].detail) for row in table.rows] == [("5", "†")] * 2
+    assert any(note.startswith("† Fewer than 10 seeds") for note in table.notes)
+    records = table.records
     assert [(record["label"], record["over"]) for record in records] == [("qsm", "sac"), ("sac", "qsm")]
     assert records[0]["value"] + records[1]["value"] == pytest.approx(1)

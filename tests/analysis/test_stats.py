@@ -184,6 +184,25 @@ def test_intervals_cover_the_truth_about_as_often_as_documented(n, lowest, highe
     assert lowest <= covered / 300 <= highest
 
 
+@pytest.mark.parametrize("n", stats.COVERAGE)
+@pytest.mark.parametrize(("tasks", "statistic"), [(1, stats.mean), (4, stats.mean), (4, stats.iqm)])
+def test_intervals_of_few_seeds_cover_as_rarely_as_the_tables_say(n, tasks, statistic):
+    """1000 simulated studies with normal scores, as every table's note states it."""
+    rng = np.random.default_rng(n)
+    levels = np.linspace(0.3, 0.9, tasks)
+
+    def study(shape: tuple[int, ...]) -> list[np.ndarray]:
+        return [level + 0.1 * rng.standard_normal(shape) for level in levels]
+
+    truth = statistic(study((200_000,)))
+    drawn = [stats.draws(n, str(task), resamples=500) for task in range(tasks)]
+    studies = study((1000, n))
+    samples = [statistic([scores[i][rows] for scores, rows in zip(studies, drawn)]) for i in range(1000)]
+    low, high = stats.interval(np.stack(samples, axis=1))
+    covered = 100 * np.mean((low <= truth) & (truth <= high))
+    assert covered == pytest.approx(stats.COVERAGE[n][tasks > 1], abs=6)
+
+
 # --- several contrasts ------------------------------------------------------------------------------------
 
 

@@ -47,9 +47,11 @@ def table(rows, columns=("Task", "Value"), records=()):
 def test_numbers_as_shown():
     assert number(1234.56).text == "1,235"
     assert number(-0.5, 2).text == "−0.50"
+    assert number(-0.3).text == "0"
     assert number(np.inf).text == "∞"
     assert number(float("nan")) == "–"
     assert within(-1.5, 2.25, 1) == "[−1.5, 2.2]"
+    assert within(-0.004, 0.5, 2) == "[0.00, 0.50]"
 
 
 def test_markdown():

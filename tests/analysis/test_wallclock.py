@@ -32,14 +32,18 @@ def test_timings_of_other_hardware_or_execution_never_share_a_table(tmp_path):
         "server-cpu-eager-1-float32",
     ]
     tables = wallclock_tables.all_tables(executions)
-    assert len(tables) == 3
-    assert {len(table.rows) for table in tables} == {7}  # QSM and DQL at three T, SAC
+    assert [table.name for table in tables[:2]] == [
+        f"{name}-laptop-cpu-compile-1-float32" for name in ("wall_clock", "update_time")
+    ]
+    assert len(tables) == 6
+    assert {len(table.rows) for table in tables[::2]} == {7}  # QSM and DQL at three T, SAC
+    assert {len(table.rows) for table in tables[1::2]} == {4}  # two parts of QSM and DQL over T
 
 
 def test_the_table_shows_median_and_p95_in_milliseconds(tmp_path):
     helpers.timing(tmp_path)
     (execution,) = load_timings(tmp_path)[0]
-    (table,) = wallclock_tables.all_tables([execution])
+    table, _ = wallclock_tables.all_tables([execution])
     record = next(r for r in table.records if (r["algo"], r["T"]) == ("qsm", "5"))
     seconds = execution.seconds(algo="qsm", T="5", what="actor_update")
     assert len(seconds) == 30
@@ -61,9 +65,23 @@ def test_other_sizes_go_to_a_table_of_their_own(tmp_path):
     change(folder, add_width)
     (execution,) = load_timings(tmp_path)[0]
     assert execution.reference_size() == {"hidden": "256x256", "batch": "256", "pack": "1"}
-    main, sizes = wallclock_tables.all_tables([execution])
+    main, sizes, _ = wallclock_tables.all_tables([execution])
     assert len(main.rows) == 7
     assert len(sizes.rows) == 8
+
+
+def test_facts_of_one_seed_are_not_shown_for_a_pack(tmp_path):
+    folder = helpers.timing(tmp_path)
+
+    def add_pack(frame):
+        pack = frame[(frame["algo"] == "sac") & (frame["what"] == "update")].assign(pack="4")
+        return pd.concat([frame, pack])
+
+    change(folder, add_pack)
+    sizes = wallclock_tables.all_tables(load_timings(tmp_path)[0])[1]
+    memory = {record["pack"]: record["peak_memory_mb"] for record in sizes.records if record["algo"] == "sac"}
+    assert memory["1"] == 210.5
+    assert np.isnan(memory["4"])
 
 
 def test_slope_over_T(tmp_path):
@@ -74,8 +92,40 @@ def test_slope_over_T(tmp_path):
     slopes = {text.split(":")[0]: float(text.split()[1]) for text in shown}
     assert slopes["DQL"] == pytest.approx(3.0, rel=0.05)
     assert abs(slopes["QSM"]) < 0.05
-    line = wallclock.fit_over_T(np.array([1.0, 2, 5]), np.array([3.0, 5, 11]))
-    assert (line.intercept, line.slope) == pytest.approx((1, 2))
+    table = wallclock_tables.over_T(execution)
+    found = {(record["algo"], record["what"]): record for record in table.records}
+    slope = found["dql", "actor_update"]
+    assert slope["slope_low"] < slope["slope_ms"] < slope["slope_high"]
+    assert slope["slope_high"] - slope["slope_low"] < 0.5
+    assert slope["T1_ms"] == pytest.approx(8, rel=0.05)
+    assert slope["rounds"] == 10
+    assert list(found) == [(algo, what) for algo in ("qsm", "dql") for what in ("update", "actor_update")]
+
+
+def test_a_line_over_T_by_hand(tmp_path):
+    folder = helpers.timing(tmp_path)
+
+    def straight(frame):
+        frame = frame[frame["T"] != ""]
+        return frame.assign(seconds=[repr(1e-3 * (1 + 2 * int(T))) for T in frame["T"]])
+
+    change(folder, straight)
+    (execution,) = load_timings(tmp_path)[0]
+    slope = wallclock.slope_over_T(execution, algo="qsm", what="update")
+    assert slope.T.tolist() == [1, 5, 20]
+    assert [slope.intercept, slope.slope, slope.low, slope.high] == pytest.approx([1e-3, *[2e-3] * 3])
+    assert wallclock.slope_over_T(execution, algo="qsm", what="update", T="5") is None
+    assert wallclock.slope_over_T(execution, algo="sac", what="update") is None
+
+
+def test_the_whole_step_is_what_was_timed_not_the_sum_of_its_parts(tmp_path):
+    folder = helpers.timing(tmp_path)
+    change(
+        folder,
+        lambda frame: frame.assign(seconds=frame["seconds"].where(frame["what"] != "end_to_end", "0.0077")),
+    )
+    figure = wallclock_figures.where_time_goes(load_timings(tmp_path)[0][0])
+    assert {text.get_text().strip() for text in figure.axes[0].texts} == {"7.7"}
 
 
 def test_hours_are_steps_times_the_timed_seconds_per_step(tmp_path):
@@ -89,7 +139,7 @@ def test_hours_are_steps_times_the_timed_seconds_per_step(tmp_path):
     figure = wallclock_figures.return_against_hours(results, seconds)
     ends = sorted(max(line.get_xdata()) for line in figure.axes[0].lines)
     assert ends[-1] == pytest.approx(10_000 * seconds["dql"] / 60)  # minutes, as it is less than an hour
-    assert "Minutes" in figure.axes[0].get_xlabel()
+    assert "Minutes" in figure.get_supxlabel()
 
 
 @pytest.mark.parametrize("change_config", [{"T": 7}, {"hidden": [64, 64]}, {"batch_size": 100}])
@@ -132,7 +182,7 @@ def test_no_facts_and_no_provenance_still_give_times(tmp_path):
     folder = helpers.timing(tmp_path)
     (folder / "facts.csv").unlink()
     (folder / "provenance.json").write_text(json.dumps({"hardware": "<b>"}))
-    (table,) = wallclock_tables.all_tables(load_timings(tmp_path)[0])
+    table, _ = wallclock_tables.all_tables(load_timings(tmp_path)[0])
     assert len(table.rows) == 7
     (folder / "provenance.json").write_text("[")
     assert load_timings(tmp_path)[1] != []
