@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench.files import (
+    TEMPORARY,
     DamagedFile,
     check_format,
     checked,
@@ -175,14 +176,23 @@ def remove_leftovers(folder: Path, manifest: dict[str, Any]) -> None:
     crossing("cleanup.before")
     needed = {MANIFEST, manifest["state"], *manifest["shards"]}
     for path in folder.iterdir():
-        if path.name not in needed:
+        if path.name not in needed and _is_ours(path.name):
             with suppress(OSError):  # no reason to stop a run; tried again at the next checkpoint
                 path.unlink()
     crossing("cleanup.after")
 
 
+def _is_ours(name: str) -> bool:
+    return name.endswith(TEMPORARY) or bool(_STATE.fullmatch(name) or _SHARD.fullmatch(name))
+
+
 def discard(folder: Path) -> None:
-    """Remove the checkpoint folder, its manifest first: no crash leaves a manifest without its files."""
+    """Remove the checkpoint folder, its manifest first: no crash leaves a manifest without its files.
+
+    A link that stands in its place, and what it leads to, stay.
+    """
+    if folder.is_symlink():
+        return
     with suppress(OSError):
         (folder / MANIFEST).unlink()
     shutil.rmtree(folder, ignore_errors=True)

@@ -174,6 +174,15 @@ def open_regular(path: Path) -> Iterator[io.FileIO]:
             raise DamagedFile(f"{path.name} cannot be read: {error.strerror}") from None
 
 
+def check_inside(root: Path, path: Path) -> None:
+    """DamagedFile if a link on the way from the folder `root` to `path` leads out of `root`."""
+    top, real = os.path.realpath(root), os.path.realpath(path)
+    if os.path.commonpath((top, real)) != top:
+        raise DamagedFile(
+            f"{one_line(path.relative_to(root))}: a symbolic link leads out of {one_line(root)}"
+        )
+
+
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """The bytes of a regular file of at most `limit` bytes. Raises OSError or DamagedFile."""
     with open_regular(path) as file:

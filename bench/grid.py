@@ -18,6 +18,7 @@ from bench.errors import UserError, suggest
 from bench.files import (
     DamagedFile,
     check_format,
+    check_inside,
     checked,
     differences,
     env_folder,
@@ -50,6 +51,7 @@ def read_study_file(root: Path, study: str) -> dict[str, Any]:
     try:
         if not is_safe_name(study):
             raise FileNotFoundError
+        check_inside(root, root / study)
         return check_study(read_json(root / study / STUDY))
     except FileNotFoundError:
         raise UserError(f"no study {study!r} in {root}{suggest(study, studies(root))}") from None
@@ -155,6 +157,7 @@ def write_study(root: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         )
     try:
         check_study(record)
+        check_inside(root, root / record["study"])
     except DamagedFile as error:
         raise UserError(str(error)) from None
     folder = root / record["study"]

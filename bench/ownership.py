@@ -156,7 +156,8 @@ def is_alive(owner: dict[str, Any], heartbeat_age: float | None) -> bool:
             return False  # this host has been restarted since
         if owner.get("pid_namespace") == _pid_namespace():
             return owner["pid"] > 0 and start_ticks(owner["pid"]) == owner.get("start_ticks")
-    return heartbeat_age is not None and heartbeat_age < STALE_AFTER_S
+    # a heartbeat from the future is older than a change of the clock, after which a living owner wrote again
+    return heartbeat_age is not None and abs(heartbeat_age) < STALE_AFTER_S
 
 
 def heartbeat_age_s(folder: Path, clock_offset: float) -> float | None:

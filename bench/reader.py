@@ -22,6 +22,7 @@ from bench import ownership
 from bench.files import (
     DamagedFile,
     check_format,
+    check_inside,
     checked,
     env_folder,
     is_env_name,
@@ -121,7 +122,7 @@ def read_run(path: Path, *, job_hash: str | None = None, verify: bool = True) ->
 
 
 def _read(run: Run, job_hash: str | None, verify: bool) -> Run:
-    check_inside(run.path)
+    check_inside(run.path.parents[3], run.path)
     try:
         data = read_bytes(run.path / RUN)
     except FileNotFoundError:
@@ -144,14 +145,6 @@ def _read(run: Run, job_hash: str | None, verify: bool) -> Run:
         changed = "the run on disk has another configuration than the study's grid"
         return replace(run, state="configuration changed", reason=changed, verified=False, sha256={})
     return run
-
-
-def check_inside(path: Path) -> None:
-    """DamagedFile if a link among the four folders of a run leads out of the results folder."""
-    root = os.path.realpath(path.parents[3])
-    real = os.path.realpath(path)
-    if os.path.commonpath((root, real)) != root:
-        raise DamagedFile("a symbolic link leads out of the results folder")
 
 
 def check_meta(meta: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from bench.errors import UserError
 from bench.files import (
     TEMPORARY,
     DamagedFile,
+    check_inside,
     crossing,
     differences,
     one_line,
@@ -47,13 +48,14 @@ from bench.reader import (
     RUN,
     SEALED,
     DamagedRun,
-    check_inside,
     check_meta,
     seal,
 )
 from bench.schema import FORMAT, TABLES, header, parse_table, render_rows
 
 HEARTBEAT_EVERY_S = 5.0
+
+_CODE = Path(__file__).resolve().parents[1]
 
 
 class Superseded(Exception):
@@ -122,12 +124,14 @@ class Writer:
         another configuration, a living process owns it, or it failed and `retry_failed` is false.
         """
         path = root / job.path
-        _refuse(root, job, retry_failed)
+        _refuse(root, job, checkpoint_root, retry_failed)
         writer = cls(path, job, checkpoint_root)
         try:
             path.mkdir(parents=True, exist_ok=True)
             with ownership.locked(path):
-                _refuse(root, job, retry_failed)  # again, since somebody may have been faster
+                _refuse(
+                    root, job, checkpoint_root, retry_failed
+                )  # again, since somebody may have been faster
                 writer._claim(execution, provenance)
         except AlreadyFinished:
             remove_leftovers(root, job, checkpoint_root)
@@ -279,6 +283,11 @@ class Writer:
                 self._write_heartbeat(progress)
             self._next_heartbeat = time.monotonic() + HEARTBEAT_EVERY_S
 
+    def touch(self) -> None:
+        """Say that the process lives, and nothing of how far it is: while a step takes long, as compiling does."""
+        with self._owned():
+            os.utime(self.path / ownership.HEARTBEAT)
+
     def _write_heartbeat(self, progress: Mapping[str, float | None]) -> None:
         finite = {
             key: None if value is None or not np.isfinite(value) else value for key, value in progress.items()
@@ -372,6 +381,7 @@ class Writer:
 
     def fail(self, traceback: str) -> None:
         """Record a crash (its last line becomes the reason) and give the run up; it can be retried."""
+        traceback = self._without_places(traceback)
         lines = traceback.strip().splitlines()
         record = {
             "format": FORMAT,
@@ -385,6 +395,13 @@ class Writer:
                 write_json(self.path / FAILURE, record, "failure")
             finally:  # on a full disk too
                 (self.path / ownership.OWNER).unlink(missing_ok=True)
+
+    def _without_places(self, text: str) -> str:
+        """`text` without the folders of this machine, which may name a person: results are passed on, reasons shown."""
+        for folder, name in ((self.path.parents[3].resolve(), "results"), (_CODE, ""), (Path.home(), "~")):
+            if folder != Path(folder.anchor):
+                text = text.replace(f"{folder}{os.sep}", name and f"{name}{os.sep}")
+        return text
 
     def release(self) -> None:
         """Stop cleanly, resumable from the last checkpoint. No error if the run is no longer ours."""
@@ -425,11 +442,17 @@ def check_configuration(root: Path, job: JobLike) -> None:
     )
 
 
-def _refuse(root: Path, job: JobLike, retry_failed: bool) -> None:
+def _refuse(root: Path, job: JobLike, checkpoint_root: Path | None, retry_failed: bool) -> None:
     """Raise for a run that must not be written, before anything is; see `Writer.open`."""
     path = root / job.path
+    folder = _checkpoint_folder(path, job, checkpoint_root)
     try:
-        check_inside(path)
+        check_inside(root, path)
+        check_inside(checkpoint_root or root, folder)
+        if folder.is_symlink():  # what is no longer needed in it is deleted
+            raise UserError(
+                f"{folder} is a symbolic link; delete it, and choose where checkpoints lie by CHECKPOINTS"
+            )
         check_configuration(root, job)
         if os.path.lexists(path / DONE):
             read_json(path / DONE)

@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +285,39 @@ def test_a_memory_limit_fails_the_job_that_needs_more(tmp_path: Path) -> None:
     process.wait(30)
     os.close(answers)
     assert "allocate" in read_run(tmp_path / job.path).reason
+
+
+# -- signs of life -----------------------------------------------------------------------------------
+
+
+def test_a_step_that_takes_long_gives_signs_of_life_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a long compilation does: the heartbeat stays young, what it says does not change, and it ends in time."""
+    monkeypatch.setattr(worker._Pulse, "EVERY_S", 0.05)
+    monkeypatch.setattr(worker._Pulse, "SILENT_AFTER_S", 0.6)
+    (job,) = pack = jobs(steps=40, random_steps=20)
+    heartbeat = tmp_path / job.path / "heartbeat.json"
+    seen: list[tuple[int, bytes]] = []
+
+    def slow(self: Any, batch: Any) -> dict[str, Any]:
+        if not seen:
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                seen.append((heartbeat.stat().st_mtime_ns, heartbeat.read_bytes()))
+                time.sleep(0.02)
+        return {}
+
+    monkeypatch.setattr(_stub().Stub, "update", slow)
+    assert worker.run(spec(tmp_path, pack)) == "done"
+    times = [when for when, _ in seen]
+    assert len(set(times[: len(times) // 3])) >= 3
+    assert len(set(times[-len(times) // 3 :])) == 1  # it hangs, as far as anybody can tell
+    assert len({content for _, content in seen}) == 1
+    assert not [thread for thread in threading.enumerate() if "_beat" in thread.name]
+
+
+def _stub() -> Any:
+    import stub_agents
+
+    return stub_agents

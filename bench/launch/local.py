@@ -17,11 +17,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from bench.errors import UserError
-from bench.files import one_line, strerror
+from bench.files import DamagedFile, check_inside, one_line, strerror
 from bench.hardware import available_cores
 from bench.launch.plan import Plan, execution_mode
 from bench.provenance import provenance
-from bench.runs import FINISHED, AlreadyFinished, Superseded, Writer, read_run
+from bench.runs import FINISHED, AlreadyFinished, Superseded, Writer, read_run, remove_leftovers
 from bench.study import Job
 
 POLL_S = 0.2
@@ -170,6 +170,8 @@ class Pool:
             n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         }
         try:
+            for job in self.plan.done:
+                self._tidy(job)
             try:
                 self._work()
             except BaseException:
@@ -215,6 +217,9 @@ class Pool:
                 log = self._log(pack[0])
                 worker = worker or self._hire(log)
                 worker.give(pack, self._spec(pack), log)
+            except DamagedFile as error:
+                for job in pack:
+                    self._fail(job, str(error))
             except OSError as error:  # no memory or no place in the process table; a full disk
                 if self.workers and worker is None:
                     self.most = len(self.workers)
@@ -255,10 +260,13 @@ class Pool:
         }
 
     def _log(self, job: Job) -> Path:
-        """What the job prints; beside the runs, not among what counts."""
-        folder = self.root / job.study / "logs"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / ("-".join(job.path.parts[1:]) + ".log")
+        """What the job prints; beside the runs, not among what counts. DamagedFile for a link out of there."""
+        path = self.root / job.study / "logs" / ("-".join(job.path.parts[1:]) + ".log")
+        check_inside(self.root, path)
+        if path.is_symlink():
+            raise DamagedFile(f"{path} is a symbolic link, not a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     # -- taking back -------------------------------------------------------------------------------
 
@@ -307,6 +315,7 @@ class Pool:
         for job in worker.pack:
             state = read_run(self.root / job.path, job_hash=job.hash).state
             if state in FINISHED:
+                self._tidy(job)
                 self.outcome.done.append(job)
             elif worker.killed_for:
                 self._record_failure(job, worker.killed_for)
@@ -317,6 +326,10 @@ class Pool:
                 told = f" ({words})" if words else ""
                 self._fail(job, f"its worker ended by {cause}{told}; the same command goes on where it was")
         worker.pack = []
+
+    def _tidy(self, job: Job) -> None:
+        """After a process that was killed when its run was finished and the checkpoint not yet removed."""
+        remove_leftovers(self.root, job, self.options.checkpoint_root)
 
     def _record_failure(self, job: Job, reason: str) -> None:
         """In the run's own directory, so that it is not tried again unasked."""

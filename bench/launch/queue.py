@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bench.errors import UserError
-from bench.files import DamagedFile, check_format, checked, one_line, read_json, write_json
+from bench.files import DamagedFile, check_format, checked, is_safe_name, one_line, read_json, write_json
 
 FORMAT = 1
 TIMEOUT_S = 60
@@ -113,15 +114,34 @@ def _read_arrays(folder: Path) -> list[Array]:
     arrays = []
     for path in folder.glob("array-*.json"):
         try:
-            record = read_json(path)
-            check_format(record, FORMAT, path.name)
-            for key, kind in (("token", str), ("name", str), ("tasks", list), ("submitted", float)):
-                checked(record, key, kind, path.name)
-            record.pop("format")
-            arrays.append(Array(**record))
-        except (DamagedFile, TypeError) as error:
+            arrays.append(_checked_array(read_json(path), path))
+        except (DamagedFile, OSError) as error:
             raise UserError(f"{path} is damaged: {one_line(error)}; delete it if its jobs are gone") from None
     return sorted(arrays, key=lambda array: array.submitted)
+
+
+def _checked_array(record: dict[str, Any], path: Path) -> Array:
+    """The array in a record, with every field checked: they name files, and become arguments of Slurm's commands."""
+    name = path.name
+    check_format(record, FORMAT, name)
+    fields = {key: value for key, value in record.items() if key != "format"}
+    if fields.keys() != Array.__dataclass_fields__.keys():
+        raise DamagedFile(f"{name} has other fields than an array's record")
+    for key, kind in (("token", str), ("kind", str), ("name", str), ("tasks", list)):
+        checked(fields, key, kind, name)
+    if f"array-{fields['token']}.json" != name or not fields["name"].endswith(f".{fields['token']}"):
+        raise DamagedFile(f"{name}: 'token' and 'name' are not those of this file")
+    if not is_safe_name(fields["name"]):
+        raise DamagedFile(f"{name}: 'name' is no name: {one_line(fields['name'], 60)}")
+    for task in fields["tasks"]:
+        if not isinstance(task, list) or not all(isinstance(run, str) for run in task):
+            raise DamagedFile(f"{name}: 'tasks' are no lists of runs")
+    job = fields["job"]
+    if job is not None and not (isinstance(job, str) and re.fullmatch(r"[0-9]+", job)):
+        raise DamagedFile(f"{name}: 'job' is no id of Slurm's: {one_line(job, 60)}")
+    if not isinstance(fields["submitted"], int | float) or not isinstance(fields["cancelled"], bool):
+        raise DamagedFile(f"{name}: 'submitted' is no time, or 'cancelled' neither true nor false")
+    return Array(**fields)
 
 
 def queue_state(root: Path, study: str) -> dict[str, Entry]:

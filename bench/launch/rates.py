@@ -52,5 +52,7 @@ def _seconds_per_step(run: Run) -> float | None:
         table = run.columns("time.csv")
     except DamagedRun:
         return None
-    steps = run.meta["settings"]["steps"]
-    return float(sum((table[name] / table["seeds"]).sum() for name in SECONDS)) / steps if steps else None
+    steps, seeds = run.meta["settings"].get("steps"), table["seeds"]
+    if not isinstance(steps, int) or steps < 1 or (seeds < 1).any():
+        return None
+    return float(sum((table[name] / seeds).sum() for name in SECONDS)) / steps

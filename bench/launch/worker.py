@@ -114,8 +114,10 @@ class _Pack:
         if not opened:
             return "failed" if refused else "done"
         self.jobs, self.writers = [job for job, _ in opened], [writer for _, writer in opened]
+        self.pulse = _Pulse(self._living)
         try:
-            outcome = self._train()
+            with self.pulse:
+                outcome = self._train()
         except Superseded as error:
             self.say(str(error))
             outcome = "stopped"
@@ -172,6 +174,7 @@ class _Pack:
 
     def _beat(self, trainer: Any, pace: _Pace) -> None:
         """A sign of life for every run, and how far it is."""
+        self.pulse.step()
         steps, rate = trainer.settings.steps, pace.rate(trainer.env_step)
         for k, writer in enumerate(self.writers):
             if writer is not None:
@@ -221,6 +224,40 @@ class _Pack:
                     trainer.env_step, trainer.snapshot(k), rows, first, keep_from_row=oldest
                 )
         self.saved_rows = replay.written
+
+
+class _Pulse:
+    """Signs of life from a thread of its own while a step takes long, as one that compiles does.
+
+    They end `SILENT_AFTER_S` after the last step: who hangs falls silent, and another host may take the runs over.
+    """
+
+    EVERY_S = 60.0  # well below `bench.runs.STALE_AFTER_S`
+    SILENT_AFTER_S = 1800.0
+
+    def __init__(self, living: Callable[[], Sequence[Writer]]):
+        self._living = living
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self.step()
+
+    def step(self) -> None:
+        self._last = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.EVERY_S):
+            silent = time.monotonic() - self._last
+            if self.EVERY_S < silent < self.SILENT_AFTER_S:
+                for writer in self._living():
+                    with suppress(Superseded, OSError):  # the next step finds out by itself
+                        writer.touch()
 
 
 class _Pace:

@@ -16,7 +16,7 @@ from algos.networks import Generators
 from algos.noise import Draw, Draws
 from algos.random import Random, RandomConfig
 
-FAULTS = ("", "raise", "exit", "kill", "hang", "nan", "memory")
+FAULTS = ("", "raise", "exit", "kill", "hang", "nan", "memory", "leak")
 
 
 @dataclass(frozen=True)
@@ -83,5 +83,9 @@ class Stub(Random):
             time.sleep(3600)
         if fault == "memory":
             torch.zeros(2**36).sum()  # 256 GiB
+        if fault == "leak":
+            held = []
+            while True:
+                held.append(torch.ones(2**24))  # 64 MiB at a time
         if fault == "nan":
             self.state["sum"]["x"][self.seeds.index(self.config.fault_seed)] = torch.nan
