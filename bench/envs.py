@@ -246,8 +246,8 @@ class Pack:
     Nothing is reset here: the step into the end of an episode returns its true last observation, and the
     caller resets that environment before the next step (or lets it stand still).
 
-    An environment that raises in `step`, or returns an observation or reward that is not finite, is
-    stopped: its entry of `error` says why, and it stands still from then on. The others go on.
+    An environment that raises in `step` or `reset`, or returns an observation or reward that is not finite,
+    is stopped: its entry of `error` says why, and it stands still from then on. The others go on.
 
     Attributes:
         size: S.
@@ -277,8 +277,10 @@ class Pack:
         transition into the end of the last episode before this. An environment that stood still moves
         again, unless it was stopped by an error.
         """
-        obs, _ = self.envs[k].reset(seed=seed)
-        self.obs[k] = obs
+        try:
+            self.obs[k], _ = self.envs[k].reset(seed=seed)
+        except Exception as error:
+            self._stop(k, _one_line(error))
         self._running[k] = True
         self._still[k] = self.error[k] is not None
         return self.obs[k]

@@ -167,6 +167,8 @@ class Trainer:
         if snapshots is None:
             for k in range(self.S):
                 self.pack.reset(k, self._reset_seed(k))
+            if all(self.pack.error):  # which is no divergence
+                raise RuntimeError(f"the task does not start: {self.pack.error[0]}")
         else:
             self._restore(snapshots, rows or [])
 
@@ -391,6 +393,7 @@ class Trainer:
             lengths[running] += 1
             yield Evaluating(self.env_step)
             failed = np.array([error is not None for error in pack.error])
+            returns[running & failed] = math.nan  # what it would have been, nobody knows
             ended = running & (terminated | truncated | failed)
             for j in map(int, np.flatnonzero(ended)):
                 pack.stand_still(j)
