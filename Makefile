@@ -18,7 +18,7 @@ WHERE = $(call option,STUDY,--study) --results "$(RESULTS)"
 MEASURE = $(call option,QUICK,--quick) $(call option,EXECUTION,--execution)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench status figures slurm cancel timing perf test test-all test-slurm lint format
+.PHONY: help setup bench status figures slurm cancel timing perf test test-all test-faults test-slurm lint format
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -70,10 +70,13 @@ perf: $(STAMP)  ## SAC and TD3 beside Stable-Baselines3 and SBX (makes an enviro
 	@$(PY) -m bench perf --results "$(RESULTS)" $(MEASURE) $(call option,GRIDS,--grids)
 
 test: $(STAMP)  ## all tests but the long ones below
-	$(PY) -m pytest -m "not full and not slurm"
+	$(PY) -m pytest -m "not full and not slurm and not faults"
 
 test-all: $(STAMP)  ## every execution mode and precision too
-	$(PY) -m pytest -m "not slurm"
+	$(PY) -m pytest -m "not slurm and not faults"
+
+test-faults: $(STAMP)  ## kills, full disks, bad data, long runs: 20 minutes (root, Linux, for the disks)
+	$(PY) -m pytest tests/faults
 
 test-slurm: $(STAMP)  ## cluster tests on a real one-host Slurm, which it starts and stops (root, Debian)
 	$(DEV_CLUSTER) up

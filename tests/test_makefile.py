@@ -15,8 +15,8 @@ import pytest
 from bench.__main__ import _parser
 from tests.launching import REPO, environment
 
-TARGETS = ("setup", "bench", "status", "figures", "slurm", "cancel", "timing", "perf", "test", "test-all", "test-slurm",
-           "lint", "format", "help")  # fmt: skip
+TARGETS = ("setup", "bench", "status", "figures", "slurm", "cancel", "timing", "perf", "test", "test-all",
+           "test-faults", "test-slurm", "lint", "format", "help")  # fmt: skip
 
 #: Stands in for the environment's Python: tells its arguments.
 RECORDER = "#!/usr/bin/env python3\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
