@@ -18,7 +18,7 @@ WHERE = $(call option,STUDY,--study) --results "$(RESULTS)"
 MEASURE = $(call option,QUICK,--quick) $(call option,EXECUTION,--execution)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench status figures slurm cancel timing perf test test-all test-faults test-slurm lint format
+.PHONY: help setup bench status figures docs slurm cancel timing perf test test-all test-faults test-slurm lint format
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ status: $(STAMP)  ## how the runs of a study stand: done, running, failed and wh
 
 figures: $(STAMP)  ## tables, figures and report from results/ alone
 	@$(PY) -m bench figures $(WHERE)
+
+docs: $(STAMP)  ## bring what README.md and docs/ show of the results up to date
+	@$(PY) -m bench docs --results "$(RESULTS)"
 
 slurm: $(STAMP)  ## submit the same grid to a Slurm cluster
 	@$(PY) -m bench slurm $(GRID) $(call option,PROFILE,--profile) $(call option,JOBS_PER_TASK,--jobs-per-task) \

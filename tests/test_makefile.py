@@ -15,7 +15,7 @@ import pytest
 from bench.__main__ import _parser
 from tests.launching import REPO, environment
 
-TARGETS = ("setup", "bench", "status", "figures", "slurm", "cancel", "timing", "perf", "test", "test-all",
+TARGETS = ("setup", "bench", "status", "figures", "docs", "slurm", "cancel", "timing", "perf", "test", "test-all",
            "test-faults", "test-slurm", "lint", "format", "help")  # fmt: skip
 
 #: Stands in for the environment's Python: tells its arguments.

@@ -87,7 +87,8 @@ def improvements(results: Results) -> Table:
     notes = [
         "Probability that the final return of a run of the row's algorithm is higher than one of the "
         "column's on the same task, ties half, averaged over tasks. 95% bootstrap intervals over seeds. "
-        "n: seeds of the task with the fewest.",
+        "n: seeds of the task with the fewest. Where every run of one is above every run of the other, no resample "
+        "is different: that interval has no width, and says nothing.",
         *tasks.notes,
         *common_notes(results),
     ]

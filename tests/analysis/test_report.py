@@ -142,6 +142,12 @@ def test_enlarging_and_closing(page):
     assert page.run(
         "document.querySelector('dialog img').src === document.querySelector('button.enlarge img').src"
     )
+    page.size(390, 800, phone=True)
+    shown = page.run(
+        "[...document.querySelectorAll('dialog img, button.enlarge img')].map(i => i.clientWidth)"
+    )
+    assert shown[-1] > 1.5 * shown[0]  # larger than on the page on a phone, too
+    page.size(1280, 900)
     click(page, "dialog img")
     assert not page.run("document.querySelector('dialog').open")
 
