@@ -30,6 +30,8 @@ _LATEX = {
     "’": "'",
 }
 
+LONG = 22  # characters of text that stay on one line
+
 
 def latex_escape(text: str) -> str:
     """No character of `text` acts as a command; what pdfLaTeX cannot set becomes a question mark."""
@@ -38,7 +40,7 @@ def latex_escape(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs table for \\input: needs \\usepackage{booktabs} and nothing else."""
-    align = "".join("r" if table.numeric[i] else "l" for i in range(len(table.columns)))
+    align = "".join("r" if table.numeric[i] else _text_column(table, i) for i in range(len(table.columns)))
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
@@ -57,10 +59,22 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _text_column(table: Table, i: int) -> str:
+    """Long text is broken into lines, where it has places to break."""
+    texts = [plain_entry(row[i]) for row in table.rows]
+    words = [len(word) for text in texts for word in text.split()]
+    if max(map(len, texts), default=0) <= LONG or max(words, default=0) > LONG:
+        return "l"
+    return f"p{{{LONG / 2}em}}"
+
+
 def _latex_size(table: Table) -> list[str]:
     """Type small enough that a wide table has a chance to fit a page; characters per line as in `article`."""
     cells = [list(table.columns), *([plain_entry(entry) for entry in row] for row in table.rows)]
-    characters = sum(max(map(len, column)) + 2 for column in zip(*cells))
+    widest = [max(map(len, column)) for column in zip(*cells)]
+    characters = sum(
+        2 + (LONG if _text_column(table, i)[0] == "p" else size) for i, size in enumerate(widest)
+    )
     sizes = ((75, ""), (90, r"\small"), (105, r"\footnotesize"), (130, r"\scriptsize"), (np.inf, r"\tiny"))
     size = next(name for most, name in sizes if characters <= most)
     return [rf"{size}\setlength{{\tabcolsep}}{{3pt}}"] if size else []

@@ -8,8 +8,17 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.style import display_name, order
-from bench.analysis.tables import Entry, Table, number, within
-from bench.analysis.wallclock import CHAINS, EXECUTION, FACT_NUMBERS, GROWING, SIZE, Execution, slope_over_T
+from bench.analysis.tables import MISSING, Entry, Table, number, within
+from bench.analysis.wallclock import (
+    CHAINS,
+    EXECUTION,
+    FACT_NUMBERS,
+    FACTS,
+    GROWING,
+    SIZE,
+    Execution,
+    slope_over_T,
+)
 
 PARTS = {  # what -> heading
     "update": "Update",
@@ -21,12 +30,11 @@ PARTS = {  # what -> heading
     "end_to_end": "End to end",
 }
 FACT_HEADINGS = ("Actor par.", "Critic par.", "GFLOP/update", "Calls/update", "Calls/act", "Peak memory, MiB")
-FACT_KEYS = ("algo", "hidden", "batch", "T")
 ROW = ("algo", "hidden", "batch", "T", "pack", "candidates")
 
 
 def all_tables(executions: Sequence[Execution]) -> list[Table]:
-    """One table per execution at its reference size, and a second with all sizes where there are more."""
+    """Per execution one table at its reference size, one with all sizes, one over T; per study what is counted."""
     tables = []
     for execution in executions:
         size = execution.reference_size()
@@ -36,7 +44,9 @@ def all_tables(executions: Sequence[Execution]) -> list[Table]:
             name = f"wall_clock_sizes-{execution.name}"
             tables.append(_table(execution, execution.samples, name, "all sizes"))
         tables.append(over_T(execution))
-    return tables
+    # what is counted is the same in all modes of a study
+    studies = {execution.study: execution for execution in executions}
+    return tables + [facts(execution) for execution in studies.values()]
 
 
 def over_T(execution: Execution) -> Table:
@@ -103,12 +113,6 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
             seconds = of_row.loc[of_row["what"] == what, "seconds"].to_numpy(float)
             row.append(number(float(np.median(seconds)) if len(seconds) else float("nan"), 1))
             record[f"{what}_s"] = float(np.median(seconds)) if len(seconds) else None
-        for fact in FACT_NUMBERS:
-            value = float("nan")  # facts are those of a single seed
-            if where["pack"] == "1":
-                value = execution.fact(fact, **{column: where[column] for column in FACT_KEYS})
-            row.append(number(value, 2 if fact == "update_gflop" else 0))
-            record[fact] = value
         rows.append(row)
         records.append(record)
     columns = ["Algorithm", "T", *(column.capitalize() for column in varying), "Candidates", "n"]
@@ -118,11 +122,35 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
         f"{', '.join(f'{key} {execution.how[key]}' for key in EXECUTION)}. {execution.hardware}".strip(),
         "Act, 1 and 10: for a batch of 1 and of 10. T: denoising steps. "
         "Candidates: actions drawn for each one taken. n: calls of the part that was timed least often. "
-        "Calls: evaluations of a network on a batch, forward. "
         "End to end: one environment step of training with its update.",
     ]
     title = f"Wall-clock, {execution.title} ({which})"
-    return Table(name, title, [*columns, *FACT_HEADINGS], rows, records, notes)
+    return Table(name, title, columns, rows, records, notes)
+
+
+def facts(execution: Execution) -> Table:
+    """What is counted and not timed, of a single seed: one row per algorithm and size."""
+    rows: list[list[Entry]] = []
+    records: list[dict[str, object]] = []
+    sizes = set(zip(*(execution.facts[column] for column in FACTS)))
+    for key in sorted(sizes, key=lambda key: (order(key[0]), _natural(key[1:]))):
+        where = dict(zip(FACTS, key))
+        row: list[Entry] = [display_name(where["algo"], where["algo"]), where["hidden"], where["batch"]]
+        row += [number(float(where[column])) if where[column] else MISSING for column in ("T", "candidates")]
+        record: dict[str, object] = dict(where)
+        for fact in FACT_NUMBERS:
+            record[fact] = execution.fact(fact, **where)
+            row.append(number(execution.fact(fact, **where), 2 if fact == "update_gflop" else 0))
+        rows.append(row)
+        records.append(record)
+    columns = ["Algorithm", "Hidden", "Batch", "T", "Candidates", *FACT_HEADINGS]
+    notes = [
+        "Candidates: actions drawn for each one taken. Par.: parameters, of both critics together. Calls: evaluations "
+        "of a network on a batch, forward; where updates differ, their mean. Peak memory: of the process that trains "
+        "one seed, its replay buffer included."
+    ]
+    name, title = f"wall_clock_facts-{execution.study}", f"Parameters, calls and memory, {execution.study}"
+    return Table(name, title, columns, rows, records, notes)
 
 
 def _repeats(samples: pd.DataFrame) -> float:

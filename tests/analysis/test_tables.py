@@ -119,6 +119,12 @@ PDFLATEX = shutil.which("pdflatex")
 BOOKTABS = PDFLATEX and subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode == 0
 
 
+def test_latex_breaks_long_text_and_no_long_word():
+    columns = ("Short", "Long", "Word", "n")
+    made = to_latex(Table("n", "A title", columns, [["a b", "several words " * 4, "a" * 64, number(1)]], ()))
+    assert "\\begin{tabular}{lp{11.0em}lr}" in made
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not BOOKTABS, reason="no pdflatex with booktabs (texlive-latex-recommended)")
 def test_latex_compiles_whatever_the_text(tmp_path):

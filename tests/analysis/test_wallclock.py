@@ -35,23 +35,20 @@ def test_timings_of_other_hardware_or_execution_never_share_a_table(tmp_path):
     assert [table.name for table in tables[:2]] == [
         f"{name}-laptop-cpu-compile-1-float32" for name in ("wall_clock", "update_time")
     ]
-    assert len(tables) == 6
-    assert {len(table.rows) for table in tables[::2]} == {7}  # QSM and DQL at three T, SAC
-    assert {len(table.rows) for table in tables[1::2]} == {4}  # two parts of QSM and DQL over T
+    assert len(tables) == 8
+    assert {len(table.rows) for table in tables[:6:2]} == {7}  # QSM and DQL at three T, SAC
+    assert {len(table.rows) for table in tables[1:6:2]} == {4}  # two parts of QSM and DQL over T
 
 
 def test_the_table_shows_median_and_p95_in_milliseconds(tmp_path):
     helpers.timing(tmp_path)
     (execution,) = load_timings(tmp_path)[0]
-    table, _ = wallclock_tables.all_tables([execution])
+    table = wallclock_tables.all_tables([execution])[0]
     record = next(r for r in table.records if (r["algo"], r["T"]) == ("qsm", "5"))
     seconds = execution.seconds(algo="qsm", T="5", what="actor_update")
     assert len(seconds) == 30
     assert record["actor_update_ms"] == pytest.approx(1e3 * np.median(seconds))
     assert record["actor_update_ms_p95"] == pytest.approx(1e3 * np.percentile(seconds, 95))
-    assert record["actor_parameters"] == 90000
-    assert record["peak_memory_mb"] == 210.5
-    assert record["network_calls_act"] == 5
     assert any("Some CPU" in note for note in table.notes)
 
 
@@ -65,23 +62,27 @@ def test_other_sizes_go_to_a_table_of_their_own(tmp_path):
     change(folder, add_width)
     (execution,) = load_timings(tmp_path)[0]
     assert execution.reference_size() == {"hidden": "256x256", "batch": "256", "pack": "1"}
-    main, sizes, _ = wallclock_tables.all_tables([execution])
+    main, sizes, *_ = wallclock_tables.all_tables([execution])
     assert len(main.rows) == 7
     assert len(sizes.rows) == 8
 
 
-def test_facts_of_one_seed_are_not_shown_for_a_pack(tmp_path):
-    folder = helpers.timing(tmp_path)
-
-    def add_pack(frame):
-        pack = frame[(frame["algo"] == "sac") & (frame["what"] == "update")].assign(pack="4")
-        return pd.concat([frame, pack])
-
-    change(folder, add_pack)
-    sizes = wallclock_tables.all_tables(load_timings(tmp_path)[0])[1]
-    memory = {record["pack"]: record["peak_memory_mb"] for record in sizes.records if record["algo"] == "sac"}
-    assert memory["1"] == 210.5
-    assert np.isnan(memory["4"])
+def test_what_is_counted_has_a_table_for_each_study(tmp_path):
+    helpers.timing(tmp_path, modes=("eager", "compile"))
+    tables = wallclock_tables.all_tables(load_timings(tmp_path)[0])
+    (table,) = [table for table in tables if table.name == "wall_clock_facts-idle"]
+    assert [(record["algo"], record["T"]) for record in table.records] == [
+        *((algo, T) for algo in ("qsm", "dql") for T in ("1", "5", "20")),
+        ("sac", ""),
+    ]
+    record = table.records[1]
+    assert record["actor_parameters"] == 90000
+    assert record["peak_memory_mb"] == 210.5
+    assert record["network_calls_act"] == 5
+    assert record["candidates"] == "1"
+    assert [entry if isinstance(entry, str) else entry.text for entry in table.rows[-1]] == (
+        ["SAC", "256x256", "256", "–", "1", "90,000", "150,000", "0.70", "8", "1", "210"]
+    )
 
 
 def test_slope_over_T(tmp_path):
@@ -182,7 +183,8 @@ def test_no_facts_and_no_provenance_still_give_times(tmp_path):
     folder = helpers.timing(tmp_path)
     (folder / "facts.csv").unlink()
     (folder / "provenance.json").write_text(json.dumps({"hardware": "<b>"}))
-    table, _ = wallclock_tables.all_tables(load_timings(tmp_path)[0])
+    table, _, facts = wallclock_tables.all_tables(load_timings(tmp_path)[0])
+    assert facts.rows == []
     assert len(table.rows) == 7
     (folder / "provenance.json").write_text("[")
     assert load_timings(tmp_path)[1] != []
