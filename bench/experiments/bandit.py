@@ -54,6 +54,13 @@ class Bandit:
         mass = np.exp((q - q.max()) / alpha).reshape(cells, 5, cells, 5).sum((1, 3))
         return mass / mass.sum()
 
+    def sample_boltzmann(self, alpha: float, n: int, rng: np.random.Generator) -> Array:
+        """n samples of that density, uniform within squares of 1/200: (n, 2)."""
+        cells = 400
+        flat = rng.choice(cells * cells, n, p=self.boltzmann(alpha, cells).ravel())
+        square = np.stack(np.unravel_index(flat, (cells, cells)), -1)
+        return (square + rng.random((n, 2))) / cells * 2 - 1
+
     def nearest(self, actions: Array) -> NDArray[np.int64]:
         """The index of the optimum nearest to each action: (n, 2) -> (n,)."""
         return np.square(actions[:, None] - np.array(CENTRES)).sum(-1).argmin(1)

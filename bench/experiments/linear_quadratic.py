@@ -37,9 +37,8 @@ class Problem:
     W: Array
 
     @classmethod
-    def random(cls, seed: int) -> Problem:
+    def random(cls, rng: np.random.Generator) -> Problem:
         """A stable system: the spectral radius of A is 0.9; costs and noise are isotropic."""
-        rng = np.random.default_rng(seed)
         A = rng.normal(size=(STATES, STATES))
         A *= 0.9 / np.abs(np.linalg.eigvals(A)).max()
         B = rng.normal(size=(STATES, ACTIONS)) / np.sqrt(STATES)
@@ -77,13 +76,13 @@ class Policy:
         self.schedule, self.E, self.F = schedule, E, F
 
     @classmethod
-    def random(cls, T: int, seed: int) -> Policy:
+    def random(cls, T: int, rng: np.random.Generator) -> Policy:
         """A ~ N(0, I) in every state, up to a random term of a tenth of that in each coefficient.
 
         eps_t = sqrt(1 - abar_t) a is the noise prediction of the standard normal distribution; the chain keeps
         it until the last step, which adds no noise.
         """
-        schedule, rng = vp_schedule(T), np.random.default_rng([seed, 1])
+        schedule = vp_schedule(T)
         sigma = np.sqrt(1 - np.array(schedule.alpha_bar))[:, None, None]
         E = sigma * (np.eye(ACTIONS) + 0.1 * rng.normal(size=(T, ACTIONS, ACTIONS)))
         return cls(schedule, E, sigma * 0.1 * rng.normal(size=(T, ACTIONS, STATES)))
@@ -124,6 +123,16 @@ def evaluate(problem: Problem, policy: Policy) -> Value | None:
     aa = R + GAMMA * B.T @ P @ B
     p = (np.trace(aa @ Sigma) + GAMMA * np.trace(P @ W)) / (1 - GAMMA)
     return Value(C + GAMMA * A.T @ P @ A, GAMMA * A.T @ P @ B, aa, GAMMA * (np.trace(P @ W) + p))
+
+
+def start(T: int, seed: int) -> tuple[Problem, Policy, Value]:
+    """A random problem and first policy, drawn again where its Q is infinite, and that Q."""
+    rng = np.random.default_rng(seed)
+    while True:
+        problem, policy = Problem.random(rng), Policy.random(T, rng)
+        value = evaluate(problem, policy)
+        if value is not None:
+            return problem, policy, value
 
 
 def target(value: Value, M_q: float) -> tuple[Array, Array]:

@@ -8,10 +8,10 @@ density is exp(2 Q / alpha_t + |a|^2 / 2): half the temperature. Where steps are
 the chain must therefore end near the Boltzmann density at alpha = alpha_0 / 2 (`last_temperature`): the reference, and
 beside it stands the alpha that fits a policy's samples best.
 
-Controls: each policy before training; and "qsm-exact", the same chain with eps = -M_q grad Q in place of a network,
-which parts what the sampler does to the density from what learning does. The grid of M_q begins where that chain,
-at the largest T, covers every optimum; learning rate and number of updates are such that the network's samples are
-as good there.
+Controls: samples of that density ("boltzmann"); each policy before training; and "qsm-exact", the same chain with
+eps = -M_q grad Q in place of a network, which parts what the sampler does to the density from what learning does. The
+grid of M_q begins where that chain, at the largest T, covers every optimum; learning rate and number of updates are
+such that the network's samples are as good there.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ NAMED = {(50, 5): "authors", (min(M_Q), max(T)): "small-M_q"}
 
 def parts() -> list[Part]:
     """On optima of equal height QSM over M_q and T, Diffusion-QL over T, SAC; on unequal ones the judged corner."""
-    grid = [{"M_q": m, "T": t} for t in reversed(T) for m in M_Q]
-    small = {"M_q": min(M_Q), "T": max(T)}
+    grid: list[dict[str, Any]] = [{"M_q": m, "T": t} for t in reversed(T) for m in M_Q]
+    small: dict[str, Any] = {"M_q": min(M_Q), "T": max(T)}
     equal: list[dict[str, Any]] = [{"algo": "dql", "T": t} for t in reversed(T)]
-    equal += [{"algo": algo, **cell} for algo in ("qsm", "qsm-exact") for cell in grid]
+    equal += [{"algo": algo, **cell} for algo in ("qsm", "qsm-exact", "boltzmann") for cell in grid]
     equal += [{"algo": "qsm-score_scale=true", **small}, {"algo": "sac"}]
-    unequal = [{"algo": "qsm", **small}, {"algo": "qsm-exact", **small}, {"algo": "sac"}]
+    unequal = [{"algo": algo, **small} for algo in ("qsm", "qsm-exact", "boltzmann")] + [{"algo": "sac"}]
     return [
         _part({"heights": heights, **cell})
         for heights, cells in (("equal", equal), ("unequal", unequal))
@@ -83,10 +83,11 @@ def run(
     """One algorithm on one bandit, all seeds as one pack."""
     bandit = Bandit(heights)
     setting = "-".join([heights, *(f"{k}={v}" for k, v in (("M_q", M_q), ("T", T)) if v is not None)])
-    if algo == "qsm-exact":
+    if algo in ("qsm-exact", "boltzmann"):
         assert M_q is not None
         assert T is not None
-        found = {"": np.stack([exact_chain(bandit, M_q, T, seed) for seed in range(seeds)])}
+        draw = exact_chain if algo == "qsm-exact" else reference
+        found = {"": np.stack([draw(bandit, M_q, T, seed) for seed in range(seeds)])}
     else:
         settings: dict[str, Any] = dict(NETWORK)
         if T is not None:
@@ -147,6 +148,11 @@ def exact_chain(bandit: Bandit, M_q: float, T: int, seed: int) -> Array:
         eps = -M_q * input_gradient(lambda x: bandit.q(x, x).sum(), a)
         a = ddpm_step(schedule, t, a, eps, torch.randn(shape, generator=draw))
     return a[0].numpy().astype(np.float64)
+
+
+def reference(bandit: Bandit, M_q: float, T: int, seed: int) -> Array:
+    """Samples of the Boltzmann density at the chain's last temperature: (SAMPLES, 2)."""
+    return bandit.sample_boltzmann(last_temperature(M_q, T), SAMPLES, np.random.default_rng(seed))
 
 
 def _density(actions: Array) -> list[Row]:

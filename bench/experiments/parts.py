@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def carry_out(root: Path, part: Part) -> float:
     """Run one part here and write what it returns; the seconds that it took."""
     from bench.provenance import provenance
 
-    start = time.perf_counter()
+    started, start = datetime.now(UTC), time.perf_counter()
     module, _, name = part.function.partition(":")
     function = getattr(importlib.import_module(module), name)
     folder = root / part.experiment
@@ -142,6 +143,7 @@ def carry_out(root: Path, part: Part) -> float:
         "function": part.function,
         "settings": dict(part.settings),
         "hash": part.hash,
+        "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "provenance": provenance(),
     }

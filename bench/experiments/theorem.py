@@ -131,10 +131,7 @@ def walk_linear_quadratic(
 ) -> tuple[float, Iterator[Step]]:
     """Mean Q of the first policy, and the steps from it: eps <- keep eps + step target."""
     lq = linear_quadratic
-    problem, policy = lq.Problem.random(seed), lq.Policy.random(T, seed)
-    first = lq.evaluate(problem, policy)
-    if first is None:
-        raise ValueError(f"the first policy of seed {seed} has no finite Q")
+    problem, policy, first = lq.start(T, seed)
     weight = M_q / first.gradient_rms()
 
     def steps() -> Iterator[Step]:
