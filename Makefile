@@ -18,7 +18,7 @@ WHERE = $(call option,STUDY,--study) --results "$(RESULTS)"
 MEASURE = $(call option,QUICK,--quick) $(call option,EXECUTION,--execution)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench status figures docs slurm cancel timing perf test test-all test-faults test-slurm lint format
+.PHONY: help setup bench status figures experiments video docs slurm cancel timing perf test test-all test-faults test-slurm lint format
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -30,7 +30,7 @@ help:  ## this list
 	@echo '                JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000  CHECKPOINTS=folder  RETRY=1'
 	@echo 'On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1'
 	@echo 'Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"  GRIDS="10 100 1000"'
-	@echo 'Where:          RESULTS=folder (default results)'
+	@echo 'Where:          RESULTS=folder (default results)  RUN=a run directory (make video)'
 	@echo
 	@echo 'Examples:       make bench'
 	@echo '                make bench ALGOS="qsm dql sac" ENVS="cheetah-run" SEEDS=5 STEPS=100000 STUDY=paper'
@@ -55,6 +55,12 @@ status: $(STAMP)  ## how the runs of a study stand: done, running, failed and wh
 
 figures: $(STAMP)  ## tables, figures and report from results/ alone
 	@$(PY) -m bench figures $(WHERE)
+
+experiments: $(STAMP)  ## multi-modality, exploration, the theorem: small studies of their own, 40 minutes
+	@$(PY) -m bench experiments --results "$(RESULTS)" $(call option,JOBS,--jobs)
+
+video: $(STAMP)  ## show a trained policy as MP4 and GIF: RUN=results/<study>/<env>/<label>/seed-<k>
+	@$(PY) -m bench video "$(RUN)"
 
 docs: $(STAMP)  ## bring what README.md and docs/ show of the results up to date
 	@$(PY) -m bench docs --results "$(RESULTS)"

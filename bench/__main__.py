@@ -82,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         else:
             command.add_argument("--grids", default="10 100", help="sizes of grids of trivial jobs to run")
 
+    command = _command(
+        commands, "experiments", "experiments", "run what is missing of the experiments, then draw them"
+    )
+    command.add_argument("--jobs", default="", help="processes at once (default: one per core)")
+    command.add_argument("--results", default="results")
+    command = _command(commands, "video", "video", "show a trained policy: MP4 and GIF in its run directory")
+    command.add_argument("run", type=Path, help="results/<study>/<env>/<label>/seed-<k>")
+
     _command(commands, "studies", "studies", "the studies and algorithms that there are")
     command = _command(commands, "import", "import_scores", "take per-seed scores of others from a CSV file")
     command.add_argument("file", type=Path)

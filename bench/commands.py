@@ -22,7 +22,10 @@ from bench.runs import (
     read_study_file,
     write_study,
 )
+from bench.runs import studies as on_disk
 from bench.study import Job, Study, load_study, override
+
+EXPERIMENTS = "experiments"  # what STUDY names in `make figures`, and their folder
 
 
 def whole(name: str, text: str, least: int) -> int:
@@ -211,11 +214,17 @@ def _draw(root: Path, study: str) -> None:
 def _alone(root: Path, study: str) -> Iterator[None]:
     """Hold the study's lock: two grids that end together must not draw into one report."""
     read_study_file(root, study)
+    with _locked(root / study):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(root / study))
+            stack.enter_context(locked(folder))
         except OSError as error:
-            raise UserError(f"{root / study} cannot be written: {error.strerror}") from None
+            raise UserError(f"{folder} cannot be written: {error.strerror}") from None
         yield
 
 
@@ -227,9 +236,13 @@ def _shown(path: Path) -> str:
 
 
 def figures(options: Namespace) -> int:
-    """Tables, figures and report of one study, or of every study that has results; 2 if a run is damaged."""
+    """Tables, figures and report of one study, or of everything that has results; 2 if a run is damaged."""
     root = _results(options)
     damaged = []
+    if options.study == EXPERIMENTS or (not options.study and (root / EXPERIMENTS).is_dir()):
+        _draw_experiments(root)
+        if options.study or not on_disk(root):
+            return 0
     for name in _studies_on_disk(root, options.study):
         _draw(root, name)
         damaged += damaged_runs(read_study(root, name))
@@ -250,8 +263,6 @@ def status(options: Namespace) -> int:
 
 
 def _studies_on_disk(root: Path, study: str) -> list[str]:
-    from bench.runs import studies as on_disk
-
     found = [Path(study).stem if study.endswith(".toml") else study] if study else on_disk(root)
     if not found:
         raise UserError(f"no results in {root}/ yet; `make bench` makes some")
@@ -305,6 +316,35 @@ def submit(options: Namespace) -> int:
     )
     for line in submission.lines():
         print(line)
+    return 0
+
+
+def experiments(options: Namespace) -> int:
+    """Run what is missing of the experiments, then draw them."""
+    from bench.experiments import suite
+    from bench.hardware import available_cores
+
+    jobs = whole("JOBS", options.jobs, 1) if options.jobs else available_cores()
+    root = _writable("RESULTS", options.results)
+    suite.run(root, jobs)
+    _draw_experiments(root)
+    return 0
+
+
+def _draw_experiments(root: Path) -> None:
+    from bench import analysis
+
+    with _locked(root / EXPERIMENTS):
+        pages = [path for path in analysis.build_experiments(root) if path.name == "index.html"]
+    print(f"report: {_shown(pages[0])}")
+
+
+def video(options: Namespace) -> int:
+    """Show a trained policy: video.mp4 and video.gif in its run directory."""
+    from bench import video as video_room
+
+    for path in video_room.render(options.run):
+        print(_shown(path.absolute()))
     return 0
 
 

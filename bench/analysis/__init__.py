@@ -3,7 +3,8 @@ imports torch.
 """
 
 from bench.analysis.documents import refresh
+from bench.analysis.experiment_report import build_experiments
 from bench.analysis.external import import_scores
 from bench.analysis.output import build, summary
 
-__all__ = ["build", "import_scores", "refresh", "summary"]
+__all__ = ["build", "build_experiments", "import_scores", "refresh", "summary"]

@@ -44,6 +44,13 @@ def judge(results: Results, executions: Sequence[Execution]) -> list[Verdict]:
     return found
 
 
+def judge_experiment(root: Path, data: str) -> list[Verdict]:
+    """The claims that the experiment in root/data decides, such as "experiments/theorem"."""
+    rules, _ = load_claims()
+    stated = rules.pop("claim")
+    return [_by_experiment({**rules, **claim}, root) for claim in stated if claim["data"] == data]
+
+
 def table(judged: Sequence[Verdict]) -> Table:
     """One row per contrast, level or ratio."""
     rows: list[list[Entry]] = []

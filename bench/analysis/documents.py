@@ -6,7 +6,8 @@ A document marks such a part with two comments, and everything between them is r
     <!-- end generated -->
 
 The first word is a study, the others are the names of tables and figures of its report, in this order; `facts` is
-the line under the report's title. `generated: gates` shows the gates (bench/analysis/gates.py).
+the line under the report's title. `generated: gates` shows the gates (bench/analysis/gates.py), and `experiments` in
+the place of a study takes from the experiments' report.
 Figures go to docs/figures/<study>-<name>.png.
 """
 
@@ -17,9 +18,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.analysis import gates, report, style, tables
+from bench.analysis import experiment_report, gates, report, style, tables
 from bench.analysis.load import load
-from bench.analysis.results import Results
 from bench.analysis.sections import Section, sections
 from bench.errors import UserError, suggest
 from bench.files import one_line
@@ -101,23 +101,28 @@ def _make(words: Sequence[str], root: Path) -> _Part:
     if len(words) < 2:
         raise UserError("expected a study and names of its report's tables and figures, or gates")
     study, *names = words
+    if study == experiment_report.NAME:
+        with style.drawing():
+            made = experiment_report.sections(root)
+            return _shown(study, f"Experiments: {', '.join(experiment_report.facts(root))}.", made, names)
     if study not in studies(root):
         return _Part([f"*No runs of the study `{study}` are here yet: `make bench STUDY={study}`.*"])
     results = load(root, study)
     with style.drawing():
-        return _of_study(results, sections(results), names)
+        line = f"Study `{study}`: {', '.join(report.facts(results))}."
+        return _shown(study, line, sections(results), names)
 
 
-def _of_study(results: Results, made: Sequence[Section], names: Sequence[str]) -> _Part:
+def _shown(study: str, facts: str, made: Sequence[Section], names: Sequence[str]) -> _Part:
     shown = {table.name: table for section in made for table in section.tables}
     pictures = {picture.name: picture for section in made for picture in section.pictures}
     lines: list[str] = []
     figures = {}
     for name in names:
         if name == "facts":
-            lines.append(f"Study `{results.study}`: " + ", ".join(report.facts(results)) + ".")
+            lines.append(facts)
         elif name in pictures:
-            file = f"{results.study}-{name}.png"
+            file = f"{study}-{name}.png"
             figures[file] = style.png(pictures[name].figure)
             lines.append(f"![{tables.markdown_escape(pictures[name].caption)}]({{figures}}/{file})")
         elif name in shown:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.analysis import report, score_tables, style, tables
 from bench.analysis.latex import to_latex
 from bench.analysis.load import load
-from bench.analysis.results import Results
-from bench.analysis.sections import sections
+from bench.analysis.report import Heading
+from bench.analysis.sections import Section, sections
 from bench.analysis.tables import Table
 from bench.errors import UserError
 
@@ -26,11 +27,24 @@ def build(root: Path, study: str) -> list[Path]:
     written.
     """
     results = load(root, study)
-    target = root / study / REPORT
+    with style.drawing():
+        return write_report(
+            root / study / REPORT,
+            report.heading(results),
+            sections(results),
+            {SUMMARY: score_tables.summary(results)},
+        )
+
+
+def write_report(target: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str]) -> list[Path]:
+    """Replace the folder `target` by a page, its figures and tables, and `more` {file name: text}.
+
+    The paths written, sorted. Call it inside `style.drawing`. Raises UserError where the folder cannot be written.
+    """
     work = target.with_name(f"{REPORT}.{os.getpid()}.tmp")
     try:
-        work.mkdir()
-        _write(results, work)
+        work.mkdir(parents=True)
+        _write(work, top, made, more)
         _replace(work, target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from None
@@ -56,20 +70,15 @@ def _replace(work: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(results: Results, folder: Path) -> None:
+def _write(folder: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str]) -> None:
     for name in ("tables", "figures"):
         (folder / name).mkdir()
-    with style.drawing():
-        made = sections(results)
-        for section in made:
-            for table in section.tables:
-                write_table(table, folder / "tables")
-            for picture in section.pictures:
-                style.save(picture.figure, folder / "figures" / picture.name)
-    for name, text in (
-        ("index.html", report.page(results, made, folder)),
-        (SUMMARY, score_tables.summary(results)),
-    ):
+    for section in made:
+        for table in section.tables:
+            write_table(table, folder / "tables")
+        for picture in section.pictures:
+            style.save(picture.figure, folder / "figures" / picture.name)
+    for name, text in {"index.html": report.page(top, made, folder), **more}.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -1,5 +1,6 @@
-"""One page that shows a study: opens from disk, offline, on a phone and in print. All text is escaped by
-Jinja.
+"""One page that shows a study, or the experiments: opens from disk, offline, on a phone and in print.
+
+All text is escaped by Jinja.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,8 +27,23 @@ LONG = 60  # rows; a longer table can be folded
 CSS_PIXELS_PER_INCH = 96
 
 
-def page(results: Results, sections: Sequence[Section], folder: Path) -> str:
-    """The HTML of the report; its pictures are read from folder/figures and become part of the page."""
+@dataclass(frozen=True)
+class Heading:
+    """What stands at the top of a page. over: what it is a report of; warnings: what to know first."""
+
+    over: str
+    title: str
+    facts: Sequence[str]
+    warnings: Sequence[str] = ()
+
+
+def heading(results: Results) -> Heading:
+    """The top of a study's report."""
+    return Heading(f"study {results.study}", results.title, facts(results), run_tables.warnings(results))
+
+
+def page(top: Heading, sections: Sequence[Section], folder: Path) -> str:
+    """The HTML of a report; its pictures are read from folder/figures and become part of the page."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -35,9 +52,7 @@ def page(results: Results, sections: Sequence[Section], folder: Path) -> str:
     )
     css, js = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html").render(
-        results=results,
-        facts=facts(results),
-        warnings=run_tables.warnings(results),
+        top=top,
         sections=[_view(section, folder) for section in sections],
         css=Markup(css),
         js=Markup(js),
