@@ -180,6 +180,8 @@ def run_grid(options: Namespace) -> int:
         soft_wrap=True,
         highlight=False,
     )
+    if not waiting and not plan.failed:
+        print("nothing to train: every run is here already; RESULTS=another-folder trains them anew")
     display = Display(len(jobs), console)
     with display as show:
         outcome = Pool(root, plan, pool_options, show).run()
