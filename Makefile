@@ -25,19 +25,23 @@ help:  ## this list
 	@echo
 	@echo 'What to run:    STUDY=quick|paper|matched|... or a TOML file (python -m bench studies)'
 	@echo '                ALGOS="qsm dql sac qsm:M_q=120,T=20"  ENVS="cheetah-run Pendulum-v1"'
-	@echo '                SEEDS=5 or SEEDS=0,3,7  STEPS=100000  SET="eval_every=5000 eval_episodes=3"'
-	@echo 'How:            JOBS=2  DEVICE=cpu|cuda  EXECUTION=auto|eager|compile|graph  PACK=auto|N'
-	@echo '                JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000  CHECKPOINTS=folder  RETRY=1'
+	@echo '                SEEDS=5 or SEEDS=0,3,7  STEPS=100000'
+	@echo '                SET="eval_every=5000 eval_episodes=3"'
+	@echo 'How:            JOBS=2  DEVICE=cpu|cuda  EXECUTION=auto|eager|compile|graph'
+	@echo '                PACK=auto|N  JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000'
+	@echo '                CHECKPOINTS=folder  RETRY=1'
 	@echo 'On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1'
-	@echo 'Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"  GRIDS="10 100 1000"'
-	@echo 'Where:          RESULTS=folder (default results)  RUN=a run directory (make video)'
+	@echo 'Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"'
+	@echo '                GRIDS="10 100 1000"'
+	@echo 'Where:          RESULTS=folder (default results)'
+	@echo '                RUN=results/<study>/<env>/<label>/seed-<k> (make video)'
 	@echo
 	@echo 'Examples:       make bench'
-	@echo '                make bench ALGOS="qsm dql sac" ENVS="cheetah-run" SEEDS=5 STEPS=100000 STUDY=paper'
+	@echo '                make bench ALGOS="qsm dql sac" ENVS=cheetah-run SEEDS=5 STUDY=paper'
 	@echo '                make slurm STUDY=paper SEEDS=10 PROFILE=local DRY=1'
 	@echo '                make status STUDY=paper      make figures STUDY=paper'
 
-setup: $(STAMP)  ## make the environment in .venv, once (every target does this by itself)
+setup: $(STAMP)  ## make the environment in .venv, once (every target does it)
 
 $(STAMP): constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -45,24 +49,24 @@ $(STAMP): constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-bench: $(STAMP)  ## train what is missing of a study on this machine, then draw it
+bench: $(STAMP)  ## train what is missing of a study here, then draw it
 	@$(PY) -m bench run $(GRID) $(call option,JOBS,--jobs) $(call option,JOBS_PER_GPU,--jobs-per-gpu) \
 	$(call option,HANG_MINUTES,--hang-minutes) $(call option,JOB_MEMORY_MB,--job-memory-mb) \
 	$(call option,CHECKPOINTS,--checkpoints)
 
-status: $(STAMP)  ## how the runs of a study stand: done, running, failed and why, missing
+status: $(STAMP)  ## how runs stand: done, running, failed and why, missing
 	@$(PY) -m bench status $(WHERE)
 
 figures: $(STAMP)  ## tables, figures and report from results/ alone
 	@$(PY) -m bench figures $(WHERE)
 
-experiments: $(STAMP)  ## multi-modality, exploration, the theorem: small studies of their own, 40 minutes
+experiments: $(STAMP)  ## multi-modality, exploration, the theorem: 40 minutes
 	@$(PY) -m bench experiments --results "$(RESULTS)" $(call option,JOBS,--jobs)
 
-video: $(STAMP)  ## show a trained policy as MP4 and GIF: RUN=results/<study>/<env>/<label>/seed-<k>
+video: $(STAMP)  ## a trained policy as MP4 and GIF: RUN=its run directory
 	@$(PY) -m bench video "$(RUN)"
 
-docs: $(STAMP)  ## bring what README.md and docs/ show of the results up to date
+docs: $(STAMP)  ## bring what README.md and docs/ show of results up to date
 	@$(PY) -m bench docs --results "$(RESULTS)"
 
 slurm: $(STAMP)  ## submit the same grid to a Slurm cluster
@@ -72,10 +76,10 @@ slurm: $(STAMP)  ## submit the same grid to a Slurm cluster
 cancel: $(STAMP)  ## cancel a study's Slurm jobs, and no others
 	@$(PY) -m bench cancel $(WHERE)
 
-timing: $(STAMP)  ## the wall-clock protocol for our algorithms (an idle machine, please)
+timing: $(STAMP)  ## the wall-clock protocol (an idle machine, please)
 	@$(PY) -m bench timing --results "$(RESULTS)" $(MEASURE) $(call option,ALGOS,--algos)
 
-perf: $(STAMP)  ## SAC and TD3 beside Stable-Baselines3 and SBX (makes an environment of its own)
+perf: $(STAMP)  ## beside Stable-Baselines3 and SBX (in a .perf-venv)
 	@$(PY) -m bench perf --results "$(RESULTS)" $(MEASURE) $(call option,GRIDS,--grids)
 
 test: $(STAMP)  ## all tests but the long ones below
@@ -84,10 +88,10 @@ test: $(STAMP)  ## all tests but the long ones below
 test-all: $(STAMP)  ## every execution mode and precision too
 	$(PY) -m pytest -m "not slurm and not faults"
 
-test-faults: $(STAMP)  ## kills, full disks, bad data, long runs: 20 minutes (root, Linux, for the disks)
+test-faults: $(STAMP)  ## kills, full disks, bad data, long runs: 20 minutes, root
 	$(PY) -m pytest tests/faults
 
-test-slurm: $(STAMP)  ## cluster tests on a real one-host Slurm, which it starts and stops (root, Debian)
+test-slurm: $(STAMP)  ## the cluster on a real one-host Slurm (root, Debian)
 	$(DEV_CLUSTER) up
 	$(PY) -m pytest -m slurm tests/slurm; code=$$?; $(DEV_CLUSTER) down; exit $$code
 
