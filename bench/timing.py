@@ -28,7 +28,7 @@ from bench.subject import PARTS, THREADS, Case, Subject, fresh_cache
 
 ALGOS = ("qsm", "dql", "dql-bc", "sac", "td3")
 CHAINS = (1, 2, 5, 10, 20, 50)  # T
-LONGEST_COMPILED = 10  # T: compiling goes on with the square of the chain, which is unrolled
+LONGEST_COMPILED = 10  # T; a chain is unrolled, and compiling longer ones would take most of the time
 SWEPT = ("qsm", "dql")  # the algorithms that are timed at each of them
 WIDTH, WIDER = (256, 256), (512, 512)
 BATCH, OTHER_BATCHES = 256, (64, 1024)
