@@ -47,7 +47,13 @@ def pictures(folder: Path) -> list[Picture]:
             "panel in its own scale, colour to the square root of the count. Above each: optima covered, mean over "
             f"{n} seeds, and the share of action coordinates at ±1. Controls: the Boltzmann density at the chain's "
             "last temperature, and the chain with the exact score, without a network.",
-            _densities(scores, density),
+            _densities(scores, density, "equal"),
+        ),
+        Picture(
+            "multimodality_unequal_densities",
+            "The same on optima of height 1 (upper right), 0.9, 0.8 and 0.7 (counter-clockwise). Above each: the share "
+            f"of samples nearest to the highest, and the share of action coordinates at ±1, mean over {n} seeds.",
+            _densities(scores, density, "unequal"),
         ),
         Picture(
             "multimodality_modes",
@@ -84,8 +90,8 @@ def _knob(knobs: str, name: str, missing: float) -> float:
     return float(found[0]) if found else missing
 
 
-def _densities(scores: pd.DataFrame, density: pd.DataFrame) -> Figure:
-    there = _cells(scores, "equal")
+def _densities(scores: pd.DataFrame, density: pd.DataFrame, heights: str) -> Figure:
+    there = _cells(scores, heights)
     m_q = sorted({_knob(knobs, "M_q", 0) for algo, knobs in there if algo == "qsm"})
     grid: list[list[Cell]] = [
         [
@@ -98,7 +104,7 @@ def _densities(scores: pd.DataFrame, density: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(PAGE, 1.53 * (len(grid) + 1)), layout="constrained")
     axes = figure.subplots(len(grid) + 1, 5)
     for ax, cell in zip(axes.ravel(), [cell for row in (*grid, last) for cell in row]):
-        _density(ax, scores, density, *cell)
+        _density(ax, scores, density, heights, *cell)
     axes[-1, -1].set_axis_off()
     for ax in axes[:, 0]:
         ax.set_ylabel("$a_2$", labelpad=-6)
@@ -107,9 +113,10 @@ def _densities(scores: pd.DataFrame, density: pd.DataFrame) -> Figure:
     return figure
 
 
-def _density(ax: Axes, scores: pd.DataFrame, density: pd.DataFrame, algo: str, knobs: str) -> None:
-    part = "-".join(filter(None, ("equal", algo, knobs)))
-    rows = density[density["part"] == part]
+def _density(
+    ax: Axes, scores: pd.DataFrame, density: pd.DataFrame, heights: str, algo: str, knobs: str
+) -> None:
+    rows = density[density["part"] == "-".join(filter(None, (heights, algo, knobs)))]
     counts = np.zeros((CELLS, CELLS))
     counts[rows["i"].to_numpy(int), rows["j"].to_numpy(int)] = rows["count"]
     ax.imshow(
@@ -121,11 +128,16 @@ def _density(ax: Axes, scores: pd.DataFrame, density: pd.DataFrame, algo: str, k
         interpolation="nearest",
     )
     ax.plot(*zip(*OPTIMA), "+", color="#d62728", markersize=4, markeredgewidth=0.6)
-    modes = values(scores, "modes_covered", _setting("equal", knobs), algo).mean()
-    bound = values(scores, "at_bound", _setting("equal", knobs), algo).mean()
     shown = knobs.replace("M_q", "$M_q$").replace("-", ", ")
+    mean = {
+        measure: values(scores, measure, _setting(heights, knobs), algo).mean()
+        for measure in ("modes_covered", "share_0", "at_bound")
+    }
+    found = (
+        f"{mean['modes_covered']:.1f} of 4" if heights == "equal" else f"{100 * mean['share_0']:.0f}% at 1"
+    )
     ax.set_title(
-        f"{NAMES[algo]}\n{shown}{', ' * bool(shown)}{modes:.1f} of 4, {100 * bound:.0f}%",
+        f"{NAMES[algo]}\n{shown}{', ' * bool(shown)}{found}, {100 * mean['at_bound']:.0f}%",
         fontsize=6,
         linespacing=1.1,
         pad=3,

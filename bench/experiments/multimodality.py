@@ -27,6 +27,7 @@ from algos.optim import input_gradient
 from bench.experiments.bandit import (
     ACT_DIM,
     CENTRES,
+    HEIGHTS,
     OBS_DIM,
     Array,
     Bandit,
@@ -53,18 +54,12 @@ NAMED = {(50, 5): "authors", (min(M_Q), max(T)): "small-M_q"}
 
 
 def parts() -> list[Part]:
-    """On optima of equal height QSM over M_q and T, Diffusion-QL over T, SAC; on unequal ones the judged corner."""
+    """On optima of equal and of unequal height: Diffusion-QL over T, QSM and its controls over M_q and T, SAC."""
     grid: list[dict[str, Any]] = [{"M_q": m, "T": t} for t in reversed(T) for m in M_Q]
-    small: dict[str, Any] = {"M_q": min(M_Q), "T": max(T)}
-    equal: list[dict[str, Any]] = [{"algo": "dql", "T": t} for t in reversed(T)]
-    equal += [{"algo": algo, **cell} for algo in ("qsm", "qsm-exact", "boltzmann") for cell in grid]
-    equal += [{"algo": "qsm-score_scale=true", **small}, {"algo": "sac"}]
-    unequal = [{"algo": algo, **small} for algo in ("qsm", "qsm-exact", "boltzmann")] + [{"algo": "sac"}]
-    return [
-        _part({"heights": heights, **cell})
-        for heights, cells in (("equal", equal), ("unequal", unequal))
-        for cell in cells
-    ]
+    cells: list[dict[str, Any]] = [{"algo": "dql", "T": t} for t in reversed(T)]
+    cells += [{"algo": algo, **cell} for algo in ("qsm", "qsm-exact", "boltzmann") for cell in grid]
+    cells += [{"algo": "qsm-score_scale=true", "M_q": min(M_Q), "T": max(T)}, {"algo": "sac"}]
+    return [_part({"heights": heights, **cell}) for heights in HEIGHTS for cell in cells]
 
 
 def scores(folder: Path) -> list[Row]:

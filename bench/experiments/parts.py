@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -84,17 +85,21 @@ def run(root: Path, parts: Sequence[Part], jobs: int, say: Callable[[str], None]
 
     Raises:
         UserError: a folder cannot be written, a record is damaged, or a part failed.
+        KeyboardInterrupt: ^C; parts that had ended are kept.
     """
     missing = [part for part in parts if not is_done(root, part)]
     total, done, failed = len(parts), len(parts) - len(missing), []
     say(f"experiments: {total} parts, {done} done, {len(missing)} to do, {jobs} at once")
-    for part, seconds, error in _carry_out(root, missing, jobs):
-        done += not error
-        if error:
-            failed.append(part)
-        say(
-            f"experiments: {done} of {total}: {part.experiment}/{part.name} {error or f'took {seconds:.0f} s'}"
-        )
+    try:
+        for part, seconds, error in _carry_out(root, missing, jobs):
+            done += not error
+            if error:
+                failed.append(part)
+            name = f"{part.experiment}/{part.name}"
+            say(f"experiments: {done} of {total}: {name} {error or f'took {seconds:.0f} s'}")
+    except KeyboardInterrupt:
+        say(f"stopped: {total - done} parts are left; the same command goes on with them")
+        raise
     if failed:
         names = ", ".join(f"{part.experiment}/{part.name}" for part in failed[:5])
         raise UserError(f"{len(failed)} parts failed: {names}; the reason stands above")
@@ -123,7 +128,15 @@ def _prepare() -> None:
     from bench.launch.worker import prepare_process
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C is told once, by the process that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare_process(threads=1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def carry_out(root: Path, part: Part) -> float:

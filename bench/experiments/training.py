@@ -1,11 +1,12 @@
 """Training runs of an experiment: a pack of seeds into run directories, with an observer beside it.
 
 The runs are those of `make bench` (same Trainer, same Writer, same identity), without checkpoints: a pack takes a few
-minutes, and one that was cut off begins anew. They keep no policy.pt.
+minutes, and one that was cut off begins anew, also with the seeds of it that had ended. They keep no policy.pt.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.errors import UserError
 from bench.provenance import provenance
 from bench.runs import FORMAT, AlreadyFinished, Writer, write_study
 from bench.study import Job, Study
@@ -31,7 +31,7 @@ def train(root: Path, study: Study, algo: str, observe: Callable[[Trainer], None
     Returns the trainer as it stands at the end; close it.
 
     Raises:
-        UserError: runs of this pack are finished already, though what they were run for is not.
+        UserError: a run's folder cannot be written, is damaged, or another process writes it.
     """
     jobs = [job for job in study.jobs() if job.label == label(study, algo)]
     grid = [
@@ -67,12 +67,14 @@ def label(study: Study, algo: str) -> str:
 
 def _open(root: Path, jobs: Sequence[Job], execution: dict[str, Any]) -> list[Writer]:
     origin = provenance()
-    try:
-        return [Writer.open(root, job, execution=execution, provenance=origin) for job in jobs]
-    except AlreadyFinished as error:
-        raise UserError(
-            f"{error}, but its part of the experiment is not: delete the runs beside it"
-        ) from None
+    writers = []
+    for job in jobs:
+        try:
+            writers.append(Writer.open(root, job, execution=execution, provenance=origin))
+        except AlreadyFinished:  # by a part that was cut off before its record
+            shutil.rmtree(root / job.path)
+            writers.append(Writer.open(root, job, execution=execution, provenance=origin))
+    return writers
 
 
 def visited(trainer: Trainer) -> NDArray[np.float32]:
