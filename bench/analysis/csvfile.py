@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import pandas as pd
+
+from bench.files import read_bytes
 
 LARGEST = 256 * 2**20  # bytes
 
@@ -13,17 +16,14 @@ LARGEST = 256 * 2**20  # bytes
 def read_text(path: Path) -> pd.DataFrame:
     """All cells as text, one column per name in the header; row i is line i + 2.
 
-    Raises OSError, and ValueError, in one line and without the path, where lines differ in length, two
-    columns share a name, or the file is too large or no text.
+    Raises OSError, and ValueError, in one line and without the folder, where lines differ in length, two
+    columns share a name, or the file is too large, a link or no text.
     """
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"larger than {LARGEST >> 20} MiB")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            rows = list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"no CSV: {error}") from None
+    data = read_bytes(path, LARGEST)
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"no CSV: {error}") from None
     if not rows:
         raise ValueError("no CSV: empty")
     header, *body = rows

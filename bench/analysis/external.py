@@ -18,7 +18,7 @@ import pandas as pd
 
 from bench.analysis.csvfile import read_text
 from bench.errors import UserError, suggest
-from bench.files import is_safe_name, one_line
+from bench.files import DamagedFile, check_inside, is_safe_name, one_line
 
 FOLDERS = ("published", "external")
 PER_SEED = ("env", "algo", "seed", "env_step", "return")
@@ -57,6 +57,11 @@ def load_external(root: Path) -> tuple[pd.DataFrame, list[str]]:
     """
     frames, problems = [pd.DataFrame(columns=list(COLUMNS))], []
     for folder in FOLDERS:
+        try:
+            check_inside(root, root / folder)
+        except DamagedFile as error:
+            problems.append(str(error))
+            continue
         for path in sorted((root / folder).glob("*.csv")):
             try:
                 frames.append(_read(path))

@@ -6,7 +6,6 @@ share a table. Training runs' own clocks count for nothing here: they share thei
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from bench.analysis import stats
 from bench.analysis.csvfile import read_text
 from bench.analysis.results import Results
 from bench.analysis.stats import Array
-from bench.files import is_safe_name, one_line
+from bench.files import check_inside, is_safe_name, one_line, read_json
 
 TIMING = "timing"  # the folder under results/
 SAMPLES = ("algo", "what", "mode", "device", "threads", "dtype", "hidden", "batch", "T", "pack", "candidates")
@@ -33,6 +32,7 @@ FACT_NUMBERS = (
     "network_calls_act",
     "peak_memory_mb",
 )
+LENGTHS = ("T", "candidates")  # whole numbers, or "" where an algorithm has none
 EXECUTION = ("device", "mode", "threads", "dtype")
 SIZE = ("hidden", "batch", "pack")
 CHAINS = ("qsm", "dql", "dql-bc")  # algorithms with a denoising chain, whose length is T
@@ -70,7 +70,8 @@ class Execution:
         if not isinstance(found, dict):
             return one_line(found or "")
         cores, gpus = found.get("cores"), found.get("gpus")
-        parts = [found.get("cpu"), cores and f"{cores} cores", ", ".join(map(str, gpus or ()))]
+        names = ", ".join(map(str, gpus)) if isinstance(gpus, list) else gpus
+        parts = [found.get("cpu"), cores and f"{cores} cores", names]
         return one_line("; ".join(str(part) for part in parts if part))
 
     def reference_size(self) -> dict[str, str]:
@@ -116,6 +117,7 @@ def load_timings(root: Path) -> tuple[list[Execution], list[str]]:
         if not (folder / name / "samples.csv").is_file():
             continue
         try:
+            check_inside(root, folder / name)
             found += _read(folder / name)
         except (OSError, ValueError) as error:
             problems.append(f"{TIMING}/{name}: left out: {one_line(error)}")
@@ -126,14 +128,14 @@ def _read(folder: Path) -> Iterator[Execution]:
     samples = _table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
     if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0)).all():
         raise ValueError("samples.csv: seconds that are not positive numbers")
+    if not np.isfinite(samples["round"]).all():
+        raise ValueError("samples.csv: a round that is no number")
     facts = pd.DataFrame(columns=[*FACTS, *FACT_NUMBERS])
     if (folder / "facts.csv").is_file():
         facts = _table(folder / "facts.csv", FACTS, FACT_NUMBERS)
     provenance = {}
     if (folder / "provenance.json").is_file():
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    if not isinstance(provenance, dict):
-        raise ValueError("provenance.json holds no record")
+        provenance = read_json(folder / "provenance.json")
     for values, group in samples.groupby(list(EXECUTION)):
         how = dict(zip(EXECUTION, map(str, values)))
         yield Execution(folder.name, how, group, facts, provenance)
@@ -151,6 +153,10 @@ def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataF
     for column in texts:
         frame[column] = frame[column].str.removesuffix(".0")
         bad = [value for value in frame[column].unique() if value and not is_safe_name(value)]
+        if bad:
+            raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
+    for column in LENGTHS:
+        bad = [value for value in frame[column].unique() if value and not value.isdecimal()]
         if bad:
             raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
     for column in numbers:

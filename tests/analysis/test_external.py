@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,24 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path):
     frame, (problem,) = load_external(tmp_path)
     assert len(frame) == 2
     assert problem.startswith("external/b.csv lacks")
+
+
+def test_what_is_no_file_is_named_and_not_read(tmp_path):
+    """A link could lead to anybody's file, a line of which a message would show; a pipe would block for ever."""
+    secret = write(tmp_path / "secret.csv", "secret\n")
+    folder = tmp_path / "results" / "external"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").symlink_to(secret)
+    os.mkfifo(folder / "b.csv")
+    (folder / "c.csv").mkdir()
+    (tmp_path / "results" / "published").symlink_to(tmp_path)
+    frame, problems = load_external(tmp_path / "results")
+    assert frame.empty
+    assert [problem[:14] for problem in sorted(problems)] == [
+        *(f"external/{name}.csv" for name in "abc"),
+        "published: a s",  # symbolic link leads out
+    ]
+    assert "secret" not in " ".join(problems)
 
 
 def test_laid_under_ours_and_marked(tmp_path):

@@ -169,6 +169,9 @@ def test_where_several_match_the_runs_own_execution_is_taken(tmp_path):
         lambda frame: frame.assign(seconds="-1.0"),
         lambda frame: frame.assign(algo="../../etc"),
         lambda frame: frame.assign(mode="<script>"),
+        lambda frame: frame.assign(T="long"),
+        lambda frame: frame.assign(candidates="-1"),
+        lambda frame: frame.assign(round="inf"),
     ],
 )
 def test_a_damaged_timing_study_is_left_out_and_named(tmp_path, edit):
@@ -177,6 +180,30 @@ def test_a_damaged_timing_study_is_left_out_and_named(tmp_path, edit):
     executions, (problem,) = load_timings(tmp_path)
     assert [execution.study for execution in executions] == ["good"]
     assert problem.startswith("timing/bad: left out: samples.csv")
+
+
+@pytest.mark.parametrize("text", ["", "[" * 99_999, "[]", '{"hardware": NaN}', "{"])
+def test_a_timing_study_of_a_damaged_origin_is_left_out_and_named(tmp_path, text):
+    (helpers.timing(tmp_path, "bad") / "provenance.json").write_text(text)
+    executions, (problem,) = load_timings(tmp_path)
+    assert executions == []
+    assert problem.startswith("timing/bad: left out: provenance.json")
+
+
+@pytest.mark.parametrize("gpus", [None, 3, "one", [1, None], {"a": 1}])
+def test_hardware_of_any_shape_is_one_line(tmp_path, gpus):
+    folder = helpers.timing(tmp_path)
+    (folder / "provenance.json").write_text(json.dumps({"hardware": {"cpu": "Some CPU", "gpus": gpus}}))
+    (execution,) = load_timings(tmp_path)[0]
+    assert execution.hardware.startswith("Some CPU")
+
+
+def test_no_link_out_of_the_results_is_followed_to_a_timing_study(tmp_path):
+    (tmp_path / "results" / "timing").mkdir(parents=True)
+    (tmp_path / "results" / "timing" / "theirs").symlink_to(helpers.timing(tmp_path / "elsewhere"))
+    executions, (problem,) = load_timings(tmp_path / "results")
+    assert executions == []
+    assert "a symbolic link leads out of" in problem
 
 
 def test_no_facts_and_no_provenance_still_give_times(tmp_path):
