@@ -28,6 +28,7 @@ from typing import Any
 
 TEMPORARY = ".tmp"  # suffix of every temporary name, so that leftovers of a crash can be found
 LARGEST_JSON = 64 * 2**20  # bytes; a JSON file of ours has kilobytes
+LARGEST_SEALED = 2**30  # bytes; the tables and policies of ours have kilobytes to megabytes
 DEEPEST_JSON = 32  # levels; ours have six at most, and what walks them may recurse
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
@@ -152,11 +153,12 @@ def write_json(path: Path, record: dict[str, Any], what: str, *, durable: bool =
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[io.FileIO]:
+def open_regular(path: Path, limit: int | None = None) -> Iterator[io.FileIO]:
     """The regular file at `path`, open for reading without a buffer.
 
-    Raises OSError where it cannot be opened, and DamagedFile for a link, a folder, a device or bytes that
-    cannot be read. A link is refused because it could lead anywhere; a pipe would block for ever.
+    Raises OSError where it cannot be opened, and DamagedFile for a link, a folder, a device, more than `limit`
+    bytes or bytes that cannot be read. A link is refused because it could lead anywhere; a pipe would block
+    for ever.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -164,10 +166,13 @@ def open_regular(path: Path) -> Iterator[io.FileIO]:
         if path.is_symlink():
             raise DamagedFile(f"{path.name} is a symbolic link, not a file") from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise DamagedFile(f"{path.name} is not a regular file")
     with io.FileIO(descriptor) as file:
+        if limit is not None and found.st_size > limit:
+            raise DamagedFile(f"{path.name} has {found.st_size} bytes, more than any file of its kind")
         try:
             yield file
         except OSError as error:
@@ -185,16 +190,15 @@ def check_inside(root: Path, path: Path) -> None:
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """The bytes of a regular file of at most `limit` bytes. Raises OSError or DamagedFile."""
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if limit is not None and size > limit:
-            raise DamagedFile(f"{path.name} has {size} bytes, more than any file of its kind")
+    with open_regular(path, limit) as file:
         return file.readall()
 
 
-def sha256_file(path: Path) -> str:
-    """The SHA-256 of a regular file, hexadecimal, read in pieces. Raises OSError or DamagedFile."""
-    with open_regular(path) as file:
+def sha256_file(path: Path, limit: int | None = None) -> str:
+    """The SHA-256 of a regular file of at most `limit` bytes, hexadecimal, read in pieces. Raises OSError or
+    DamagedFile.
+    """
+    with open_regular(path, limit) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

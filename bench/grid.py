@@ -29,7 +29,7 @@ from bench.files import (
     strerror,
     write_json,
 )
-from bench.reader import RUN, Run, check_hash, check_settings, read_run
+from bench.reader import RUN, Run, check_hash, check_settings, is_what_it_says, read_run
 from bench.schema import FORMAT
 
 STUDY = "study.json"
@@ -105,8 +105,9 @@ def _cell_path(folder: Path, cell: dict[str, Any]) -> Path:
 def read_study(root: Path, study: str, *, verify: bool = True) -> StudyResults:
     """Every cell of the study's grid with the run on disk, missing ones included (see `read_run`).
 
-    Problems are the damaged runs, those whose configuration changed, and those on disk that the grid does not
-    name. UserError as `read_study_file`.
+    Problems are the damaged runs, those whose configuration changed, those on disk that the grid does not
+    name, and settings of the study that its runs do not have: theirs are returned, since a hash vouches for
+    them. UserError as `read_study_file`.
     """
     meta = read_study_file(root, study)
     folder = root / study
@@ -122,7 +123,21 @@ def read_study(root: Path, study: str, *, verify: bool = True) -> StudyResults:
         if path not in asked:
             name = one_line(path.relative_to(root))
             problems.append(f"{name}: left out: on disk, but not in the grid of {STUDY}")
+    true = _settings_of(runs, meta["settings"])
+    if true is not None:
+        differing = one_line("; ".join(differences(meta["settings"], true)))
+        problems.append(f"{study}/{STUDY} is damaged: its runs have other settings: {differing}")
+        meta = meta | {"settings": true}
     return StudyResults(root=root, study=study, meta=meta, runs=runs, problems=problems)
+
+
+def _settings_of(runs: list[Run], said: dict[str, Any]) -> dict[str, Any] | None:
+    """The settings of the study's runs where they are others than `said`, as no sound study.json has it."""
+    for run in runs:
+        known = run.meta and run.state not in ("damaged", "configuration changed")
+        if known and run.meta["settings"] != said and is_what_it_says(run.meta):
+            return dict(run.meta["settings"])
+    return None
 
 
 def _on_disk(folder: Path) -> list[Path]:
@@ -182,13 +197,17 @@ def _merge(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         return record
     except DamagedFile as error:
         raise UserError(f"{folder}: {error}; restore it, or delete it to write it anew") from None
+    grid = {cell_key(cell): cell for cell in there["grid"]}
     if there["settings"] != record["settings"]:
-        differing = differences(there["settings"], record["settings"])
+        differing = one_line("; ".join(differences(there["settings"], record["settings"])), 2000)
+        if any(grid.get(cell_key(cell), {}).get("hash") == cell["hash"] for cell in record["grid"]):
+            raise UserError(  # for a hash is of the settings too
+                f"{folder / STUDY} is damaged: {differing}; restore it, or delete this file to write it anew"
+            )
         raise UserError(
-            f"{folder} holds a study with other settings: {one_line('; '.join(differing), 2000)}. "
+            f"{folder} holds a study with other settings: {differing}. "
             "Choose another STUDY name, or delete that folder"
         )
-    grid = {cell_key(cell): cell for cell in there["grid"]}
     for cell in record["grid"]:
         known = grid.get(cell_key(cell))
         path = _cell_path(folder, cell)

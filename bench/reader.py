@@ -20,6 +20,7 @@ import numpy as np
 
 from bench import ownership
 from bench.files import (
+    LARGEST_SEALED,
     DamagedFile,
     check_format,
     check_inside,
@@ -81,7 +82,7 @@ class Run:
         if self.state == "damaged":
             raise DamagedRun(f"{self.path}: {self.reason}")
         try:
-            data = read_bytes(self.path / name)
+            data = read_bytes(self.path / name, LARGEST_SEALED)
             if self.state in FINISHED and hashlib.sha256(data).hexdigest() != self.sha256.get(name):
                 raise DamagedFile(f"{name} has changed since the run finished (SHA-256)")
             return parse_table(name, data, torn=self.state not in FINISHED)
@@ -185,8 +186,17 @@ def check_settings(settings: dict[str, Any], name: str) -> None:
 
 def seal(done: dict[str, Any]) -> str:
     """The SHA-256 of a done.json's own content, as canonical JSON without this very field."""
-    content = {key: value for key, value in done.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return _canonical_sha256({key: value for key, value in done.items() if key != "sha256"})
+
+
+def is_what_it_says(meta: dict[str, Any]) -> bool:
+    """Whether the `hash` of a run.json is that of the task, algorithm, configuration, settings and seed in it."""
+    identity = {key: meta[key] for key in ("env", "algo", "config", "settings", "seed")}
+    return _canonical_sha256(identity) == meta["hash"]
+
+
+def _canonical_sha256(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _finished(run: Run, done: dict[str, Any], verify: bool) -> Run:
@@ -226,7 +236,7 @@ def _verify(path: Path, files: dict[str, str]) -> None:
                 raise DamagedFile(f"{name} was added after the run had finished")
             continue
         try:
-            found = sha256_file(path / name)
+            found = sha256_file(path / name, LARGEST_SEALED)
         except FileNotFoundError:
             raise DamagedFile(f"{name} is missing") from None
         if found != files[name]:
@@ -237,7 +247,7 @@ def _unfinished(run: Run, verify: bool) -> Run:
     if verify:
         for name in TABLES:
             try:
-                parse_table(name, read_bytes(run.path / name), torn=True)
+                parse_table(name, read_bytes(run.path / name, LARGEST_SEALED), torn=True)
             except FileNotFoundError:
                 continue
     progress = _progress(run.path)
@@ -248,7 +258,7 @@ def _unfinished(run: Run, verify: bool) -> Run:
     if owner is not None and ownership.is_alive(owner, age):
         if age is not None and age < ownership.STALE_AFTER_S:
             return replace(run, state="running")
-        silence = "" if age is None else f" for {age / 60:.0f} minutes"
+        silence = "" if age is None or age < 0 else f" for {age / 60:.0f} minutes"  # < 0: a clock set back
         return replace(run, state="stale", reason=f"no heartbeat{silence} from {ownership.describe(owner)}")
     try:
         failure = read_json(run.path / FAILURE)

@@ -67,7 +67,7 @@ def bench(*arguments: str, timeout: float = 300, **options: Any) -> subprocess.C
     )
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 150.0, what: str = "it") -> Any:
     """The condition's first true value. Fails after so many seconds."""
     end = time.monotonic() + seconds
     while not (value := condition()):

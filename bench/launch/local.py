@@ -263,8 +263,8 @@ class Pool:
         """What the job prints; beside the runs, not among what counts. DamagedFile for a link out of there."""
         path = self.root / job.study / "logs" / ("-".join(job.path.parts[1:]) + ".log")
         check_inside(self.root, path)
-        if path.is_symlink():
-            raise DamagedFile(f"{path} is a symbolic link, not a file")
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would block for ever
+            raise DamagedFile(f"{path} is a link, a folder or a pipe, not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

@@ -142,6 +142,7 @@ def test_where_all_diverged_the_settings_say_when_evaluations_were_due(tmp_path)
     cell = load(tmp_path, "made-up").cell("cheetah-run", "qsm")
     assert cell.env_steps.tolist() == [1000.0 * (i + 1) for i in range(10)]
     assert cell.returns.tolist() == [[70.0] + [0.0] * 9]
+    helpers.change_meta(folder / "cheetah-run/qsm/seed-0", settings={"steps": "many"})
     helpers.change_study(folder, settings={"steps": "many"})
     assert load(tmp_path, "made-up").cells == {}
 

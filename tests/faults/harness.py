@@ -52,7 +52,7 @@ class Launch:
             return []
         return sorted(filter(_is_worker, children), key=lambda child: child.create_time())
 
-    def ends(self, seconds: float = 200) -> tuple[int, str]:
+    def ends(self, seconds: float = 300) -> tuple[int, str]:
         """Exit code and output, once it has ended and every process of its group with it."""
         code = self.process.wait(seconds)
         wait_for(lambda: group_is_empty(self.pid), what="the end of the workers")

@@ -17,8 +17,9 @@ import pytest
 from bench.__main__ import main
 from bench.analysis.load import load
 from bench.analysis.results import Results
+from bench.errors import UserError
 from bench.reader import DONE, SEALED, seal
-from bench.runs import TABLES, DamagedRun, StudyResults, Writer, read_run, read_study
+from bench.runs import TABLES, DamagedRun, StudyResults, Writer, read_run, read_study, write_study
 from bench.schema import header
 from tests.faults.damage import DAMAGES, empty, flip, half_merged, mutate, truncate, windows
 from tests.faults.harness import no_traceback, note
@@ -175,6 +176,42 @@ def test_a_damaged_study_file(
         assert code == 0 or ("study.json" in err and err.count("\n") == 1), err
 
 
+def test_a_changed_setting_of_a_study_is_noticed(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A digit of study.json, which is still JSON: the hashes of its grid tell, and no table shows the false number."""
+    path = study / "s" / "study.json"
+    record = json.loads(path.read_text())
+    changed = record | {"settings": record["settings"] | {"steps": 9 * record["settings"]["steps"]}}
+    path.write_text(json.dumps(changed))
+    found = load(study, "s")
+    assert found.settings == record["settings"]
+    says = "s/study.json is damaged: its runs have other settings: steps is 27000 there and 3000 here"
+    assert says in found.problems
+    assert main(["status", "--results", str(study)]) == 0
+    assert says in capsys.readouterr().out
+    with pytest.raises(
+        UserError, match=r"study\.json is damaged: steps is 27000 there and 3000 here; restore it"
+    ):
+        write_study(study, record)
+    assert json.loads(path.read_text()) == changed
+    path.unlink()
+    write_study(study, record)
+    assert load(study, "s").problems == ()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("name", ["eval.csv", "train.csv"])
+def test_a_table_that_is_larger_than_any(study: Path, name: str, finished: bool) -> None:
+    """As a file system gives it back that lost its size: told from the size, for no memory holds it."""
+    run = study / VICTIM
+    os.truncate(run / name, 2**41)
+    if not finished:
+        (run / DONE).unlink()
+    found = read_run(run)
+    assert (found.state, found.verified) == ("damaged", False)
+    assert found.reason == f"{name} has {2**41} bytes, more than any file of its kind"
+    assert not next(s for s in load(study, "s").runs if s.run.path == run).scored
+
+
 # -- checkpoints and unfinished runs -----------------------------------------------------------------
 
 
@@ -299,8 +336,6 @@ def same_record(data: bytes, other: bytes) -> bool:
 
 
 def _read_whole(root: Path) -> StudyResults | None:
-    from bench.errors import UserError
-
     try:
         return read_study(root, "s")
     except UserError as error:

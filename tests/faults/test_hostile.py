@@ -77,6 +77,7 @@ def hostile(tmp_path: Path) -> Path:
     for i, run in enumerate(sorted((root / "s").glob("*/*/seed-*"))):
         meta = json.loads((run / "run.json").read_text())
         evil = EVIL[i % len(EVIL)]
+        meta["settings"] = record["settings"]
         meta["config"] = {evil: evil, "hidden": [evil, evil], "nested": {evil: [evil]}, "number": 1e308}
         attempt = meta["attempts"][0]
         attempt["started"] = evil
@@ -172,7 +173,8 @@ def test_nothing_in_a_report_acts(
         assert path.read_text().isascii()
     for path in report.rglob("*.md"):
         assert not re.search(r"(?<!\\)<(script|img|b)\b", path.read_text())
-        assert "](javascript:" not in path.read_text()
+        acting = r"(?<!\\)\]\((javascript:|http://example)"  # \[ and \] make no link
+        assert not re.search(acting, path.read_text())
         assert not re.search(r"[\x00-\x08\x0b-\x1f]", path.read_text())
     note("hostile texts in every field", files=len(list(report.rglob("*"))), acted=0)
 
@@ -321,24 +323,27 @@ def test_links_out_of_the_results_folder_are_not_followed(
     assert tree(outside) == before
 
 
-@pytest.mark.parametrize("name", ["stubs_Toy-v0-stub-seed-0.log"])
-def test_a_log_that_is_a_link_is_not_written_through(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_log_that_is_none_is_not_written(tmp_path: Path, kind: str) -> None:
+    """Neither through a link to somebody's file nor into a pipe, which would block the launcher for ever."""
     from bench.launch.local import LocalOptions, Pool
     from bench.launch.plan import make_plan
 
+    root = tmp_path / "results"
     (tmp_path / "profile").write_text("mine\n")
-    logs = tmp_path / "results" / "s" / "logs"
-    logs.mkdir(parents=True)
-    (logs / name).symlink_to(tmp_path / "profile")
-    jobs = stub_study(fault="raise").jobs()
-    path = logs / name.replace("stub-seed", "stub-fault=raise-seed")
-    path.symlink_to(tmp_path / "profile")
-    outcome = Pool(
-        tmp_path / "results", make_plan(tmp_path / "results", jobs), LocalOptions(1), lambda p: None
-    ).run()
-    assert len(outcome.failed) == 1
+    (job,) = jobs = stub_study().jobs()
+    log = root / "s" / "logs" / "stubs_Toy-v0-stub-seed-0.log"
+    log.parent.mkdir(parents=True)
+    if kind == "link":
+        log.symlink_to(tmp_path / "profile")
+    elif kind == "pipe":
+        os.mkfifo(log)
+    else:
+        log.mkdir()
+    outcome = Pool(root, make_plan(root, jobs), LocalOptions(1), lambda p: None).run()
+    ((failed, reason),) = outcome.failed
+    assert failed == job
+    assert str(log) in reason or "leads out of" in reason
     assert (tmp_path / "profile").read_text() == "mine\n"
 
 

@@ -104,7 +104,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path, wanted: dict[str, dict[str, o
 
     wait_for(training, what="training")
     os.close(master)
-    process.wait(120)
+    process.wait(300)
     wait_for(lambda: {run.state for run in grid.runs()} == {"stale"}, what="the end of the workers")
     assert b"\x1b" in shown  # it was a live table
     assert all(checkpoint_step(run.path) for run in grid.runs())
@@ -127,7 +127,7 @@ def test_output_that_nobody_reads(tmp_path: Path, wanted: dict[str, dict[str, ob
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
-        process.wait(120)
+        process.wait(300)
     wait_for(lambda: group_is_empty(process.pid), what="the end of the workers")
     no_traceback((tmp_path / "err").read_text())
     code, out = grid.run()
