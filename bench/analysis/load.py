@@ -70,7 +70,8 @@ def _read(run: Run) -> RunScore:
     nothing = (np.empty(0, np.int64), np.empty(0))
     if run.state in ("missing", "damaged", "configuration changed"):
         return RunScore(run, *nothing)
-    run = read_run(run.path, job_hash=run.meta["hash"])
+    checked = read_run(run.path, job_hash=run.meta["hash"])
+    run = checked if checked.meta else replace(checked, env=run.env, algo=run.algo)
     try:
         table = run.columns("eval.csv")
         env_steps, index = np.unique(table["env_step"], return_inverse=True)

@@ -111,6 +111,19 @@ def test_a_finished_run_whose_bytes_changed_is_left_out(tmp_path, file):
     assert file in line
 
 
+@pytest.mark.parametrize("file", ["run.json", "eval.csv", "done.json"])
+@pytest.mark.parametrize("seed", [0, 2])
+def test_a_damaged_seed_leaves_the_names_of_its_algorithm_and_task(tmp_path, seed, file):
+    folder = helpers.study(tmp_path, ["cheetah-run", "Pendulum-v1"], ["sac", "random"])
+    path = folder / "cheetah-run" / "random" / f"seed-{seed}" / file
+    path.write_text(path.read_text().replace("1", "2"))
+    results = load(tmp_path, "made-up")
+    assert results.algos == {"sac": "sac", "random": "random"}
+    assert results.learners == ("sac",)
+    assert results.cell("cheetah-run", "random").algo == "random"
+    assert {score.run.algo for score in results.runs} == {"sac", "random"}
+
+
 def test_a_file_damaged_after_the_check_is_caught(tmp_path, monkeypatch):
     folder = helpers.study(tmp_path)
     original = loading.read_run
