@@ -97,6 +97,19 @@ def test_a_plan_refuses_other_configurations_and_damaged_runs(tmp_path: Path) ->
         make_plan(tmp_path, [job])
 
 
+def test_a_plan_tells_how_many_runs_are_damaged(tmp_path: Path) -> None:
+    grid = jobs(seeds=3)
+    for job in grid:
+        Writer.open(tmp_path, job, execution={}, provenance={}).finish("done", 120, policy=None)
+    assert make_plan(tmp_path, grid).done == grid
+    for job in grid[1:]:
+        (tmp_path / job.path / "policy.pt").write_text("added")
+    with pytest.raises(UserError) as error:
+        make_plan(tmp_path, grid)
+    assert "seed-1: policy.pt was added after the run had finished; restore that folder" in str(error.value)
+    assert str(error.value).endswith("; damaged runs: 2, listed by make figures")
+
+
 def test_how_updates_are_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     (long,), (short,) = jobs(steps=100_000), jobs(steps=1000)
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)

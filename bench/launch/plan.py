@@ -39,6 +39,7 @@ def make_plan(
     """
     plan = Plan()
     pending: dict[int, list[Job]] = {}  # by the step that they stand at
+    damaged: list[str] = []
     for job in jobs:
         check_configuration(root, job)
     for job in jobs:
@@ -46,12 +47,15 @@ def make_plan(
         if run.state in FINISHED:
             plan.done.append(job)
         elif run.state == "damaged":
-            raise UserError(f"{run.path}: {run.reason}; restore that folder, or delete it to run it again")
+            damaged.append(f"{run.path}: {run.reason}")
         elif run.state == "failed" and not retry_failed:
             plan.failed.append((job, run.reason or ""))
         else:
             step = checkpoint_step(root, job, checkpoint_root) if pack_size > 1 else 0
             pending.setdefault(step, []).append(job)
+    if damaged:
+        more = f"; damaged runs: {len(damaged)}, listed by make figures" if damaged[1:] else ""
+        raise UserError(f"{damaged[0]}; restore that folder, or delete it to run it again{more}")
     order = {job.path: i for i, job in enumerate(jobs)}
     packs = [pack for group in pending.values() for pack in make_packs(group, pack_size)]
     plan.packs = sorted(packs, key=lambda pack: order[pack[0].path])
