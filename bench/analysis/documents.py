@@ -22,7 +22,7 @@ from bench.analysis import experiment_report, gates, report, style, tables
 from bench.analysis.load import load
 from bench.analysis.sections import Section, sections
 from bench.errors import UserError, suggest
-from bench.files import one_line
+from bench.files import one_line, write_atomic
 from bench.runs import studies
 
 HERE = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def refresh(root: Path, folder: Path = HERE) -> list[Path]:
     for path, data in outdated(root, folder).items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            write_atomic(path, data, "study")
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
         changed.append(path)

@@ -18,7 +18,7 @@ import pandas as pd
 
 from bench.analysis.csvfile import read_text
 from bench.errors import UserError, suggest
-from bench.files import DamagedFile, check_inside, is_safe_name, one_line
+from bench.files import DamagedFile, check_inside, is_safe_name, one_line, write_atomic
 
 FOLDERS = ("published", "external")
 PER_SEED = ("env", "algo", "seed", "env_step", "return")
@@ -43,7 +43,7 @@ def import_scores(file: Path, root: Path) -> Path:
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        write_atomic(target, data, "study")
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from None
     return target

@@ -39,9 +39,13 @@ def build(root: Path, study: str) -> list[Path]:
 def write_report(target: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str]) -> list[Path]:
     """Replace the folder `target` by a page, its figures and tables, and `more` {file name: text}.
 
-    The paths written, sorted. Call it inside `style.drawing`. Raises UserError where the folder cannot be written.
+    The paths written, sorted. Call it inside `style.drawing`, and alone: what another process left there when it was
+    killed is removed. Raises UserError where the folder cannot be written.
     """
     work = target.with_name(f"{REPORT}.{os.getpid()}.tmp")
+    for suffix in (".tmp", ".old"):
+        for left in target.parent.glob(f"{REPORT}.*{suffix}"):
+            shutil.rmtree(left, ignore_errors=True)
     try:
         work.mkdir(parents=True)
         _write(work, top, made, more)

@@ -98,6 +98,14 @@ def test_a_report_replaces_the_one_before_as_a_whole(tmp_path):
     assert [path.name for path in folder.iterdir() if "report" in path.name] == ["report"]
 
 
+def test_a_report_takes_away_what_a_killed_process_left(tmp_path):
+    folder = helpers.study(tmp_path, seeds=1)
+    for name in ("report.1.tmp", "report.2.old"):
+        (folder / name / "figures").mkdir(parents=True)
+    build(tmp_path, "made-up")
+    assert sorted(path.name for path in folder.glob("report*")) == ["report"]
+
+
 def test_nothing_scored_yet_is_a_report_too(tmp_path):
     folder = helpers.study(tmp_path, seeds=2)
     for done in folder.glob("*/*/*/done.json"):
