@@ -6,6 +6,7 @@ import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import gymnasium
@@ -86,6 +87,10 @@ def load_policy(run: Run) -> tuple[Agent, str]:
         raise UserError(f"{run.path} keeps no policy.pt, so there is nothing to watch") from None
     except UserError:
         raise
+    except UnpicklingError:  # torch's message proposes to load it all the same
+        raise UserError(
+            f"{run.path / 'policy.pt'} holds other things than tensors and numbers, and is not loaded"
+        ) from None
     except Exception as error:  # whatever is in a file from elsewhere
         raise UserError(f"{run.path / 'policy.pt'} cannot be used: {one_line(error)}") from None
     wanted = run.meta["settings"]["eval_mode"]

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from bench.errors import UserError
@@ -192,12 +193,16 @@ class _Pack:
 
         found = [writer.load_checkpoint() for writer in self._living()]
         checkpoints: list[Checkpoint] = [c for c in found if c is not None]
+        reason = "a seed of its pack has no sound checkpoint at the same step"
         if len(checkpoints) == len(found) and len({c.env_step for c in checkpoints}) == 1:
-            snapshots = [read_snapshot(c.state) for c in checkpoints]
-            return Trainer(self.jobs, self.execution, snapshots, [c.rows for c in checkpoints])
+            try:
+                snapshots = [read_snapshot(c.state) for c in checkpoints]
+                return Trainer(self.jobs, self.execution, snapshots, [c.rows for c in checkpoints])
+            except UnpicklingError:  # torch's message proposes to load it all the same
+                reason = "damaged checkpoint: a state holds other things than tensors and numbers"
         for writer, checkpoint in zip(self._living(), found):
             if checkpoint is not None:
-                writer.restart("a seed of its pack has no sound checkpoint at the same step")
+                writer.restart(reason)
         return Trainer(self.jobs, self.execution)
 
     def _append(self, k: int, table: str, rows: list[dict[str, object]]) -> None:

@@ -28,7 +28,7 @@ from bench.runs import Run
 from bench.study import load_study
 from tests.faults.harness import Grid, Launch, no_traceback, note, wait_for
 
-pytestmark = [pytest.mark.usefixtures("stubs"), pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.usefixtures("stubs"), pytest.mark.faults, pytest.mark.timeout(2400)]
 
 CHECKPOINTS = {"BENCH_TEST_CHECKPOINT_S": "0.2"}
 #: Writes in whose middle a worker is killed, each once per worker: what, moment and the how many-th.
@@ -63,7 +63,7 @@ class Killing:
         """Wait for a step of this launch, or for its end, and then for a random while."""
         since = time.time()
         wait_for(
-            lambda: launch.process.poll() is not None or self.grid.training(since), 120, "training or the end"
+            lambda: launch.process.poll() is not None or self.grid.training(since), 400, "training or the end"
         )
         time.sleep(self.dice.uniform(0.0, 1.2))
 
