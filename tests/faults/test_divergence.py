@@ -6,11 +6,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from algos.agent import Agent
+from bench import envs
 from bench.launch import worker
 from bench.runs import read_run
 from bench.study import Job
@@ -136,6 +138,27 @@ def test_a_simulation_that_fails_ends_its_seed_alone(
             assert run.reason == reason
             assert is_prefix(run.path, whole)
     note(f"{env} task, {algo}, env_workers={env_workers}", seeds=SEEDS, diverged=states.count("diverged"))
+
+
+def test_a_physics_that_explodes_ends_its_seed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MuJoCo itself, thrown into a state that it cannot go on from in the hundredth step of one seed."""
+    settings = {"steps": 160, "random_steps": 40, "eval_every": 160, "eval_episodes": 1, "final_episodes": 0}
+    pack = jobs("td3", "cheetah-run", seeds=3, **settings)
+    wanted = train(tmp_path / "whole", pack)
+    advance, steps = envs.Pack._advance, iter(range(10**6))
+
+    def exploding(self: envs.Pack, k: int, action: np.ndarray) -> bool:
+        if k == 1 and next(steps) == 99:
+            self.envs[k].unwrapped._task_env.physics.data.qvel[:] = 1e30
+        return advance(self, k, action)
+
+    monkeypatch.setattr(envs.Pack, "_advance", exploding)
+    found = train(tmp_path / "r", pack)
+    assert found[1] is None
+    assert [found[0], found[2]] == [wanted[0], wanted[2]]
+    run = read_run(tmp_path / "r" / pack[1].path)
+    assert (run.env_step, "PhysicsError" in run.reason) == (100, True), run
+    note("MuJoCo explodes", seeds=3, diverged=1, says=run.reason)
 
 
 def test_a_pack_that_diverged_in_part_and_was_killed_goes_on(tmp_path: Path) -> None:
