@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,8 @@ from tests.launching import STUBS
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before torch: threads that wait for each other cost most of the time
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup` it is ignored, also by what tests start
 
 # Else whatever logs first, such as dm_control when it is imported, binds the root logger to the standard error of the
 # test that runs then, which is closed after it: "I/O operation on closed file" in the tests of a process that follow.

@@ -199,6 +199,20 @@ def test_signals_set_the_flag() -> None:
             signal.signal(number, handler)
 
 
+def test_a_hangup_that_nohup_made_ignored_sets_no_flag() -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        flag = StopFlag().install()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert flag() is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert flag() == "SIGTERM"
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_the_flag_is_set_when_the_launcher_is_gone() -> None:
     assert StopFlag(parent=os.getppid())() is None
     assert StopFlag(parent=2**22 + 1)() == "the launcher is gone"

@@ -20,6 +20,7 @@ from bench.errors import UserError
 from bench.files import DamagedFile, check_inside, one_line, strerror
 from bench.hardware import available_cores
 from bench.launch.plan import Plan, execution_mode
+from bench.launch.worker import stopping_signals
 from bench.provenance import provenance
 from bench.runs import FINISHED, AlreadyFinished, Superseded, Writer, read_run, remove_leftovers
 from bench.study import Job
@@ -166,9 +167,7 @@ class Pool:
 
     def run(self) -> Outcome:
         """Raises what `show` raises, and KeyboardInterrupt at the second ^C; either leaves all runs resumable."""
-        handlers = {
-            n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+        handlers = {n: signal.signal(n, self._on_signal) for n in stopping_signals()}
         try:
             for job in self.plan.done:
                 self._tidy(job)

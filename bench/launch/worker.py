@@ -283,8 +283,14 @@ class _Pace:
         return (env_step - first) / (now - start) if now > start else 0.0
 
 
+def stopping_signals() -> list[signal.Signals]:
+    """SIGINT, SIGTERM and SIGHUP; the last not where it is ignored, for that is what `nohup` is for."""
+    heard = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * heard]
+
+
 class StopFlag:
-    """Set by SIGTERM, SIGINT, SIGHUP or SIGUSR2; a second SIGINT ends the process at once.
+    """Set by `stopping_signals` or SIGUSR2; a second SIGINT ends the process at once.
 
     Watches its parent too: a worker whose launcher was killed finishes its step, checkpoints and stops.
     """
@@ -296,7 +302,7 @@ class StopFlag:
 
     def install(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            for number in (*stopping_signals(), signal.SIGUSR2):
                 signal.signal(number, self._set)
         return self
 

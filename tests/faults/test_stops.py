@@ -112,6 +112,24 @@ def test_a_terminal_that_is_closed(tmp_path: Path, wanted: dict[str, dict[str, o
     note("terminal closed", tried=1, saved=[2])
 
 
+def test_a_terminal_that_is_closed_under_nohup(tmp_path: Path, wanted: dict[str, dict[str, object]]) -> None:
+    """The shell sends SIGHUP to all of its jobs, and those that it was told to spare go on."""
+    grid = Grid(tmp_path).define(ALGOS, steps=2000)
+    since = time.time()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as nohup does it
+    try:
+        launch = grid.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(lambda: len(grid.training(since)) == 2, what="training")
+    os.killpg(launch.pid, signal.SIGHUP)
+    code, out = launch.ends()
+    assert code == 0, out
+    assert [len(run.meta["attempts"]) for run in grid.runs()] == [1, 1]
+    assert grid.substance() == wanted
+    note("terminal closed under nohup", tried=1, exit_code=code)
+
+
 def test_output_that_nobody_reads(tmp_path: Path, wanted: dict[str, dict[str, object]]) -> None:
     """`make bench | head -1`: what it prints has nowhere to go, which is no reason to lose anything."""
     grid = Grid(tmp_path).define(ALGOS, steps=2000)
