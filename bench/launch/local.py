@@ -22,7 +22,7 @@ from bench.hardware import available_cores
 from bench.launch.plan import Plan, execution_mode
 from bench.launch.worker import stopping_signals
 from bench.provenance import provenance
-from bench.runs import FINISHED, AlreadyFinished, Superseded, Writer, read_run, remove_leftovers
+from bench.runs import FINISHED, AlreadyFinished, Run, Superseded, Writer, read_run, remove_leftovers
 from bench.study import Job
 
 POLL_S = 0.2
@@ -145,6 +145,12 @@ class _Worker:
 
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def _lost(run: Run) -> str:
+    """Why the run began again at step 0 though it had a checkpoint; "" where it did not."""
+    why = run.meta["attempts"][-1].get("restarted", "no checkpoint")
+    return "" if why == "no checkpoint" else f" (begun again at step 0: {one_line(why)})"
 
 
 def _size(path: Path) -> int:
@@ -293,7 +299,7 @@ class Pool:
             if run.state in FINISHED:
                 self.outcome.done.append(job)
                 what = "done" if run.state == "done" else f"diverged: {run.reason}"
-                self.messages.append(f"{job.path}: {what}")
+                self.messages.append(f"{job.path}: {what}{_lost(run)}")
             elif run.state == "running":
                 busy.append(job)
             elif self.stopping and run.state in ("stale", "missing"):

@@ -245,6 +245,22 @@ def test_a_damaged_checkpoint(tmp_path: Path, name: str, damage: Callable[[bytes
     assert substance(run) == wanted
 
 
+@pytest.mark.faults
+def test_a_run_that_began_again_is_told_of(tmp_path: Path) -> None:
+    from bench.launch.local import LocalOptions, Pool
+    from bench.launch.plan import make_plan
+
+    path = trained(tmp_path, 250) / "checkpoint" / "checkpoint.json"
+    path.write_bytes(flip(path.read_bytes()))
+    jobs = stub_study(algo="stub", steps=400, eval_every=100).jobs()
+    pool = Pool(tmp_path, make_plan(tmp_path, jobs), LocalOptions(1), lambda pool: None)
+    assert pool.run().done == jobs
+    (message,) = pool.messages
+    assert message.startswith(
+        f"{jobs[0].path}: done (begun again at step 0: damaged checkpoint: checkpoint.json"
+    )
+
+
 @pytest.mark.parametrize("name", ["owner.json", "heartbeat.json", "failure.json", ".lock"])
 def test_what_only_running_needs_is_damaged(tmp_path: Path, name: str) -> None:
     wanted = substance(trained(tmp_path / "whole"))
