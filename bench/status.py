@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.errors import UserError
 from bench.launch.display import duration, number
 from bench.runs import STATES, Run, StudyResults
 
@@ -20,7 +21,12 @@ def show(results: StudyResults, console: Console | None = None) -> None:
 
     console = console or Console()
     root, study = results.root, results.study
-    queue = queue_state(root, study)
+    problems = list(results.problems)
+    try:
+        queue = queue_state(root, study)
+    except UserError as error:  # the runs themselves can be told all the same
+        queue = {}
+        problems.append(str(error))
     count = Counter(run.state for run in results.runs)
     told = ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
     console.print(Text(f"{study}: {len(results.runs)} runs: {told}"), soft_wrap=True)
@@ -38,7 +44,7 @@ def show(results: StudyResults, console: Console | None = None) -> None:
             console.print(Text(f"{name}: {run.state}: {queued}"), soft_wrap=True)
         elif run.state not in ("done", "missing", "damaged", "configuration changed"):  # the last two: below
             console.print(Text(f"{name}: {run.state}: {run.reason}"), soft_wrap=True)
-    for problem in results.problems:
+    for problem in problems:
         console.print(Text(problem), soft_wrap=True)
 
 

@@ -33,6 +33,7 @@ ENDED = frozenset(
         "FAILED",
         "NODE_FAIL",
         "OUT_OF_MEMORY",
+        "PREEMPTED",
         "TIMEOUT",
         "REVOKED",
     ]
@@ -201,7 +202,9 @@ def _squeue() -> Known:
 
 
 def _sacct(jobs: Iterable[str]) -> Known:
-    """What the accounting database says, where there is one: none is no error, nor is a slow one."""
+    """What the accounting database says of tasks that have ended, where there is one: none is no error, nor is a
+    slow one. What it takes to be alive and squeue does not know was lost by the database, and has ended too.
+    """
     fields = "JobID,State,NodeList,JobName"
     command = ["sacct", "--allocations", "--noheader", "--parsable2", f"--format={fields}"]
     try:
@@ -212,9 +215,10 @@ def _sacct(jobs: Iterable[str]) -> Known:
     for line in text.splitlines():
         job, state, node, name = line.strip().split("|", 3)
         match = re.fullmatch(r"(\d+)(?:_(\d+))?", job)  # "123_[4-9]" still waits, and squeue knows it
-        if match and state:
+        word = state.split()[0] if state else ""  # of "CANCELLED by 1000"
+        if match and word in ENDED:
             node = "" if node == "None assigned" else node
-            known[name, int(match[2] or 0)] = (match[1], state.split()[0], "", node)
+            known[name, int(match[2] or 0)] = (match[1], word, "", node)
     return known
 
 

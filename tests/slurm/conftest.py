@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import algos
-from bench.launch import slurm
+from bench.launch import queue, slurm
 from bench.launch.local import LocalOptions, Pool
 from bench.launch.plan import Plan
 from bench.launch.profiles import Profile, load_profile
@@ -125,8 +125,6 @@ class Grid:
 
     def tasks(self) -> int:
         """Tasks of this study that were ever submitted."""
-        from bench.launch import queue
-
         arrays, _ = queue.survey(queue.folder(self.root, self.study.name))
         return sum(len(array.tasks) for array in arrays if array.kind == "runs")
 
@@ -181,7 +179,38 @@ def grid(
 
     yield make
     for each in made:
-        slurm.cancel(each.root, each.study.name)
+        if queue.folder(each.root, each.study.name).is_dir():
+            slurm.cancel(each.root, each.study.name)
+
+
+class Commands:
+    """Stand-ins for Slurm's commands that print what they are told and count their calls."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def answer(self, name: str, text: str, code: int = 0) -> None:
+        (self.folder / f"{name}.txt").write_text(text)
+        script = (
+            f'#!/bin/sh\necho "$@" >>{self.folder}/{name}.calls\ncat {self.folder}/{name}.txt\nexit {code}\n'
+        )
+        (self.folder / name).write_text(script)
+        (self.folder / name).chmod(0o755)
+
+    def calls(self, name: str) -> list[str]:
+        file = self.folder / f"{name}.calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    made = Commands(folder)
+    made.answer("squeue", "")
+    made.answer("sacct", "Slurm accounting storage is disabled", code=1)
+    return made
 
 
 @pytest.fixture(scope="session")

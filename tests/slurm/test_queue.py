@@ -6,40 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import make_study
 
+from bench.__main__ import main
 from bench.errors import UserError
 from bench.launch import queue
 from bench.launch.queue import Entry, queue_state
-
-
-class Commands:
-    """Stand-ins for Slurm's commands that print what they are told and count their calls."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def answer(self, name: str, text: str, code: int = 0) -> None:
-        (self.folder / f"{name}.txt").write_text(text)
-        script = (
-            f'#!/bin/sh\necho "$@" >>{self.folder}/{name}.calls\ncat {self.folder}/{name}.txt\nexit {code}\n'
-        )
-        (self.folder / name).write_text(script)
-        (self.folder / name).chmod(0o755)
-
-    def calls(self, name: str) -> list[str]:
-        file = self.folder / f"{name}.calls"
-        return file.read_text().splitlines() if file.exists() else []
-
-
-@pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    made = Commands(folder)
-    made.answer("squeue", "")
-    made.answer("sacct", "Slurm accounting storage is disabled", code=1)
-    return made
+from bench.runs import FORMAT, write_study
 
 
 def array(root: Path, tasks: list[list[str]], job: str | None = "77", **more: object) -> queue.Array:
@@ -122,6 +95,18 @@ def test_accounting_says_what_squeue_no_longer_knows(commands, tmp_path):
     assert len(commands.calls("sacct")) == 1
 
 
+def test_what_only_accounting_takes_to_be_alive_has_ended(commands, tmp_path):
+    """Else it would count as queued for ever: the database lost its end, or calls a preempted task by that name."""
+    made = array(tmp_path, [[f"study/e/a/seed-{k}"] for k in range(3)])
+    commands.answer(
+        "sacct", f"77_0|RUNNING|n1|{made.name}\n77_1|PREEMPTED|n1|{made.name}\n77_2|PENDING||{made.name}\n"
+    )
+    found = queue_state(tmp_path, "study")
+    assert {path: (entry.state, entry.active) for path, entry in found.items()} == {
+        "study/e/a/seed-1": ("PREEMPTED", False)
+    }
+
+
 def test_without_accounting_what_is_unknown_is_left_out(commands, tmp_path):
     array(tmp_path, [["study/e/a/seed-0"]])
     assert queue_state(tmp_path, "study") == {}
@@ -145,3 +130,22 @@ def test_slurm_that_does_not_answer_and_damaged_records(commands, tmp_path):
         record.write_text(text)
         with pytest.raises(UserError, match="is damaged"):
             queue_state(tmp_path, "study")
+
+
+def test_status_asks_once_and_tells_the_runs_where_slurm_does_not_answer(commands, tmp_path, capsys):
+    study = make_study("study", seeds=2)
+    cells = [
+        {key: getattr(job, key) for key in ("env", "algo", "label", "seed", "hash")} for job in study.jobs()
+    ]
+    write_study(tmp_path, {"format": FORMAT, "study": "study", **study.to_dict(), "grid": cells})
+    made = array(tmp_path, [[str(job.path)] for job in study.jobs()])
+    commands.answer("squeue", f"77|0|PENDING|Priority||{made.name}\n77|1|PENDING|Dependency||{made.name}\n")
+    status = ["status", "--study", "study", "--results", str(tmp_path)]
+    assert main(status) == 0
+    assert "seed-0: missing: queued (Priority)" in capsys.readouterr().out
+    assert len(commands.calls("squeue")) == 1
+    commands.answer("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n", code=1)
+    assert main(status) == 0
+    out = capsys.readouterr().out
+    assert "study: 2 runs: 2 missing" in out
+    assert "Slurm does not answer: slurm_load_jobs error: Unable to contact slurm controller" in out
