@@ -292,19 +292,18 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, grid, show)
-    assert time.monotonic() - begin < local.STOP_GRACE_S
+    assert time.monotonic() - begin < LocalOptions(1).stop_grace_s
     assert not processes()
     assert states(tmp_path, grid) == ["stale"]
 
 
-def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "STOP_GRACE_S", 1.0)
+def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     grid = jobs("stub:fault=hang,fault_at=0")
 
     def show(pool: Pool) -> None:
         pool.stopping = pool.stopping or training(pool, grid)
 
-    outcome = run(tmp_path, grid, show)
+    outcome = run(tmp_path, grid, show, stop_grace_s=1.0)
     assert names(outcome.stopped) == ["stub-fault=hang-fault_at=0/0"]
     assert not processes()
 

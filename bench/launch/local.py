@@ -27,7 +27,6 @@ from bench.study import Job
 
 POLL_S = 0.2
 BUSY_RETRY_S = 2.0  # how often to look whether a run that another process writes is free
-STOP_GRACE_S = 60.0  # for a worker to checkpoint before it is killed
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class LocalOptions:
     checkpoint_root: Path | None = None
     hang_after_s: float = 1800.0  # without a heartbeat
     job_memory_mb: int = 0  # 0: no limit
+    stop_grace_s: float = 60.0  # for a worker to checkpoint before it is killed
 
 
 @dataclass
@@ -389,7 +389,7 @@ class Pool:
                     worker.process.stdin.close()
                 if worker.pack:
                     worker.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_GRACE_S
+        deadline = time.monotonic() + self.options.stop_grace_s
         for worker in self.workers:
             with suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.1, deadline - time.monotonic()))

@@ -16,9 +16,10 @@ SECONDS = ("env_s", "act_s", "update_s", "eval_s", "compile_s", "other_s")
 
 
 def measured_rates(root: Path) -> Callable[[Job], float | None]:
-    """A function that gives the seconds a job takes by the finished runs below `root`, or None.
+    """A function that gives the seconds that a job, or its whole pack, takes by the finished runs below `root`.
 
-    Runs of the same task and configuration count; where there are none, those of the same configuration on other tasks.
+    Runs of the same task and configuration count; where there are none, those of the same configuration on other
+    tasks; without either it gives None.
     """
     exact: dict[str, list[float]] = defaultdict(list)
     rough: dict[str, list[float]] = defaultdict(list)
@@ -47,12 +48,12 @@ def _key(algo: str, config: dict) -> str:
 
 
 def _seconds_per_step(run: Run) -> float | None:
-    """Over the whole run, evaluation and compiling included, shared by the seeds of its pack."""
+    """Of the whole pack, over the whole run, evaluation and compiling included."""
     try:
         table = run.columns("time.csv")
     except DamagedRun:
         return None
-    steps, seeds = run.meta["settings"].get("steps"), table["seeds"]
-    if not isinstance(steps, int) or steps < 1 or (seeds < 1).any():
+    steps = run.meta["settings"].get("steps")
+    if not isinstance(steps, int) or steps < 1:
         return None
-    return float(sum((table[name] / seeds).sum() for name in SECONDS)) / steps
+    return float(sum(table[name].sum() for name in SECONDS)) / steps

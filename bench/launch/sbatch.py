@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,16 @@ COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own
 # Slurm's refusals, and the key of the profile that each is about; the first that matches counts.
 REFUSALS = (
+    (r"MaxSubmit|MaxJobs", ["jobs_per_task"]),
+    (r"MaxWall", ["time"]),
+    (r"accounting/QOS policy", ["qos", "account", "time", "cpus", "gpus", "memory"]),
     (r"account", ["account"]),
     (r"\bqos\b", ["qos"]),
     (r"partition", ["partition"]),
     (r"memory|--mem", ["memory"]),
     (r"time limit|--time", ["time"]),
     (r"feature", ["constraint"]),
-    (r"gres|generic resource", ["gpus"]),
+    (r"gres|generic resource|trackable resource", ["gpus"]),
     (r"cpu count|processors", ["cpus"]),
     (r"node configuration", ["cpus", "gpus", "memory", "constraint"]),
     (r"node name|reservation|licen[sc]e|unrecognized option|--[a-z]", ["sbatch"]),
@@ -51,7 +55,7 @@ def largest_array() -> int:
     except UserError:
         return DEFAULT_MAX_ARRAY
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
-    return int(found[1]) if found else DEFAULT_MAX_ARRAY
+    return max(1, int(found[1])) if found else DEFAULT_MAX_ARRAY  # 0: this cluster has no arrays
 
 
 class _Executor(submitit.SlurmExecutor):
@@ -86,6 +90,8 @@ def _executor(folder: Path, profile: Profile, name: str, **more: Any) -> _Execut
         signal_delay_s=profile.signal_delay,
         array_parallelism=profile.array_parallelism,
         stderr_to_stdout=True,
+        srun_args=[f"--cpus-per-task={profile.cpus}"],  # which srun no longer takes over from sbatch
+        wckey=None,  # submitit's own, which clusters that know their keys refuse
         additional_parameters={"requeue": True, **profile.sbatch, **more},
         **{key: value for key, value in asked.items() if value is not None},
     )
@@ -108,7 +114,8 @@ def send(
     executor = _executor(folder, profile, array.name, **more)
     queue.write_array(folder, array)
     try:
-        with _outside_any_job(), executor.batch():
+        # submitit prints what sbatch said, in its many lines, besides raising it
+        with redirect_stderr(io.StringIO()), _outside_any_job(), executor.batch():
             jobs = [executor.submit(function) for function in work]
     except FailedJobError as error:
         queue.remove_array(folder, array)

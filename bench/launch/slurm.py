@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import UserError
+from bench.errors import UserError, suggest
 from bench.files import strerror
 from bench.launch import queue, sbatch
 from bench.launch.local import LocalOptions
@@ -25,6 +25,8 @@ from bench.launch.task import Task
 from bench.ownership import locked
 from bench.runs import FINISHED, check_configuration, read_run
 from bench.study import Job
+
+REQUEUE_S = 10.0  # what of the warning time is kept for going back into the queue
 
 Rates = Callable[[Job], float | None]  # seconds that a run takes, or its whole pack; None: not known
 
@@ -38,8 +40,10 @@ class StudyLike(Protocol):
 class Submission:
     """What was submitted, or with DRY=1 would be."""
 
+    study: str
     profile: Profile
-    tasks: list[list[list[Job]]]  # packs of each task
+    device: str  # of the runs: "cpu" or "cuda"
+    tasks: list[list[list[Job]]] = field(default_factory=list)  # packs of each task
     finished: int = 0  # runs left out: done or diverged,
     queued: int = 0  # in the queue or running,
     busy: int = 0  # written by a process that is not in the queue,
@@ -54,6 +58,10 @@ class Submission:
     def runs(self) -> int:
         return sum(len(pack) for packs in self.tasks for pack in packs)
 
+    @property
+    def ids(self) -> str:
+        return ", ".join(str(array.job) for array in self.arrays)
+
     def lines(self) -> Iterator[str]:
         """The report for the terminal."""
         if self.script:
@@ -66,8 +74,10 @@ class Submission:
             yield self._hours()
         verb = "would submit" if self.script else "submitted"
         what = f"{_count(self.runs, 'run')} in {_count(len(self.tasks), 'task')}"
-        ids = ", ".join(str(array.job) for array in self.arrays)
-        yield f"{verb} {what} with profile {self.profile.name}" + (f": job {ids}" if ids else "")
+        ids = f": job {self.ids}" if self.arrays else ""
+        yield f"{self.study}: {verb} {what} with profile {self.profile.name}{ids}"
+        if self.tasks and self.profile.gpus and self.device == "cpu":
+            yield f"DEVICE=cpu leaves the GPUs idle; DEVICE=cuda uses them [{self.profile.setting('gpus')}]"
         for number, why in (
             (self.finished, "finished already"),
             (self.queued, "in the queue already"),
@@ -116,7 +126,7 @@ def submit(
         sbatch.need_slurm()
     with nullcontext() if dry else _alone(folder):
         arrays, entries = queue.survey(folder)
-        submission = Submission(profile, [])
+        submission = Submission(study.name, profile, execution["device"])
         wanted = _missing(root, packs, queue.by_run(arrays, entries), retry_failed, submission)
         options = _options(profile, execution)
         size = max(jobs_per_task or profile.jobs_per_task, options.workers)
@@ -127,21 +137,31 @@ def submit(
             submission.script = sbatch.script(folder, profile, len(parts[0])) if parts else ""
             _estimate(submission, options.workers, rates)
             return submission
-        for part in parts:
-            paths = [[str(job.path) for pack in task for job in pack] for task in part]
-            array = queue.new_array(folder, "runs", paths)
-            work = [Task(root, task, options) for task in part]
-            submission.arrays.append(sbatch.send(folder, profile, array, work))
-        if figures:
-            submission.figures = _figures(folder, profile, arrays, entries, submission.arrays)
+        try:
+            for part in parts:
+                paths = [[str(job.path) for pack in task for job in pack] for task in part]
+                array = queue.new_array(folder, "runs", paths)
+                work = [Task(root, task, options) for task in part]
+                submission.arrays.append(sbatch.send(folder, profile, array, work))
+            if figures:
+                submission.figures = _figures(folder, profile, arrays, entries, submission.arrays)
+        except UserError as error:
+            if not submission.arrays:
+                raise
+            rest = f"job {submission.ids} was submitted before that; the same command submits the rest"
+            raise UserError(f"{error}; {rest}") from None
         return submission
 
 
 def cancel(root: Path, study: str) -> int:
-    """Cancel the study's queued and running tasks, and no others; how many there were. Raises UserError."""
+    """Cancel the study's queued and running tasks, and no others; how many there were.
+
+    Raises UserError: nothing was ever submitted for it, no Slurm here, or one that does not answer.
+    """
     folder = queue.folder(root.absolute(), study)
     if not folder.is_dir():
-        return 0
+        others = (path.parent.name for path in root.glob("*/slurm"))
+        raise UserError(f"no jobs of a study {study!r} were submitted from {root}{suggest(study, others)}")
     sbatch.need_slurm()
     with _alone(folder):
         arrays, entries = queue.survey(folder)
@@ -196,11 +216,16 @@ def _missing(
 
 def _options(profile: Profile, execution: Mapping[str, Any]) -> LocalOptions:
     """The pool of one task: as many packs at once as the profile has room for."""
+    workers = profile.gpus * profile.jobs_per_gpu if profile.gpus else profile.cpus
+    device = execution["device"]
     return LocalOptions(
-        workers=profile.gpus * profile.jobs_per_gpu if profile.gpus else profile.cpus,
-        device=execution["device"],
+        workers=workers,
+        device=device,
         execution=execution["mode"],
+        env_workers=profile.cpus // workers if device == "cuda" else 0,
         checkpoint_root=profile.checkpoints,
+        # a task that is late is killed at the end of its time, and not requeued
+        stop_grace_s=max(profile.signal_delay - REQUEUE_S, profile.signal_delay * 2 / 3),
     )
 
 

@@ -10,9 +10,10 @@ import pytest
 from conftest import EAGER, make_study
 
 from bench.errors import UserError
-from bench.launch import slurm
+from bench.launch import queue, slurm
 from bench.launch.profiles import Profile
-from bench.runs import Writer
+from bench.launch.rates import measured_rates
+from bench.runs import FORMAT, Writer, write_study
 from bench.study import Job
 
 CUDA = {"mode": "auto", "device": "cuda"}
@@ -58,6 +59,7 @@ def test_script_asks_for_what_the_profile_says(tmp_path, profile):
     asked = profile(
         time='"1-02:00:00"',
         account='"me"',
+        cpus="4",
         qos='"long"',
         constraint='"zen3"',
         gpus="2",
@@ -83,7 +85,9 @@ def test_script_asks_for_what_the_profile_says(tmp_path, profile):
         "array": "0-2%3",
     }
     assert {key: flags[key] for key in expected} == expected
+    assert "wckey" not in flags
     assert "\nmodule load x\n" in script
+    assert re.search(r"^srun .*--cpus-per-task=4 ", script, re.MULTILINE)
     assert "array" not in dry(tmp_path, asked, jobs_per_task=6).script.partition("# command")[0]
 
 
@@ -101,6 +105,39 @@ def test_estimate_counts_what_is_held(tmp_path, profile):
     some = dry(tmp_path, profile(), rates=lambda job: 1800.0 if job.seed < 2 else None)
     assert (some.hours, some.unrated) == (1.0, 4)
     assert "estimate: 1.0 core-hours, without 4 runs of unknown rate" in list(some.lines())
+
+
+def test_estimate_of_a_pack_is_its_whole_time(tmp_path):
+    jobs = make_study("study", seeds=2).jobs()
+    seconds = dict.fromkeys(("env_s", "act_s", "update_s", "eval_s", "compile_s", "other_s"), 10.0)
+    for job in jobs:  # in lock-step: each has the pack's whole time
+        writer = Writer.open(tmp_path, job, execution={}, provenance={})
+        writer.append("time.csv", [{"env_step": 600, "attempt": 1, **seconds, "seeds": 2}])
+        writer.finish("done", 600, policy=b"")
+    study = make_study("study", seeds=2)
+    cells = [{key: getattr(job, key) for key in ("env", "algo", "label", "seed", "hash")} for job in jobs]
+    write_study(tmp_path, {"format": FORMAT, "study": "study", **study.to_dict(), "grid": cells})
+    rate = measured_rates(tmp_path)
+    assert [rate(job) for job in jobs] == [60.0, 60.0]
+    assert rate(make_study("study", steps=1200).jobs()[0]) == 120.0  # twice the steps
+
+
+def test_the_pool_of_a_task(profile):
+    """Environments step on the cores beside a GPU; a late checkpoint must not cost the requeue."""
+    asked = profile(gpus="2", jobs_per_gpu="2", cpus="12", signal_delay="120")
+    pool = slurm._options(asked, CUDA)
+    assert (pool.workers, pool.env_workers, pool.stop_grace_s) == (4, 3, 110)
+    assert slurm._options(asked, EAGER).env_workers == 0
+    few = slurm._options(profile(cpus="3", signal_delay="15"), EAGER)
+    assert (few.workers, few.env_workers, few.stop_grace_s) == (3, 0, 10)
+
+
+def test_idle_gpus_are_noticed(tmp_path, profile):
+    told = "\n".join(dry(tmp_path, profile(gpus="2")).lines())
+    assert re.search(
+        r"DEVICE=cpu leaves the GPUs idle; DEVICE=cuda uses them \[.*changed.toml: gpus = 2\]", told
+    )
+    assert "GPUs idle" not in "\n".join(dry(tmp_path, profile(gpus="2"), execution=CUDA).lines())
 
 
 def test_gpu_runs_need_a_gpu_profile(tmp_path, profile):
@@ -122,6 +159,12 @@ def test_finished_failed_and_busy_runs_are_left_out(tmp_path, profile):
     assert (seeds(again), again.failed) == ([[[2, 4, 5]]], 0)
     writers[3].release()
     assert seeds(dry(tmp_path, profile(), [jobs])) == [[[3, 4, 5]]]
+
+
+def test_cancel_says_where_nothing_was_submitted(tmp_path):
+    queue.folder(tmp_path, "study-steps=400").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no jobs of a study 'study' were .*; there are study-steps=400"):
+        slurm.cancel(tmp_path, "study")
 
 
 def test_a_run_of_another_configuration_stops_everything(tmp_path, profile):
