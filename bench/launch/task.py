@@ -30,6 +30,9 @@ LOOK_EVERY_S = 5.0  # for another attempt of this task that has taken over
 class Task:
     """What submitit pickles and calls. packs: of job records, as `Job.to_dict` gives them."""
 
+    before: list[tuple[str, int]] | None = None  # what `_reached` gave when this attempt began
+    fruitless = 0  # attempts of the whole task, one after the other, that changed nothing of that
+
     def __init__(self, root: Path, packs: Sequence[Sequence[Job]], options: LocalOptions):
         self.root = root
         self.packs = [[job.to_dict() for job in pack] for pack in packs]
@@ -38,12 +41,14 @@ class Task:
     def __call__(self) -> None:
         """Raises RuntimeError if runs are unfinished at the end, so that Slurm shows the task as failed."""
         watch = _Watch(self.root)
+        self.before = self._reached()
         again = bool((scheduler_ids() or {}).get("restart_count"))
         pool = Pool(self.root, Plan(packs=self._worth_an_attempt(again)), self.options, watch)
         watch.begin(pool)
         pool.run()
         watch(pool)
         left = [(job, run) for job in self._jobs() if (run := self._run(job)).state not in FINISHED]
+        watch.superseded |= any(watch.has_successor(job) for job, _ in left)
         if left and pool.stopping and not watch.superseded:
             watch.requeue()  # by way of `checkpoint`; does not return
         for job, run in left:
@@ -57,13 +62,30 @@ class Task:
         """Submitit's question before it requeues: with what? None, and so no requeue, if it gains nothing."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self) if self._worth_an_attempt(again=True) else None
+        worth = self._worth_an_attempt(again=True)
+        self.fruitless = self.fruitless + 1 if self.before in (None, self._reached()) else 0
+        if self.fruitless == ATTEMPTS:
+            # the time was always over before a run had even begun, which leaves no trace in it
+            self.fruitless = 0
+            for job in (job for pack in worth[: self.options.workers] for job in pack):
+                self._give_up(job)
+            worth = worth[self.options.workers :]
+        return DelayedSubmission(self) if worth else None
 
     def _jobs(self) -> list[Job]:
         return [Job.from_dict(record) for pack in self.packs for record in pack]
 
     def _run(self, job: Job) -> Run:
         return read_run(self.root / job.path, job_hash=job.hash, verify=False)
+
+    def _reached(self) -> list[tuple[str, int]]:
+        """Per run whether it has ended, and the step that it would resume from."""
+        reached = []
+        for job in self._jobs():
+            state = self._run(job).state
+            ended = state if state in (*FINISHED, "failed") else ""
+            reached.append((ended, checkpoint_step(self.root, job, self.options.checkpoint_root)))
+        return reached
 
     def _worth_an_attempt(self, again: bool) -> list[list[Job]]:
         """The packs that are left to carry on, without runs that came no further in three attempts.
@@ -126,10 +148,10 @@ class _Watch:
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_EVERY_S
             packs = [*pool.running(), *(pack for _, pack in pool.busy)]
-            if any(self._has_successor(job) for pack in packs for job in pack):
+            if any(self.has_successor(job) for pack in packs for job in pack):
                 self.superseded = pool.stopping = True
 
-    def _has_successor(self, job: Job) -> bool:
+    def has_successor(self, job: Job) -> bool:
         """Whether a later start of this same Slurm job owns the run: we are on a node that Slurm has lost."""
         owner = ownership.read_owner(self.root / job.path) or {}
         return ownership.restarts({"scheduler": scheduler_ids()}, owner.get("scheduler"))

@@ -23,5 +23,7 @@ class Slow(SAC):
     def update(self, batch: Batch) -> Metrics:
         if self.config.crash:
             raise ArithmeticError("a fault of the algorithm's own")
+        if self.config.delay > 10:
+            print("a long update", flush=True)
         time.sleep(self.config.delay)
         return super().update(batch)

@@ -17,15 +17,17 @@ from bench.launch import slurm
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
 
 
+@pytest.mark.timeout(900)
 def test_time_limit_requeues_until_the_run_is_done(grid, undisturbed):
-    """The warning comes 15 to 45 s after the start, so 100 s of work need two requeues or more."""
-    study = grid(steps=1100, delay=0.1, keys={"time": '"00:01:00"', "signal_delay": "15"})
+    """The warning comes 30 to 60 s after the start, so 130 s of work need two requeues or more."""
+    study = grid(steps=1400, delay=0.1, keys={"time": '"00:02:00"', "signal_delay": "60"})
     study.submit()
-    study.wait_done(420)
+    study.wait_done(800)
     assert study.tasks() == 1
     scheduler = [attempt["provenance"]["scheduler"] for attempt in study.attempts()]
     assert len(scheduler) >= 3
-    assert [s["restart_count"] for s in scheduler] == list(range(len(scheduler)))
+    restarts = [s["restart_count"] for s in scheduler]
+    assert restarts == sorted(set(restarts))  # a busy machine may not get as far as the run in one of them
     starts = [attempt["resumed_at_step"] for attempt in study.attempts()]
     assert starts == sorted(set(starts))  # each attempt went on further
     undisturbed(study)
@@ -142,6 +144,24 @@ def test_out_of_memory_is_shown_and_the_run_goes_on_with_more(grid, profile, und
     assert study.submit().runs == 1
     study.wait_done()
     undisturbed(study)
+
+
+def test_given_up_after_three_attempts_without_a_checkpoint(grid):
+    """Updates so slow that no warning leaves the time for a checkpoint: back into the queue twice, then an end."""
+    study = grid(delay=100.0, keys={"signal_delay": "6"})
+    study.submit()
+    log = study.root / study.study.name / "logs" / "Pendulum-v1-slow-seed-0.log"
+    for attempt in range(1, 4):
+        begun = lambda: log.exists() and log.read_text().count("a long update") == attempt  # noqa: B023, E731
+        study.wait(begun, 120, f"attempt {attempt}")
+        subprocess.run(["scancel", "--signal=USR2", study.entry().job], check=True)
+    study.wait(lambda: study.run().state == "failed", 60, "the end")
+    assert "3 attempts brought no new checkpoint" in study.run().reason
+    study.wait(lambda: not study.entry().active, 30, "the end of the task")
+    scheduler = [attempt["provenance"]["scheduler"] for attempt in study.attempts()[:3]]
+    assert [s["restart_count"] for s in scheduler] == [0, 1, 2]
+    again = study.submit()
+    assert (again.runs, again.failed) == (0, 1)  # only RETRY=1 runs it again
 
 
 def test_crash_of_one_run_leaves_the_rest_of_its_task(grid):

@@ -70,3 +70,18 @@ def test_one_stuck_run_does_not_take_the_others_with_it(slurm_job, tmp_path, job
     assert Task(tmp_path, [[jobs[0]], [jobs[1]]], LocalOptions(workers=1)).checkpoint() is not None
     assert read_run(tmp_path / jobs[0].path).state == "failed"
     assert read_run(tmp_path / jobs[1].path).state == "missing"
+
+
+def test_a_task_whose_time_is_over_before_its_runs_begin_is_given_up(slurm_job, tmp_path, jobs):
+    """Such attempts leave no trace in the runs, and would go on for ever."""
+    task = Task(tmp_path, [[jobs[0]], [jobs[1]]], LocalOptions(workers=1))
+    assert [task.checkpoint() is not None for _ in range(2)] == [True, True]
+    task.before = [("", 0), ("", 0)]
+    assert task.checkpoint() is not None  # for the second run, which nobody has tried yet
+    assert [read_run(tmp_path / job.path).state for job in jobs] == ["failed", "missing"]
+    assert "3 attempts brought no new checkpoint" in read_run(tmp_path / jobs[0].path).reason
+    task.before = [("failed", 0), ("", 0)]
+    assert [task.checkpoint() is not None for _ in range(2)] == [True, True]
+    attempt(tmp_path, jobs[1], step=100)
+    assert task.checkpoint() is not None
+    assert task.fruitless == 0
