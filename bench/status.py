@@ -10,20 +10,19 @@ from rich.text import Text
 
 from bench.errors import UserError
 from bench.launch.display import duration, number
+from bench.launch.queue import Ask, queue_state
 from bench.runs import STATES, Run, StudyResults
 
 SHOWN = ("done", "running", "missing")  # these always; other states where there are any
 
 
-def show(results: StudyResults, console: Console | None = None) -> None:
-    """Print how the runs of a study stand."""
-    from bench.launch.queue import queue_state
-
+def show(results: StudyResults, console: Console | None = None, ask: Ask | None = None) -> None:
+    """Print how the runs of a study stand. `ask`: see `bench.launch.queue.queue_state`."""
     console = console or Console()
     root, study = results.root, results.study
     problems = list(results.problems)
     try:
-        queue = queue_state(root, study)
+        queue = queue_state(root, study, ask)
     except UserError as error:  # the runs themselves can be told all the same
         queue = {}
         problems.append(str(error))

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,16 +145,19 @@ def _checked_array(record: dict[str, Any], path: Path) -> Array:
     return Array(**fields)
 
 
-def queue_state(root: Path, study: str) -> dict[str, Entry]:
+def queue_state(root: Path, study: str, ask: Ask | None = None) -> dict[str, Entry]:
     """Per run (its path below `root`) how its newest task stands; runs that Slurm does not know are left out.
 
     The job that builds the figures has the path "<study>/figures". Asks Slurm only where something was
-    submitted, and nothing where there is no squeue. UserError where it does not answer.
+    submitted, and nothing where there is no squeue. UserError where it does not answer. `ask`: instead of
+    `squeue`, for who has asked already.
     """
-    return by_run(*survey(folder(root, study)))
+    return by_run(*survey(folder(root, study), ask))
 
 
 Entries = dict[tuple[str, int], Entry]  # (token of an array, index of its task) -> how it stands
+Known = dict[tuple[str, int], tuple[str, str, str, str]]  # (job name, index) -> (job, state, reason, node)
+Ask = Callable[[], Known]
 
 
 def by_run(arrays: list[Array], entries: Entries) -> dict[str, Entry]:
@@ -163,12 +166,12 @@ def by_run(arrays: list[Array], entries: Entries) -> dict[str, Entry]:
     return {path: entries[task] for path, task in newest.items() if task in entries}
 
 
-def survey(folder: Path) -> tuple[list[Array], Entries]:
+def survey(folder: Path, ask: Ask | None = None) -> tuple[list[Array], Entries]:
     """Every array of the study, oldest first, and how the tasks stand that Slurm remembers."""
     arrays = _read_arrays(folder)
     if not arrays or shutil.which("squeue") is None:
         return arrays, {}
-    known = _squeue()
+    known = (ask or squeue)()
     gone = {a.job for a in arrays if a.job and not any((a.name, k) in known for k in range(len(a.tasks)))}
     if gone:
         known = _sacct(gone) | known
@@ -186,10 +189,7 @@ def survey(folder: Path) -> tuple[list[Array], Entries]:
     return arrays, entries
 
 
-Known = dict[tuple[str, int], tuple[str, str, str, str]]  # (job name, index) -> (job, state, reason, node)
-
-
-def _squeue() -> Known:
+def squeue() -> Known:
     """This user's tasks that slurmctld still remembers, those that ended lately included."""
     who = ["--user", str(os.getuid())]
     text = run_slurm(["squeue", "--noheader", "--array", "--states=all", *who, f"--format={_FIELDS}"])
