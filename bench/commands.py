@@ -336,6 +336,8 @@ def experiments(options: Namespace) -> int:
 def _draw_experiments(root: Path) -> None:
     from bench import analysis
 
+    if not (root / EXPERIMENTS).is_dir():
+        raise UserError(f"no {_shown(root / EXPERIMENTS)} yet; `make experiments` makes it")
     with _locked(root / EXPERIMENTS):
         pages = [path for path in analysis.build_experiments(root) if path.name == "index.html"]
     print(f"report: {_shown(pages[0])}")

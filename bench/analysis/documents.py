@@ -102,6 +102,8 @@ def _make(words: Sequence[str], root: Path) -> _Part:
         raise UserError("expected a study and names of its report's tables and figures, or gates")
     study, *names = words
     if study == experiment_report.NAME:
+        if experiment_report.missing(root):
+            return _Part(["*The experiments were not run here yet: `make experiments`.*"])
         with style.drawing():
             made = experiment_report.sections(root)
             return _shown(study, f"Experiments: {', '.join(experiment_report.facts(root))}.", made, names)

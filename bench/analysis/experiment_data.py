@@ -17,6 +17,12 @@ from bench.errors import UserError
 from bench.files import one_line
 
 LABELS = ("part", "label", "measure", "setting", "algo")  # columns of text; all others hold numbers
+TABLES = {  # besides scores: their columns
+    "density": ("i", "j", "count"),
+    "coverage": ("label", "seed", "env_step", "cells"),
+    "actions": ("label", "seed", "env_step", "cell", "count"),
+    "steps": ("seed", "number", "gain"),
+}
 
 
 def read_table(folder: Path, table: str) -> pd.DataFrame:
@@ -28,22 +34,27 @@ def read_table(folder: Path, table: str) -> pd.DataFrame:
     paths = sorted((folder / table).glob("*.csv"))
     if not paths:
         raise UserError(f"no {folder / table}/*.csv yet; `make experiments` makes them")
-    return pd.concat([_read(path).assign(part=path.stem) for path in paths], ignore_index=True)
+    frames = [_read(path, TABLES[table]).assign(part=path.stem) for path in paths]
+    return pd.concat(frames, ignore_index=True)
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
     """scores.csv: the columns measure, setting, algo, seed, value. Raises UserError as `read_table`."""
     if not (folder / "scores.csv").is_file():
         raise UserError(f"no {folder / 'scores.csv'} yet; `make experiments` makes it")
-    return _read(folder / "scores.csv")[list(COLUMNS)]
+    return _read(folder / "scores.csv", COLUMNS)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         frame = read_text(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {one_line(error)}") from None
-    numbers = [column for column in frame if column not in LABELS]
+    for column in columns:
+        if column not in frame:
+            raise UserError(f"{path} lacks the column {column}")
+    frame = frame[list(columns)]
+    numbers = [column for column in columns if column not in LABELS]
     return frame.assign(**{column: pd.to_numeric(frame[column], errors="coerce") for column in numbers})
 
 

@@ -95,7 +95,7 @@ def _coverage(coverage: pd.DataFrame) -> Figure:
                 ax.set_xlabel("Environment steps")
             ax.xaxis.set_major_formatter(lambda value, _: short_count(value))
             ax.set_xlim(left=0)
-            ax.set_ylim(bottom=0)
+    axes[0, 0].set_ylim(bottom=0)  # of all panels, when everything is drawn
     axes[0, 0].set_ylabel("Cells / random's,\nauthors' noise")
     axes[1, 0].set_ylabel("Cells / random's,\nno added noise")
     legend(figure, [handles[algo] for algo in ALGOS], [display_name(algo, algo) for algo in ALGOS])
@@ -103,7 +103,9 @@ def _coverage(coverage: pd.DataFrame) -> Figure:
 
 
 def _curves(rows: pd.DataFrame) -> tuple[stats.Array, stats.Array]:
-    """Steps (K,) and cells (n, K)."""
+    """Steps (K,) and cells (n, K). Raises ValueError where there are none."""
+    if rows.empty:
+        raise ValueError("the table coverage lacks a part")
     table = rows.pivot(index="seed", columns="env_step", values="cells")
     return table.columns.to_numpy(np.float64), table.to_numpy(np.float64)
 
@@ -141,7 +143,7 @@ def _ends(scores: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(labels)), [plain(name) for _, _, name in labels])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set(xlim=(0, 1), xlabel="Share of seeds: far (full), near (pale), elsewhere (empty)")
+    ax.set(xlim=(0, 1), xlabel="Share of seeds:\nfar (full), near (pale), elsewhere (empty)")
     return figure
 
 

@@ -44,14 +44,14 @@ def pictures(folder: Path) -> list[Picture]:
         Picture(
             "multimodality_densities",
             "Samples of policies on a bandit with four equal optima (crosses) and exact Q: the policy of seed 0, each "
-            "panel in its own scale, colour to the square root of the count. Above each: optima covered, mean over "
+            "panel in its own scale, colour to the square root of the count. Below each: optima covered, mean over "
             f"{n} seeds, and the share of action coordinates at ±1. Controls: the Boltzmann density at the chain's "
             "last temperature, and the chain with the exact score, without a network.",
             _densities(scores, density, "equal"),
         ),
         Picture(
             "multimodality_unequal_densities",
-            "The same on optima of height 1 (upper right), 0.9, 0.8 and 0.7 (counter-clockwise). Above each: the share "
+            "The same on optima of height 1 (upper right), 0.9, 0.8 and 0.7 (counter-clockwise). Below each: the share "
             f"of samples nearest to the highest, and the share of action coordinates at ±1, mean over {n} seeds.",
             _densities(scores, density, "unequal"),
         ),
@@ -106,17 +106,16 @@ def _densities(scores: pd.DataFrame, density: pd.DataFrame, heights: str) -> Fig
     for ax, cell in zip(axes.ravel(), [cell for row in (*grid, last) for cell in row]):
         _density(ax, scores, density, heights, *cell)
     axes[-1, -1].set_axis_off()
-    for ax in axes[:, 0]:
-        ax.set_ylabel("$a_2$", labelpad=-6)
-    for ax in [*axes[-1, :4], axes[-2, 4]]:
-        ax.set_xlabel("$a_1$", labelpad=-5)
     return figure
 
 
 def _density(
     ax: Axes, scores: pd.DataFrame, density: pd.DataFrame, heights: str, algo: str, knobs: str
 ) -> None:
-    rows = density[density["part"] == "-".join(filter(None, (heights, algo, knobs)))]
+    part = "-".join(filter(None, (heights, algo, knobs)))
+    rows = density[density["part"] == part]
+    if rows.empty:
+        raise ValueError(f"the table density lacks {part}")
     counts = np.zeros((CELLS, CELLS))
     counts[rows["i"].to_numpy(int), rows["j"].to_numpy(int)] = rows["count"]
     ax.imshow(
@@ -136,12 +135,9 @@ def _density(
     found = (
         f"{mean['modes_covered']:.1f} of 4" if heights == "equal" else f"{100 * mean['share_0']:.0f}% at 1"
     )
-    ax.set_title(
-        f"{NAMES[algo]}\n{shown}{', ' * bool(shown)}{found}, {100 * mean['at_bound']:.0f}%",
-        fontsize=6,
-        linespacing=1.1,
-        pad=3,
-    )
+    ax.set_title(f"{NAMES[algo]}\n{shown}", fontsize=6, linespacing=1.1, pad=3)
+    ax.set_xlabel(f"{found}, {100 * mean['at_bound']:.0f}% at ±1", fontsize=6, labelpad=0)
+    ax.tick_params(labelbottom=False)
     ax.set(xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), xticks=[-1, 1], yticks=[-1, 1])
     ax.grid(False)
 

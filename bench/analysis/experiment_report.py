@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,7 @@ from bench.analysis.output import REPORT, write_report
 from bench.analysis.report import Heading
 from bench.analysis.sections import Section
 from bench.analysis.tables import MISSING, Entry, Table, number
+from bench.analysis.verdicts import Verdict
 from bench.errors import UserError
 from bench.files import DamagedFile, one_line, read_json
 
@@ -42,6 +45,11 @@ def build_experiments(root: Path) -> list[Path]:
         return write_report(root / NAME / REPORT, top, sections(root), {})
 
 
+def missing(root: Path) -> list[str]:
+    """The experiments that have not been run to their end."""
+    return [name for name in EXPERIMENTS if not (root / NAME / name / "scores.csv").is_file()]
+
+
 def facts(root: Path) -> list[str]:
     """The line under the title: parts and days."""
     records = [record for name in EXPERIMENTS for record in _records(root, name)]
@@ -63,16 +71,24 @@ def sections(root: Path) -> list[Section]:
 
 def _section(root: Path, name: str, module: ModuleType) -> Section:
     folder = root / NAME / name
-    if not (folder / "scores.csv").is_file():
+    if name in missing(root):
         return Section(name, module.TITLE, text=[module.ASKS, "Not run yet: make experiments"])
-    return Section(
-        name,
-        module.TITLE,
-        text=[module.ASKS],
-        verdicts=claims.judge_experiment(root, f"{NAME}/{name}"),
-        pictures=module.pictures(folder),
-        tables=module.tables(folder),
-    )
+    try:
+        pictures, tables = module.pictures(folder), module.tables(folder)
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{folder}: its tables do not fit together ({one_line(error)}); restore them, or delete the folder to "
+            "run it again"
+        ) from None
+    verdicts = claims.judge_experiment(root, f"{NAME}/{name}")
+    return Section(name, module.TITLE, [module.ASKS], verdicts, pictures, [_judged(name, verdicts), *tables])
+
+
+def _judged(name: str, verdicts: Sequence[Verdict]) -> Table:
+    """The claims that the experiment decides: each as a whole, and what it was decided by."""
+    table = claims.table(verdicts)
+    whole = [f"Claim {each.claim['id']} as a whole: {each.verdict}." for each in verdicts]
+    return replace(table, name=f"{name}_claims", notes=[*whole, *table.notes])
 
 
 def _origin(root: Path) -> Section:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from bench.analysis.experiment_data import interval, mean_entry, read_scores, read_table, values
 from bench.analysis.sections import Picture
@@ -22,6 +23,7 @@ ASKS = (
 )
 PROBLEMS = {"linear-quadratic": "Linear-quadratic", "gridworld": "Gridworld"}
 KNOBS = {"step": "Step size", "M_q": "$M_q$", "T": "T"}
+GAINS = [-1e6, -1e3, -30, -10, -3, -1, -0.3, 0, 0.3, 1, 3, 10, 30, 1e3]  # where the axis has ticks
 MOVES = {"match": "QSM's step", "add": "adding only"}
 
 
@@ -173,7 +175,10 @@ def _paths(steps: pd.DataFrame) -> Figure:
                 color = matplotlib.colormaps["viridis"](0.92 * index / max(len(cells) - 1, 1))
                 ax.plot(size * np.arange(len(median)), median, color=color, label=f"{value:g}", linewidth=1)
             ax.axhline(0, color="#777777", linewidth=0.6)
-            ax.set_yscale("symlog", linthresh=1)
+            ax.set_yscale("asinh", linear_width=0.3)
+            ax.yaxis.set_major_locator(FixedLocator(GAINS))
+            ax.yaxis.set_major_formatter(lambda gain, _: f"{gain:g}".replace("-", "−"))
+            ax.yaxis.set_minor_locator(NullLocator())
             ax.set_xlim(0, 2)
             ax.legend(title=name, fontsize=6, title_fontsize=6.5, handlelength=1.2, labelspacing=0.2)
             if problem == list(PROBLEMS)[-1]:
