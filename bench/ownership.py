@@ -137,8 +137,9 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
         owner = read_json(folder / OWNER)
     except (OSError, DamagedFile):
         return None
-    kinds = {"token": str, "attempt": int, "host": str, "boot_id": str, "pid": int}
-    return owner if all(isinstance(owner.get(key), kind) for key, kind in kinds.items()) else None
+    texts = all(isinstance(owner.get(key), str) for key in ("token", "host", "boot_id"))
+    numbers = (owner.get(key) for key in ("attempt", "pid"))
+    return owner if texts and all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers) else None
 
 
 def describe(owner: dict[str, Any]) -> str:
