@@ -75,7 +75,8 @@ class Entry:
 
     def __str__(self) -> str:
         """For a status line: "queued (Resources)", "running on n1", "OUT_OF_MEMORY: … (job 123_4)"."""
-        reason = f" ({self.reason})" if self.reason else ""
+        cancelled = self.state == "CANCELLED"  # which keeps the reason for which the task had waited
+        reason = f" ({self.reason})" if self.reason and not cancelled else ""
         if self.state == "PENDING":
             return f"queued{reason}"
         if self.active:

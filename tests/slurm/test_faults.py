@@ -14,15 +14,14 @@ from conftest import CLUSTER, EAGER, Grid
 
 from bench.launch import slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(1800)]
 
 
-@pytest.mark.timeout(900)
 def test_time_limit_requeues_until_the_run_is_done(grid, undisturbed):
     """The warning comes 30 to 60 s after the start, so 130 s of work need two requeues or more."""
     study = grid(steps=1400, delay=0.1, keys={"time": '"00:02:00"', "signal_delay": "60"})
     study.submit()
-    study.wait_done(800)
+    study.wait_done(300)
     assert study.tasks() == 1
     scheduler = [attempt["provenance"]["scheduler"] for attempt in study.attempts()]
     assert len(scheduler) >= 3

@@ -15,7 +15,7 @@ from bench.launch import slurm
 from bench.launch.queue import folder, survey
 from bench.runs import read_study
 
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(1800)]
 
 WORDS = {
     "STUDY": "quick",
@@ -79,7 +79,7 @@ def test_a_pack_of_seeds_with_a_gpu_to_itself(grid):
 
 
 def wait_for_the_end(root: Path, study: str) -> None:
-    end = time.monotonic() + 500
+    end = time.monotonic() + 1200
     while any(entry.active for entry in survey(folder(root, study))[1].values()):
         assert time.monotonic() < end, survey(folder(root, study))[1]
         time.sleep(1)

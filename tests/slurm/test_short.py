@@ -11,7 +11,7 @@ import pytest
 from bench.errors import UserError
 from bench.launch import slurm
 
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(1800)]
 
 
 def test_two_terminals_submit_every_run_once(grid, undisturbed):
