@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bench.analysis.tables import Entry, Number, Table, entry_text, plain_entry
 
 _LATEX = {
@@ -31,6 +29,9 @@ _LATEX = {
 }
 
 LONG = 22  # characters of text that stay on one line
+PAGE_ROWS = 45  # more need page breaks, which the float of `table` has not
+SIZES = ("", r"\small", r"\footnotesize", r"\scriptsize", r"\tiny")
+FITS = (75, 90, 105, 130)  # characters per line that these sizes, but the last, have room for
 
 
 def latex_escape(text: str) -> str:
@@ -39,23 +40,49 @@ def latex_escape(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table for \\input: needs \\usepackage{booktabs} and nothing else."""
+    """A booktabs table for \\input: needs \\usepackage{booktabs}, and longtable where it is longer than a page."""
     align = "".join("r" if table.numeric[i] else _text_column(table, i) for i in range(len(table.columns)))
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
-        "\\centering",
-        *_latex_size(table),
-        f"\\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",
-        f"\\begin{{tabular}}{{{align}}}",
+    size = _size(table)
+    detail = r"\tiny" if size >= SIZES.index(r"\scriptsize") else r"\scriptsize"
+    caption = f"\\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}"
+    head = [
         "\\toprule",
         " & ".join(latex_escape(column) for column in table.columns) + r" \\",
         "\\midrule",
-        *(" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in table.rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\end{table}",
     ]
+    rows = [" & ".join(_latex_entry(entry, detail) for entry in row) + r" \\" for row in table.rows]
+    smaller = [rf"{SIZES[size]}\setlength{{\tabcolsep}}{{3pt}}"] if size else []
+    if len(rows) > PAGE_ROWS:
+        lines = [
+            "% needs \\usepackage{booktabs} and \\usepackage{longtable}",
+            "\\begingroup",
+            *smaller,
+            f"\\begin{{longtable}}{{{align}}}",
+            caption + r" \\",
+            *head,
+            "\\endfirsthead",
+            *head,
+            "\\endhead",
+            "\\bottomrule",
+            "\\endfoot",
+            *rows,
+            "\\end{longtable}",
+            "\\endgroup",
+        ]
+    else:
+        lines = [
+            "% needs \\usepackage{booktabs}",
+            "\\begin{table}",
+            "\\centering",
+            *smaller,
+            caption,
+            f"\\begin{{tabular}}{{{align}}}",
+            *head,
+            *rows,
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -68,21 +95,20 @@ def _text_column(table: Table, i: int) -> str:
     return f"p{{{LONG / 2}em}}"
 
 
-def _latex_size(table: Table) -> list[str]:
-    """Type small enough that a wide table has a chance to fit a page; characters per line as in `article`."""
+def _size(table: Table) -> int:
+    """Of SIZES, the first at which a wide table has a chance to fit a page; characters per line as in `article`."""
     cells = [list(table.columns), *([plain_entry(entry) for entry in row] for row in table.rows)]
     widest = [max(map(len, column)) for column in zip(*cells)]
     characters = sum(
         2 + (LONG if _text_column(table, i)[0] == "p" else size) for i, size in enumerate(widest)
     )
-    sizes = ((75, ""), (90, r"\small"), (105, r"\footnotesize"), (130, r"\scriptsize"), (np.inf, r"\tiny"))
-    size = next(name for most, name in sizes if characters <= most)
-    return [rf"{size}\setlength{{\tabcolsep}}{{3pt}}"] if size else []
+    return sum(characters > most for most in FITS)
 
 
-def _latex_entry(entry: Entry) -> str:
+def _latex_entry(entry: Entry, detail: str) -> str:
+    """`detail`: the size of what stands beside a number, never larger than the number."""
     if not isinstance(entry, Number):
         # a row that begins with a bracket would be taken for the optional argument of \\ above it
         return ("{}" if entry_text(entry)[:1] in ("[", "*") else "") + latex_escape(entry_text(entry))
     text = f"\\textbf{{{latex_escape(entry.text)}}}" if entry.bold else latex_escape(entry.text)
-    return text + (f" {{\\scriptsize {latex_escape(entry.detail)}}}" if entry.detail else "")
+    return text + (f" {{{detail} {latex_escape(entry.detail)}}}" if entry.detail else "")

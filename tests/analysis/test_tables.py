@@ -125,13 +125,30 @@ def test_latex_breaks_long_text_and_no_long_word():
     assert "\\begin{tabular}{lp{11.0em}lr}" in made
 
 
+@pytest.mark.parametrize(("width", "size"), [(10, "scriptsize"), (200, "tiny")])
+def test_what_stands_beside_a_number_in_latex_is_never_larger_than_it(width, size):
+    rows = [["a" * width, number(1, detail="[0, 2]")]]
+    assert f"1 {{\\{size} [0, 2]}}" in to_latex(table(rows))
+
+
+def test_latex_breaks_a_table_longer_than_a_page():
+    made = to_latex(table([["a", number(i)] for i in range(100)]))
+    assert "\\usepackage{longtable}" in made
+    assert "\\begin{table}" not in made
+    assert made.count("Task & Value") == 2  # on the first page, and on the others
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not BOOKTABS, reason="no pdflatex with booktabs (texlive-latex-recommended)")
 def test_latex_compiles_whatever_the_text(tmp_path):
     rows = [[text, number(-1.5, 1, detail="[−2, 3]†", bold=True)] for text in EVIL]
     (tmp_path / "table.tex").write_text(to_latex(Table("n", "100% & more_", ("A_b", "% †"), rows, (), EVIL)))
+    (tmp_path / "long.tex").write_text(
+        to_latex(table([*rows, *[["a", number(1)]] * 5000]))
+    )  # no float holds it
     (tmp_path / "main.tex").write_text(
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table}\\end{document}"
+        "\\documentclass{article}\\usepackage{booktabs,longtable}"
+        "\\begin{document}\\input{table}\\input{long}\\end{document}"
     )
     command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
