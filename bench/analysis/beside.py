@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.analysis import stats
 from bench.analysis.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
 from bench.analysis.results import Results
 from bench.analysis.score_tables import FEW_SEEDS_ONLY, count
@@ -22,6 +23,12 @@ def beside_ours(results: Results, external: pd.DataFrame) -> pd.DataFrame:
     ours = set(results.algos.values())
     keep = external["env"].isin(results.envs) & external["algo"].isin(ours) & (external["env_step"] <= last)
     return external[keep]
+
+
+def other_algorithms(results: Results, external: pd.DataFrame) -> list[str]:
+    """Algorithms with external scores on this study's tasks that the study itself does not have: not shown."""
+    names = set(external.loc[external["env"].isin(results.envs), "algo"])
+    return sorted(names - set(results.algos.values()))
 
 
 def table(results: Results, external: pd.DataFrame) -> Table:
@@ -66,7 +73,7 @@ def table(results: Results, external: pd.DataFrame) -> Table:
     notes = [
         "External: measured by others, under protocols that differ from ours in widths, learning rate, batch "
         "or action repeat; see results/published/README.md. Brackets: lowest and highest seed.",
-        FEW_SEEDS_ONLY,
+        *([FEW_SEEDS_ONLY] if any(cell.n < stats.FEW_SEEDS for cell in results.cells.values()) else []),
     ]
     columns = ["Task", "Algorithm", "Env steps", "Source (external)", "External", "Ours at this step"]
     return Table("external", "Beside external scores", columns, rows, records, notes)

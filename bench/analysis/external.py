@@ -35,7 +35,8 @@ def import_scores(file: Path, root: Path) -> Path:
     target = root / FOLDERS[1] / (file.stem + ".csv")
     if not is_safe_name(target.name):
         raise UserError(f"{one_line(file.name)}: a name of letters, digits and . _ - = + , @ is needed")
-    _read(file)
+    if _read(file).empty:
+        raise UserError(f"{file}: no scores below the header")
     data = file.read_bytes()
     if target.is_file() and target.read_bytes() != data:
         raise UserError(

@@ -137,6 +137,10 @@ def _comparisons(results: Results) -> Section:
 
 def _beside(results: Results) -> Section:
     scores, problems = external.load_external(results.root)
+    text = [f"Left out: {problem}" for problem in problems]
+    others = beside.other_algorithms(results, scores)
+    if others:
+        text.append(f"Not shown, as this study has no runs of the same algorithm: {', '.join(others)}.")
     caption = (
         "Our mean learning curves with scores measured by others (open markers in the algorithm's colour, side by side "
         "where their steps coincide; bars from the lowest to the highest seed), whose protocols differ from ours."
@@ -144,7 +148,7 @@ def _beside(results: Results) -> Section:
     return Section(
         "external",
         "Beside external scores",
-        text=[f"Left out: {problem}" for problem in problems],
+        text=text,
         pictures=_pictures(("external", caption, beside.figure(results, scores))),
         tables=_with_rows(beside.table(results, scores)),
     )

@@ -11,6 +11,7 @@ import pytest
 from bench.analysis import beside
 from bench.analysis.external import import_scores, load_external
 from bench.analysis.load import load
+from bench.analysis.sections import sections
 from bench.errors import UserError
 from tests.analysis import helpers
 
@@ -61,6 +62,8 @@ def test_both_kinds_come_out_alike(tmp_path):
         (SUMMARISED.replace("340.5", ""), "line 2: mean cannot be ''"),
         (SUMMARISED.replace(",5\n", ",0\n"), "line 3: n cannot be '0'"),
         ("", "no CSV: empty"),
+        (PER_SEED.splitlines()[0] + "\n", "no scores below the header"),
+        (PER_SEED.replace(",", ";"), "cells are separated by ';', expected ','"),
         (PER_SEED + "cheetah-run,SAC\n", "line 5 has 2 cells, the header 5"),
         (PER_SEED.replace("seed", "env"), "two columns have the same name"),
     ],
@@ -72,6 +75,14 @@ def test_a_wrong_file_is_refused_in_one_line_and_nothing_is_written(tmp_path, te
     assert complaint in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "external").exists()
+
+
+@pytest.mark.parametrize("text", [PER_SEED.replace("\n", "\r\n"), "\ufeff" + PER_SEED])
+def test_what_a_spreadsheet_writes_is_taken(tmp_path, text):
+    (tmp_path / "mine.csv").write_bytes(text.encode())
+    import_scores(tmp_path / "mine.csv", tmp_path / "results")
+    frame, problems = load_external(tmp_path / "results")
+    assert (len(frame), problems) == (2, [])
 
 
 def test_other_refusals(tmp_path):
@@ -132,6 +143,14 @@ def test_laid_under_ours_and_marked(tmp_path):
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["QSM (n = 3†)", "SAC (n = 3†)", "external: theirs"]
     assert beside.figure(results, external[:0]) is None
+
+
+def test_scores_of_an_algorithm_that_the_study_lacks_are_said_to_be_missing(tmp_path):
+    write(tmp_path / "external/theirs.csv", PER_SEED.replace("SAC", "REDQ"))
+    helpers.study(tmp_path)
+    made = {section.id: section for section in sections(load(tmp_path, "made-up"))}["external"]
+    assert made.text == ["Not shown, as this study has no runs of the same algorithm: redq."]
+    assert (made.tables, made.pictures) == ([], [])
 
 
 def test_what_is_published_in_the_repository_reads_well():
