@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bench.analysis import stats
@@ -33,12 +35,13 @@ from bench.analysis.tables import MISSING, Entry, Table, number, within
 
 def aggregates(results: Results) -> list[Table]:
     """IQM, median, mean and optimality gap over tasks, with and without those at floor or ceiling."""
-    flagged = extreme_tasks(results)
-    tables = [_aggregates(results, common_tasks(results), "aggregates", "Aggregates over all tasks")]
-    if flagged:
-        tasks = common_tasks(results, without_extremes=True)
+    every, apart = common_tasks(results), common_tasks(results, without_extremes=True)
+    if every.labels and not apart.envs:
+        every = replace(every, notes=(*every.notes, "Without tasks at floor or ceiling none is left."))
+    tables = [_aggregates(results, every, "aggregates", "Aggregates over all tasks")]
+    if extreme_tasks(results):
         title = "Aggregates without tasks at floor or ceiling"
-        tables.append(_aggregates(results, tasks, "aggregates_without_extremes", title))
+        tables.append(_aggregates(results, apart, "aggregates_without_extremes", title))
     return tables
 
 

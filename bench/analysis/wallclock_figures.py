@@ -95,7 +95,14 @@ def where_time_goes(execution: Execution, T: str = "5") -> Figure | None:
         for part, milliseconds in parts.items():
             _, color, hatch = STEP_PARTS[part]
             handles[part] = ax.barh(
-                position, milliseconds, left=left, color=color, hatch=hatch, edgecolor="white", height=0.62
+                position,
+                milliseconds,
+                left=left,
+                color=color,
+                hatch=hatch,
+                edgecolor="white",
+                height=0.62,
+                linewidth=0.3,
             )
             left += milliseconds
         whole = 1e3 * float(

@@ -81,6 +81,16 @@ def test_floor_and_ceiling(tmp_path):
         assert [row[0] for row in table.rows] == list(marked)
 
 
+def test_where_no_task_tells_the_algorithms_apart_the_aggregates_say_so(tmp_path):
+    folder = helpers.study(tmp_path, seeds=2)
+    for label in ("qsm", "sac"):
+        set_finals(folder, "cheetah-run", label, [3, 4])
+    every, apart = comparison_tables.aggregates(load(tmp_path, "made-up"))
+    assert "Without tasks at floor or ceiling none is left." in every.notes
+    assert every.rows
+    assert not apart.rows
+
+
 def test_aggregates_cover_what_all_algorithms_have(tmp_path):
     envs = ["a-run", "b-run", "c-run", "Hopper-v5"]
     folder = helpers.study(tmp_path, envs=envs, algos=["qsm", "sac", "mine"], seeds=2)
