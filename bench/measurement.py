@@ -26,7 +26,13 @@ def now() -> str:
 
 
 def save(
-    root: Path, kind: str, tables: Mapping[str, Table], origin: Mapping[str, Any], quiet: Quiet, quick: bool
+    root: Path,
+    kind: str,
+    tables: Mapping[str, Table],
+    origin: Mapping[str, Any],
+    quiet: Quiet,
+    quick: bool,
+    part: str = "",
 ) -> Path:
     """Writes a folder of CSV files and provenance.json in place of an older one, says where, and returns it.
 
@@ -36,9 +42,11 @@ def save(
     Args:
         tables: name of a file without its suffix -> columns and rows.
         origin: provenance, hardware included.
+        part: of a measurement that is taken in several, each of which has a folder of its own.
     """
     problem = "a quick run" if quick else quiet.problem
-    folder = root / (kind if problem is None else f"{kind}-draft") / machine_name(origin["hardware"])
+    name = "-".join(filter(None, (machine_name(origin["hardware"]), part)))
+    folder = root / (kind if problem is None else f"{kind}-draft") / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=folder.name, suffix=".tmp", dir=folder.parent))
     for name, (columns, rows) in tables.items():

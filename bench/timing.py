@@ -2,8 +2,9 @@
 
 One process, one thread, one core. Each part of each algorithm, size and execution mode is called at least 20 times to
 warm up, and then timed in rounds: in every round all of them take their turn, in random order, for a few consecutive
-calls each. Writes results/timing/<machine>/: samples.csv (every timed call), facts.csv (what is counted, and memory),
-provenance.json. A quick run, and one that had to share its machine, is no evidence: it goes to results/timing-draft/.
+calls each. Writes results/timing/<machine>-<mode>/: samples.csv (every timed call), facts.csv (what is counted, and
+memory), provenance.json. A quick run, and one that had to share its machine, is no evidence: it goes to
+results/timing-draft/.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def cases(algos: Sequence[str], quick: bool = False) -> list[Case]:
     return list(found.values())
 
 
-def run(root: Path, algos: Sequence[str], modes: Sequence[str], quick: bool) -> Path:
-    """Measure, print, write; the folder written.
+def run(root: Path, algos: Sequence[str], modes: Sequence[str], quick: bool) -> list[Path]:
+    """Measure, print, write one mode after the other; the folders written.
 
     Raises:
         UserError: an algorithm that diverges on random transitions.
@@ -114,17 +115,20 @@ def run(root: Path, algos: Sequence[str], modes: Sequence[str], quick: bool) -> 
     protocol = QUICK if quick else Protocol()
     prepare_process(THREADS)
     origin = provenance()  # before pinning, which hides the other cores
-    started = now()
     planned = cases(algos, quick)
     facts = all_facts(planned, protocol)
-    with fresh_cache() if "compile" in modes else nullcontext():
-        subjects = prepared(planned, modes, protocol)
     core = pin()
-    samples, quiet = measure(subjects, protocol)
-    print("\n".join(table(samples)))
-    tables = {"samples": (SAMPLE_COLUMNS, samples), "facts": (FACT_COLUMNS, facts)}
-    origin |= {"started": started, "protocol": {**asdict(protocol), "core": core}}
-    return save(root, "timing", tables, origin, quiet, quick)
+    folders = []
+    for mode in modes:
+        started = now()
+        with fresh_cache() if mode == "compile" else nullcontext():
+            subjects = prepared(planned, mode, protocol)
+        samples, quiet = measure(subjects, protocol)
+        print("\n".join(table(samples)))
+        tables = {"samples": (SAMPLE_COLUMNS, samples), "facts": (FACT_COLUMNS, facts)}
+        own = origin | {"started": started, "protocol": {**asdict(protocol), "core": core}}
+        folders.append(save(root, "timing", tables, own, quiet, quick, mode))
+    return folders
 
 
 # -- preparation -----------------------------------------------------------------------------------
@@ -162,17 +166,12 @@ def case_facts(case: Case, updates: int) -> Row:
     }
 
 
-def prepared(planned: Sequence[Case], modes: Sequence[str], protocol: Protocol) -> list[Subject]:
-    """Every case in every mode, compiled where the mode compiles and the chain is not too long for that, and warm."""
-    subjects = []
-    wanted = [
-        (case, mode)
-        for case in planned
-        for mode in modes
-        if mode != "compile" or (case.T or 0) <= LONGEST_COMPILED
-    ]
+def prepared(planned: Sequence[Case], mode: str, protocol: Protocol) -> list[Subject]:
+    """Every case, compiled where the mode compiles, which leaves long chains out, and warm."""
+    subjects: list[Subject] = []
+    wanted = [case for case in planned if mode != "compile" or (case.T or 0) <= LONGEST_COMPILED]
     start = time.monotonic()
-    for case, mode in wanted:
+    for case in wanted:
         subject = Subject(case, mode)
         subject.prepare(protocol.warm_up)
         subjects.append(subject)

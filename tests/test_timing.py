@@ -95,7 +95,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_quick_run_writes_a_draft(small: None, tmp_path: Path) -> None:
-    folder = timing.run(tmp_path, ["td3"], ["eager"], quick=True)
+    (folder,) = timing.run(tmp_path, ["td3"], ["eager"], quick=True)
+    assert folder.name.endswith("-eager")
     assert folder.parent == tmp_path / "timing-draft"
     samples, facts = read(folder / "samples.csv"), read(folder / "facts.csv")
     assert list(samples[0]) == SAMPLE_COLUMNS

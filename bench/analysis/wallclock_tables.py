@@ -34,7 +34,7 @@ ROW = ("algo", "hidden", "batch", "T", "pack", "candidates")
 
 
 def all_tables(executions: Sequence[Execution]) -> list[Table]:
-    """Per execution one table at its reference size, one with all sizes, one over T; per study what is counted."""
+    """Per execution one table at its reference size, one with all sizes, one over T; and what is counted."""
     tables = []
     for execution in executions:
         size = execution.reference_size()
@@ -44,8 +44,8 @@ def all_tables(executions: Sequence[Execution]) -> list[Table]:
             name = f"wall_clock_sizes-{execution.name}"
             tables.append(_table(execution, execution.samples, name, "all sizes"))
         tables.append(over_T(execution))
-    # what is counted is the same in all modes of a study
-    studies = {execution.study: execution for execution in executions}
+    # what is counted once for all modes is shown once
+    studies = {execution.facts.to_csv(): execution for execution in executions}
     return tables + [facts(execution) for execution in studies.values()]
 
 
