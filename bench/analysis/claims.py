@@ -212,7 +212,8 @@ def _experiment_level(values: Array, claim: Mapping[str, Any]) -> Finding:
     name, n = display_name(claim["subject"], claim["subject"]), len(values)
     if not n:
         return Finding(name, UNDECIDED, decides="the experiment's data")
-    low, high = stats.interval(_resampled_means(values, claim["subject"], claim), claim["level"])
+    samples = _resampled_means(values, claim["subject"], claim)
+    low, high = stats.interval(samples, claim["level"]) if n > 1 else (np.nan, np.nan)  # one seed has none
     contrast = Contrast(float(values.mean()), float(low), float(high), claim["level"])
     return verdicts.level(name, contrast, n, claim["threshold"], claim["min_seeds"])
 
@@ -221,7 +222,9 @@ def _experiment_contrasts(
     subject: Array, values: Mapping[str, Array], claim: Mapping[str, Any]
 ) -> dict[str, Contrast]:
     """Differences of means under Holm; of shares, where each has an interval of its own, under Bonferroni."""
-    baselines = {algo: values[algo] for algo in claim["baselines"] if algo in values and len(subject)}
+    fewest = 1 if claim["statistic"] == "share" else 2  # of one seed a bootstrap says nothing
+    sides = {algo: values[algo] for algo in claim["baselines"] if algo in values}
+    baselines = {algo: side for algo, side in sides.items() if min(len(subject), len(side)) >= fewest}
     differences = {algo: float(subject.mean() - theirs.mean()) for algo, theirs in baselines.items()}
     if claim["statistic"] == "share":
         level = 1 - (1 - claim["level"]) / len(claim["baselines"])

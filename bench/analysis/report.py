@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from bench.analysis import run_tables
 from bench.analysis.results import Results
+from bench.analysis.score_tables import count
 from bench.analysis.sections import Picture, Section
 from bench.analysis.tables import to_html
 
@@ -58,6 +59,7 @@ def page(top: Heading, sections: Sequence[Section], folder: Path) -> str:
         js=Markup(js),
         css_hash=_digest(css),
         js_hash=_digest(js),
+        count=count,
     )
 
 

@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from bench.analysis import claims, verdicts
+from bench.analysis import claims, report, verdicts
 from bench.analysis.load import load
+from bench.analysis.sections import Section
 from bench.analysis.stats import Contrast
 from bench.analysis.verdicts import Finding
 from bench.analysis.wallclock import load_timings
@@ -191,12 +192,35 @@ def test_claims_by_experiment(wide_apart):
     assert judged["4b"].findings[0].contrast.low == pytest.approx(0.6075, abs=1e-3)  # Newcombe, not [1, 1]
 
 
+def test_a_single_seed_of_an_experiment_has_no_interval(wide_apart):
+    rows = [("modes_covered", setting, "qsm", 0, 3) for setting in ("authors", "small-M_q")]
+    write_scores(wide_apart, "multimodality", [*rows, ("modes_covered", "small-M_q", "sac", 0, 2)])
+    judged = claims.judge_experiment(wide_apart, "experiments/multimodality")
+    level, *contrasts = [finding for verdict in judged for finding in verdict.findings]
+    assert (level.verdict, level.n, level.contrast.value) == ("undecided", 1, 3)
+    assert np.isnan([level.contrast.low, level.contrast.high]).all()
+    assert [finding.contrast for finding in contrasts] == [None, None]
+
+
 def test_as_good_contradicts_a_claim_that_needs_better(wide_apart):
     rows = [("far_goal", "authors", algo, seed, 0) for algo in ("qsm", "dql") for seed in range(200)]
     write_scores(wide_apart, "exploration", rows)
     verdict = judge(wide_apart)["4b"]
     assert verdict.findings[0].verdict == "as good"
     assert verdict.verdict == "contradicted"
+
+
+def test_the_page_says_of_each_verdict_on_how_many_seeds_and_what_would_decide_it(tmp_path):
+    found = Finding("QSM − SAC", "undecided", 4, decides="at least 5 seeds of <b>QSM</b>")
+    verdict = verdicts.Verdict(
+        dict.fromkeys(("id", "title", "says", "test"), "1"), "undecided", (found,), "1,000 environment steps"
+    )
+    page = report.page(
+        report.Heading("x", "y", []), [Section("claims", "Claims", verdicts=[verdict])], tmp_path
+    )
+    assert (
+        "<b>QSM − SAC:</b> undecided, n = 4†; what would decide it: at least 5 seeds of &lt;b&gt;QSM" in page
+    )
 
 
 @pytest.mark.parametrize(
