@@ -258,7 +258,7 @@ def status(options: Namespace) -> int:
     root = _results(options)
     damaged = []
     for name in _studies_on_disk(root, options.study):
-        results = read_study(root, name, verify=False)
+        results = read_study(root, name)
         status_room.show(results)
         damaged += damaged_runs(results)
     return _report_damaged(damaged)

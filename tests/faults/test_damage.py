@@ -80,9 +80,12 @@ def test_a_damaged_file_of_a_finished_run(
     with pytest.raises(DamagedRun, match=r"seed-1"):
         run.columns("eval.csv")
     left_out(study, name)
-    if damage is flip:  # the table is in the summary for status too, at no cost, where JSON cannot be read
-        assert main(["status", "--results", str(study)]) in (0, 2)
-        no_traceback("".join(capsys.readouterr()))
+    assert main(["status", "--results", str(study)]) == 2
+    out, err = capsys.readouterr()
+    no_traceback(out + err)
+    assert "1 damaged" in out
+    assert err.count("\n") == 1
+    assert name in err
 
 
 @pytest.mark.parametrize("name", FILES)
