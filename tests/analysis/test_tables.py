@@ -138,6 +138,26 @@ def test_latex_breaks_a_table_longer_than_a_page():
     assert made.count("Task & Value") == 2  # on the first page, and on the others
 
 
+def compile_latex(folder, body):
+    """What pdflatex says of a document with this body, which must compile."""
+    head = "\\documentclass{article}\\usepackage{booktabs,longtable}"
+    (folder / "main.tex").write_text(f"{head}\\begin{{document}}{body}\\end{{document}}")
+    command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (folder / "main.pdf").stat().st_size > 1000
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BOOKTABS, reason="no pdflatex with booktabs (texlive-latex-recommended)")
+@pytest.mark.parametrize("columns", range(1, 5))
+def test_latex_fits_a_line(tmp_path, columns):
+    rows = [["cartpole-swingup", *[number(1234.0, detail="[1,000, 2,000]")] * columns]]
+    made = to_latex(Table("n", "A title", ("Task", *["QSM (n = 10)"] * columns), rows, ()))
+    assert "Overfull" not in compile_latex(tmp_path, made)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not BOOKTABS, reason="no pdflatex with booktabs (texlive-latex-recommended)")
 def test_latex_compiles_whatever_the_text(tmp_path):
@@ -146,12 +166,5 @@ def test_latex_compiles_whatever_the_text(tmp_path):
     (tmp_path / "long.tex").write_text(
         to_latex(table([*rows, *[["a", number(1)]] * 5000]))
     )  # no float holds it
-    (tmp_path / "main.tex").write_text(
-        "\\documentclass{article}\\usepackage{booktabs,longtable}"
-        "\\begin{document}\\input{table}\\input{long}\\end{document}"
-    )
-    command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "main.pdf").stat().st_size > 1000
-    assert "etc/passwd" not in re.sub(r"\s", "", done.stdout)
+    said = compile_latex(tmp_path, "\\input{table}\\input{long}")
+    assert "etc/passwd" not in re.sub(r"\s", "", said)
