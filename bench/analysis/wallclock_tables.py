@@ -119,7 +119,8 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
     columns += [*PARTS.values(), *(setup[what] for what in shown_setup)]
     notes = [
         f"Median of n timed calls (95th percentile), milliseconds per call; {which}. "
-        f"{', '.join(f'{key} {execution.how[key]}' for key in EXECUTION)}. {execution.hardware}".strip(),
+        f"{', '.join(f'{key} {execution.how[key]}' for key in EXECUTION)}."
+        + (f" {execution.hardware}." if execution.hardware else ""),
         "Act, 1 and 10: for a batch of 1 and of 10. T: denoising steps. "
         "Candidates: actions drawn for each one taken. n: calls of the part that was timed least often. "
         "End to end: one environment step of training with its update.",

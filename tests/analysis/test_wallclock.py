@@ -49,7 +49,7 @@ def test_the_table_shows_median_and_p95_in_milliseconds(tmp_path):
     assert len(seconds) == 30
     assert record["actor_update_ms"] == pytest.approx(1e3 * np.median(seconds))
     assert record["actor_update_ms_p95"] == pytest.approx(1e3 * np.percentile(seconds, 95))
-    assert any("Some CPU" in note for note in table.notes)
+    assert table.notes[0].endswith("dtype float32. Some CPU; 2 cores.")
 
 
 def test_other_sizes_go_to_a_table_of_their_own(tmp_path):
