@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,14 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup` it is ignored, als
 # Else whatever logs first, such as dm_control when it is imported, binds the root logger to the standard error of the
 # test that runs then, which is closed after it: "I/O operation on closed file" in the tests of a process that follow.
 logging.basicConfig()
+
+
+@pytest.fixture(autouse=True)
+def small_numbers() -> Iterator[None]:
+    """What prepares a process flushes denormal numbers to zero; a test that runs it here passes that on to none."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture

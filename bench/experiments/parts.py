@@ -127,7 +127,7 @@ def _carry_out(root: Path, parts: Sequence[Part], jobs: int) -> Iterator[tuple[P
 def _prepare() -> None:
     from bench.launch.worker import prepare_process
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C is told once, by the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the process that started this one, which ends it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare_process(threads=1)
 

@@ -113,7 +113,7 @@ def test_cut_off_at_any_time(how, tmp_path):
     else:
         process.send_signal(how)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == -how
+    assert process.returncode == -how, err
     if how == signal.SIGINT:
         assert out.splitlines()[-1] == "stopped: 3 parts are left; the same command goes on with them"
         assert "Process SpawnProcess" not in err
