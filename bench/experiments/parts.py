@@ -20,8 +20,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,12 +92,13 @@ def run(root: Path, parts: Sequence[Part], jobs: int, say: Callable[[str], None]
     total, done, failed = len(parts), len(parts) - len(missing), []
     say(f"experiments: {total} parts, {done} done, {len(missing)} to do, {jobs} at once")
     try:
-        for part, seconds, error in _carry_out(root, missing, jobs):
-            done += not error
-            if error:
-                failed.append(part)
-            name = f"{part.experiment}/{part.name}"
-            say(f"experiments: {done} of {total}: {name} {error or f'took {seconds:.0f} s'}")
+        with closing(_carry_out(root, missing, jobs)) as ended:
+            for part, seconds, error in ended:
+                done += not error
+                if error:
+                    failed.append(part)
+                name = f"{part.experiment}/{part.name}"
+                say(f"experiments: {done} of {total}: {name} {error or f'took {seconds:.0f} s'}")
     except KeyboardInterrupt:
         say(f"stopped: {total - done} parts are left; the same command goes on with them")
         raise
@@ -105,8 +107,10 @@ def run(root: Path, parts: Sequence[Part], jobs: int, say: Callable[[str], None]
         raise UserError(f"{len(failed)} parts failed: {names}; the reason stands above")
 
 
-def _carry_out(root: Path, parts: Sequence[Part], jobs: int) -> Iterator[tuple[Part, float, str]]:
-    """(part, seconds, why it failed or "") as they end. Left early, it ends the processes."""
+def _carry_out(
+    root: Path, parts: Sequence[Part], jobs: int
+) -> Generator[tuple[Part, float, str], None, None]:
+    """(part, seconds, why it failed or "") as they end. Closed early, it ends the processes."""
     if not parts:
         return
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -79,6 +80,20 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "made-up").write_text("a file")
     with pytest.raises(UserError, match="cannot be written"):
         parts.write_rows(tmp_path / "made-up/scores/a.csv", [])
+
+
+def test_cut_off_while_it_says_something(tmp_path):
+    """The interrupt need not come while it waits: what it raises must not keep the processes alive."""
+    wanted = [part("a"), *(part(f"long-{k}", "sleep", pid=str(tmp_path / f"pid-{k}")) for k in range(2))]
+
+    def say(line: str) -> None:
+        if " 1 of 3:" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as held:
+        parts.run(tmp_path, wanted, 2, say)
+    wait_for(lambda: not multiprocessing.active_children())
+    assert held.value.__traceback__ is not None  # the frames that it keeps were there all the time
 
 
 CUT_OFF = """
