@@ -4,6 +4,7 @@ ones.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -134,13 +135,16 @@ def _origin(score: RunScore) -> Iterator[tuple[str, str]]:
             yield from _leaves(key, found[key])
 
 
+_line = functools.lru_cache(4096)(one_line)  # thousands of runs say the same of themselves
+
+
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _leaves(f"{key}.{one_line(name, 60)}", inner)
+            yield from _leaves(f"{key}.{_line(name, 60)}", inner)
     elif value not in (None, [], ""):
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        yield key, one_line(shown)
+        yield key, _line(shown)
 
 
 def code_digests(results: Results) -> dict[str, int]:

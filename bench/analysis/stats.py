@@ -148,11 +148,14 @@ def bootstrap_iqm(tasks: Tasks, counts: Sequence[NDArray[np.int16]]) -> Array:
     steps = -np.diff(np.take_along_axis(scores, order, axis=-1), append=0.0) / (runs - 2 * cut)
     result = np.empty((len(scores), resamples))
     for block in range(0, resamples, CACHED):
-        columns = np.ascontiguousarray(held[:, block : block + CACHED])
+        width = min(CACHED, resamples - block)
+        columns = np.zeros((runs, -(-width // 4) * 4), np.int16)
+        columns[:, :width] = held[:, block : block + width]
         for k in range(len(scores)):
-            up_to = np.cumsum(columns[order[k]], axis=0, dtype=np.int16)
+            # four sums of 16 bits in one of 64: none is negative or carries over, as int16 holds `runs`
+            up_to = np.cumsum(columns[order[k]].view(np.int64), axis=0).view(np.int16)
             kept = np.clip(up_to, cut, runs - cut, out=up_to) - cut  # runs between the quartiles, up to here
-            result[k, block : block + CACHED] = steps[k] @ kept.astype(np.float64)
+            result[k, block : block + width] = (steps[k] @ kept.astype(np.float64))[:width]
     return result
 
 
