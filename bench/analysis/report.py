@@ -30,9 +30,9 @@ CSS_PIXELS_PER_INCH = 96
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands at the top of a page. over: what it is a report of; warnings: what to know first."""
+    """What stands at the top of a page. name: of the study, or experiments; warnings: what to know first."""
 
-    over: str
+    name: str
     title: str
     facts: Sequence[str]
     warnings: Sequence[str] = ()
@@ -40,7 +40,7 @@ class Heading:
 
 def heading(results: Results) -> Heading:
     """The top of a study's report."""
-    return Heading(f"study {results.study}", results.title, facts(results), run_tables.warnings(results))
+    return Heading(results.study, results.title, facts(results), run_tables.warnings(results))
 
 
 def page(top: Heading, sections: Sequence[Section], folder: Path) -> str:
