@@ -102,11 +102,14 @@ class Grid:
 
     def wait_done(self, seconds: float = 120) -> None:
         """Until every run is done and Slurm has seen its task's end."""
-        self.wait(
-            lambda: all(self.run(job.seed).state == "done" for job in self.jobs),
-            seconds,
-            "the end of all runs",
-        )
+
+        def done() -> bool:
+            states = {self.run(job.seed).state for job in self.jobs}
+            if "failed" in states:
+                pytest.fail(f"a run has failed\n{self.story()}")
+            return states == {"done"}
+
+        self.wait(done, seconds, "the end of all runs")
         self.wait(
             lambda: not any(e.active for e in queue_state(self.root, self.study.name).values()),
             30,

@@ -81,9 +81,9 @@ def test_preemption(grid, undisturbed):
 @pytest.fixture
 def node(grid) -> Iterator[Grid]:
     """A run in the middle, on a node whose slurmd has just been killed; the node comes back afterwards."""
-    study = grid(delay=0.15)
+    study = grid(delay=0.2, checkpoint_every=3.0)
     study.submit()
-    study.wait_running()
+    study.wait_running(step=200)
     folder = Path(os.environ.get("DEV_CLUSTER_DIR", "/tmp/slurm-dev-cluster"))
     slurmd = folder / "pid" / f"slurmd-{study.entry().node}.pid"
     os.kill(int(slurmd.read_text()), signal.SIGKILL)
@@ -111,6 +111,7 @@ def test_node_dies_with_everything_on_it(node, undisturbed):
         process.kill()
     node.wait_done(200)
     assert [attempt["provenance"]["scheduler"]["restart_count"] for attempt in node.attempts()] == [0, 1]
+    assert node.attempts()[1]["resumed_at_step"] > 100  # the last periodic checkpoint
     undisturbed(node)
 
 
@@ -134,14 +135,15 @@ def alive(process: psutil.Process) -> bool:
 
 
 def test_out_of_memory_is_shown_and_the_run_goes_on_with_more(grid, profile, undisturbed):
-    study = grid(keys={"memory": '"60M"'})
+    study = grid(delay=0.1, checkpoint_every=2.0, hog=1600, keys={"memory": '"1300M"'})
     study.submit()
     study.wait(lambda: not study.entry().active, 60, "the end of the task")
     assert "Exceeded job memory limit" in str(study.entry())
-    assert study.run().state in ("missing", "stale")
+    assert study.run().state == "stale"
     study.profile = profile()
     assert study.submit().runs == 1
     study.wait_done()
+    assert study.attempts()[1]["resumed_at_step"] > 100  # the last periodic checkpoint
     undisturbed(study)
 
 
