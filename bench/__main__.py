@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
     slurm = _command(commands, "slurm", "submit", "submit what is missing of a study to a Slurm cluster")
     _grid(slurm)
+    slurm.set_defaults(device="")  # cuda where the profile has GPUs
     slurm.add_argument("--profile", default="local", help="slurm/profiles/NAME.toml, or a path")
     slurm.add_argument("--jobs-per-task", default="", help="packs that one task runs one after the other")
     slurm.add_argument("--jobs-per-gpu", default="", help="packs that share a GPU, in place of the profile's")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from bench import study as studies_room
@@ -16,7 +17,7 @@ from bench.errors import UserError
 from bench.ownership import locked
 from bench.runs import (
     FORMAT,
-    StudyResults,
+    Run,
     check_configuration,
     read_study,
     read_study_file,
@@ -147,6 +148,10 @@ def run_grid(options: Namespace) -> int:
     workers = whole("JOBS", options.jobs, 1) if options.jobs else 0
     hang_minutes = whole("HANG_MINUTES", options.hang_minutes, 1)
     memory = whole("JOB_MEMORY_MB", options.job_memory_mb, 0)
+    if memory and device == "cuda":
+        raise UserError(
+            "JOB_MEMORY_MB bounds address space, of which CUDA reserves more than there is; leave it out"
+        )
     retry = flag("RETRY", options.retry)
     study, jobs = _requested(options)
     _check_device(device)
@@ -202,14 +207,17 @@ def _report_failures(failed: Sequence[tuple[Job, str]], retry: bool) -> None:
         print("runs that failed earlier are tried again with RETRY=1", file=sys.stderr)
 
 
-def _draw(root: Path, study: str) -> None:
+def _draw(root: Path, study: str) -> list[str]:
+    """Build the study's report and print its summary; a line for each damaged run."""
     from bench import analysis
 
     with _alone(root, study):
-        paths = analysis.build(root, study)
+        results = analysis.load(root, study)
+        paths = analysis.draw(results)
         print(analysis.summary(root, study))
     page = next((path for path in paths if path.name == "index.html"), paths[0])
     print(f"report: {_shown(page)}")
+    return _damaged(score.run for score in results.runs)
 
 
 @contextmanager
@@ -246,21 +254,22 @@ def figures(options: Namespace) -> int:
         if options.study or not on_disk(root):
             return 0
     for name in _studies_on_disk(root, options.study):
-        _draw(root, name)
-        damaged += damaged_runs(read_study(root, name))
+        damaged += _draw(root, name)
     return _report_damaged(damaged)
 
 
 def status(options: Namespace) -> int:
     """How the runs of one study stand, or of every study that has results; 2 if one is damaged."""
     from bench import status as status_room
+    from bench.launch import queue
 
+    ask = cache(queue.squeue)  # once for all studies
     root = _results(options)
     damaged = []
     for name in _studies_on_disk(root, options.study):
         results = read_study(root, name)
-        status_room.show(results)
-        damaged += damaged_runs(results)
+        status_room.show(results, ask=ask)
+        damaged += _damaged(results.runs)
     return _report_damaged(damaged)
 
 
@@ -271,11 +280,11 @@ def _studies_on_disk(root: Path, study: str) -> list[str]:
     return found
 
 
-def damaged_runs(results: StudyResults) -> list[str]:
-    """A line for each damaged run of a study: which, what is wrong and what to do."""
+def _damaged(runs: Iterable[Run]) -> list[str]:
+    """A line for each damaged run: which, what is wrong and what to do."""
     return [
         f"{run.path}: {run.reason}; restore that folder, or delete it to run it again"
-        for run in results.runs
+        for run in runs
         if run.state == "damaged"
     ]
 
@@ -293,8 +302,9 @@ def submit(options: Namespace) -> int:
     from bench.launch.profiles import load_profile
     from bench.launch.rates import measured_rates
 
-    device, execution = _execution(options)
     profile = load_profile(options.profile)
+    options.device = options.device or ("cuda" if profile.gpus else "cpu")
+    device, execution = _execution(options)
     if options.jobs_per_gpu:
         profile = replace(profile, jobs_per_gpu=whole("JOBS_PER_GPU", options.jobs_per_gpu, 1))
     per_task = whole("JOBS_PER_TASK", options.jobs_per_task, 1) if options.jobs_per_task else None
@@ -358,7 +368,9 @@ def cancel(options: Namespace) -> int:
 
     if not options.study:
         raise UserError("cancel needs STUDY=…")
-    print(f"{slurm.cancel(_results(options), options.study)} tasks cancelled")
+    root = _results(options)
+    (study,) = _studies_on_disk(root, options.study)
+    print(f"{slurm.cancel(root, study)} tasks cancelled")
     return 0
 
 

@@ -83,6 +83,7 @@ RUN = ("run", "--study", "s.toml")
         ((*RUN, "--jobs-per-gpu", "0"), "JOBS_PER_GPU=0: expected a whole number from 1 on"),
         ((*RUN, "--hang-minutes", "0"), "HANG_MINUTES=0: expected a whole number from 1 on"),
         ((*RUN, "--job-memory-mb", "-1"), "JOB_MEMORY_MB=-1: expected a whole number from 0 on"),
+        ((*RUN, "--job-memory-mb", "9000", "--device", "cuda"), "JOB_MEMORY_MB bounds address space"),
         ((*RUN, "--device", "gpu"), "DEVICE=gpu: expected cpu, cuda"),
         ((*RUN, "--execution", "fast"), "EXECUTION=fast: expected auto, eager, compile, graph"),
         ((*RUN, "--execution", "graph"), "EXECUTION=graph needs DEVICE=cuda"),

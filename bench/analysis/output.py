@@ -11,6 +11,7 @@ from bench.analysis import report, score_tables, style, tables
 from bench.analysis.latex import to_latex
 from bench.analysis.load import load
 from bench.analysis.report import Heading
+from bench.analysis.results import Results
 from bench.analysis.sections import Section, sections
 from bench.analysis.tables import Table
 from bench.errors import UserError
@@ -22,14 +23,20 @@ SUMMARY = "summary.md"
 def build(root: Path, study: str) -> list[Path]:
     """Write the tables, figures and report of results/<study>; the paths written, sorted.
 
-    The report folder is replaced as a whole, or left as it was when anything fails. Two builds from the same
-    results give the same bytes. Raises UserError where there is no such study or the folder cannot be
-    written.
+    Raises UserError where there is no such study or the folder cannot be written.
     """
-    results = load(root, study)
+    return draw(load(root, study))
+
+
+def draw(results: Results) -> list[Path]:
+    """`build` for who has loaded the results already.
+
+    The report folder is replaced as a whole, or left as it was when anything fails. The same results give
+    the same bytes. Raises UserError where the folder cannot be written.
+    """
     with style.drawing():
         return write_report(
-            root / study / REPORT,
+            results.root / results.study / REPORT,
             report.heading(results),
             sections(results),
             {SUMMARY: score_tables.summary(results)},

@@ -44,8 +44,8 @@ def all_tables(executions: Sequence[Execution]) -> list[Table]:
             name = f"wall_clock_sizes-{execution.name}"
             tables.append(_table(execution, execution.samples, name, "all sizes"))
         tables.append(over_T(execution))
-    # what is counted once for all modes is shown once
-    studies = {execution.facts.to_csv(): execution for execution in executions}
+    # what one machine counted once for all modes is shown once
+    studies = {(execution.hardware, execution.facts.to_csv()): execution for execution in executions}
     return tables + [facts(execution) for execution in studies.values()]
 
 

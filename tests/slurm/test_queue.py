@@ -15,8 +15,10 @@ from bench.launch.queue import Entry, queue_state
 from bench.runs import FORMAT, write_study
 
 
-def array(root: Path, tasks: list[list[str]], job: str | None = "77", **more: object) -> queue.Array:
-    folder = queue.folder(root, "study")
+def array(
+    root: Path, tasks: list[list[str]], job: str | None = "77", study: str = "study", **more: object
+) -> queue.Array:
+    folder = queue.folder(root, study)
     folder.mkdir(parents=True, exist_ok=True)
     made = queue.new_array(folder, "runs", tasks)
     made = queue.Array(**{**vars(made), "job": job, **more})
@@ -132,13 +134,26 @@ def test_slurm_that_does_not_answer_and_damaged_records(commands, tmp_path):
             queue_state(tmp_path, "study")
 
 
-def test_status_asks_once_and_tells_the_runs_where_slurm_does_not_answer(commands, tmp_path, capsys):
-    study = make_study("study", seeds=2)
+def submitted(root: Path, name: str) -> queue.Array:
+    """A study of two runs and the record of its array."""
+    study = make_study(name, seeds=2)
     cells = [
         {key: getattr(job, key) for key in ("env", "algo", "label", "seed", "hash")} for job in study.jobs()
     ]
-    write_study(tmp_path, {"format": FORMAT, "study": "study", **study.to_dict(), "grid": cells})
-    made = array(tmp_path, [[str(job.path)] for job in study.jobs()])
+    write_study(root, {"format": FORMAT, "study": name, **study.to_dict(), "grid": cells})
+    return array(root, [[str(job.path)] for job in study.jobs()], study=name)
+
+
+def test_status_asks_once_however_many_studies(commands, tmp_path, capsys):
+    names = [submitted(tmp_path, name).name for name in ("one", "other")]
+    commands.answer("squeue", "".join(f"77|0|PENDING|Priority||{name}\n" for name in names))
+    assert main(["status", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("seed-0: missing: queued (Priority)") == 2
+    assert len(commands.calls("squeue")) == 1
+
+
+def test_status_tells_the_runs_where_slurm_does_not_answer(commands, tmp_path, capsys):
+    made = submitted(tmp_path, "study")
     commands.answer("squeue", f"77|0|PENDING|Priority||{made.name}\n77|1|PENDING|Dependency||{made.name}\n")
     status = ["status", "--study", "study", "--results", str(tmp_path)]
     assert main(status) == 0

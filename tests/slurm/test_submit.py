@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import EAGER, make_study
 
+from bench.__main__ import main
 from bench.errors import UserError
 from bench.launch import queue, slurm
 from bench.launch.profiles import Profile
@@ -145,6 +146,17 @@ def test_gpu_runs_need_a_gpu_profile(tmp_path, profile):
         UserError, match=r"DEVICE=cuda needs a profile with GPUs; .*changed.toml: gpus is not set"
     ):
         dry(tmp_path, profile(), execution=CUDA)
+
+
+@pytest.mark.parametrize(("gpus", "packs"), [("0", ["0", "1", "2"]), ("1", ["0,1,2"])])
+def test_the_device_is_that_of_the_profile(tmp_path, profile, capsys, gpus: str, packs: list[str]):
+    profile(gpus=gpus)
+    command = ["slurm", "--algos", "sac", "--seeds", "3", "--dry", "1"]
+    command += ["--profile", str(tmp_path / "changed.toml")]
+    assert main([*command, "--results", str(tmp_path / "results")]) == 0
+    told = capsys.readouterr().out
+    assert re.findall(r"^task \d+: .*/sac seeds? (.*)$", told, re.MULTILINE) == packs
+    assert "GPUs idle" not in told
 
 
 def test_finished_failed_and_busy_runs_are_left_out(tmp_path, profile):
