@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench import mkl
 from bench.config import default_config
 from bench.launch.local import default_workers
 from bench.launch.worker import prepare_process
@@ -38,8 +39,12 @@ ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
 }
-#: What `prepare_process` tells the allocator in our processes, in the words of the environment.
-OUR_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
+#: What our processes tell the allocator (`prepare_process`) and MKL (mkl.py), in the words of the environment.
+OUR_SETTINGS = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    **({"LD_PRELOAD": str(mkl.LIBRARY)} if mkl.use_avx512() else {}),
+}
 NAMES = {"sb3": "Stable-Baselines3", "sbx": "SBX"}
 #: (algorithm, what, compared with, at least); "bound" is the rate of plain matrix products
 PROMISES = (
@@ -141,7 +146,7 @@ def peers_python() -> Path | None:
 
 
 def start_servers(python: Path | None, modes: Sequence[str], scratch: Path) -> dict[str, Server]:
-    """Ours, and the peers as they come and with our settings of the memory allocator ("-malloc")."""
+    """Ours, and the peers as they come and with our settings of the memory allocator and of MKL ("-tuned")."""
     cold = {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "compiled")}
     commands: dict[str, tuple[list[str], dict[str, str]]] = {
         "ours": ([sys.executable, "-m", "bench.peers.ours", *modes], cold)
@@ -149,7 +154,7 @@ def start_servers(python: Path | None, modes: Sequence[str], scratch: Path) -> d
     if python is not None:
         for who in NAMES:
             command = [str(python), "-m", "bench.peers.stable_baselines", who]
-            commands |= {who: (command, {}), f"{who}-malloc": (command, OUR_MALLOC)}
+            commands |= {who: (command, {}), f"{who}-tuned": (command, OUR_SETTINGS)}
     servers = {}
     for who, (command, environment) in commands.items():
         print(f"starting {who}", flush=True)
@@ -308,7 +313,7 @@ def _title(key: tuple[str, str, str, str]) -> str:
     peer, _, variant = who.partition("-")
     if what == "products":
         return "its matrix products alone"
-    return f"ours, {mode}" if who == "ours" else NAMES[peer] + (" with our malloc" if variant else "")
+    return f"ours, {mode}" if who == "ours" else NAMES[peer] + (" with our settings" if variant else "")
 
 
 def _rate(seconds: np.ndarray, percentile: float) -> float:

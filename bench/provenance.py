@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.hardware import available_cores, available_memory, cpu_model
+from bench.mkl import use_avx512
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "mujoco", "dm-control", "gymnasium")
@@ -98,7 +99,11 @@ def versions() -> dict[str, str | None]:
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """cpu (model), cores (available to this process), memory_bytes, gpus (names), cuda (version or None)."""
+    """What this process computes on.
+
+    Keys: cpu (model), cores (available to this process), memory_bytes, mkl_avx512 (see mkl.py), gpus (names), cuda
+    (version or None).
+    """
     gpus, cuda = [], None
     if device.startswith("cuda"):
         import torch  # here: only who runs on a GPU has it loaded already
@@ -109,6 +114,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": available_cores(),
         "memory_bytes": available_memory(),
+        "mkl_avx512": use_avx512(),
         "gpus": gpus,
         "cuda": cuda,
     }

@@ -38,12 +38,14 @@ def machine_name(hardware: Mapping[str, Any]) -> str:
     """A folder's name for timings of this hardware and no other: the processor, its cores, a digest of it all.
 
     hardware: as `bench.provenance.hardware` gives it, asked before this process was pinned. A processor's name can be
-    vague ("AMD EPYC" in a virtual machine): its instruction sets, where the kernel lists them, are in the digest too.
+    vague ("AMD EPYC" in a virtual machine): its instruction sets, where the kernel lists them, are in the digest too,
+    and so is whether MKL uses AVX-512 against its own choice.
     """
     model = str(hardware["cpu"])
     words = re.sub(r"\(r\)|\(tm\)|@.*|\bcpu\b|\bprocessor\b|\d+-core", " ", model.lower())
     slug = "-".join(re.findall(r"[a-z0-9]+", words))[:40].strip("-") or "cpu"
     facts = [model, hardware["cores"], *hardware["gpus"], _instruction_sets()]
+    facts += ["mkl_avx512"] * bool(hardware.get("mkl_avx512"))
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:6]
     return f"{slug}-{hardware['cores']}c-{digest}"
 

@@ -71,7 +71,8 @@ class Execution:
             return one_line(found or "")
         cores, gpus = found.get("cores"), found.get("gpus")
         names = ", ".join(map(str, gpus)) if isinstance(gpus, list) else gpus
-        parts = [found.get("cpu"), cores and f"{cores} cores", names]
+        mkl = "AVX-512 in MKL" if found.get("mkl_avx512") is True else ""  # see bench/mkl.py
+        parts = [found.get("cpu"), cores and f"{cores} cores", mkl, names]
         return one_line("; ".join(str(part) for part in parts if part))
 
     def reference_size(self) -> dict[str, str]:
