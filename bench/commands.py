@@ -212,7 +212,7 @@ def _draw(root: Path, study: str) -> list[str]:
     from bench import analysis
 
     with _alone(root, study):
-        results = analysis.load(root, study)
+        results = analysis.load_results(root, study)
         paths = analysis.draw(results)
         print(analysis.summary(root, study))
     page = next((path for path in paths if path.name == "index.html"), paths[0])
