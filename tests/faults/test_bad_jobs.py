@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ pytestmark = [pytest.mark.usefixtures("stubs"), pytest.mark.faults]
 GOOD = "stub stub:tau=0.1 stub:tau=0.2"
 
 
-@pytest.fixture(scope="module")
-def wanted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    grid = Grid(tmp_path_factory.mktemp("undisturbed")).define(GOOD)
+@pytest.fixture
+def wanted(stubs: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return undisturbed(tmp_path_factory.getbasetemp() / "undisturbed")
+
+
+@cache
+def undisturbed(folder: Path) -> dict[str, dict[str, Any]]:
+    """The good jobs alone, run once; not a fixture of the module's, which would come before that of the stubs."""
+    grid = Grid(folder).define(GOOD)
     code, out = grid.run()
     assert code == 0, out
     return grid.substance()
