@@ -15,10 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import psutil
 import pytest
 
@@ -26,7 +23,7 @@ from bench.launch.local import LocalOptions, Pool
 from bench.launch.plan import make_plan
 from bench.runs import Run
 from bench.study import load_study
-from tests.faults.harness import Grid, Launch, no_traceback, note, wait_for
+from tests.faults.harness import Grid, Launch, close, no_traceback, note, wait_for
 
 pytestmark = [pytest.mark.usefixtures("stubs"), pytest.mark.faults, pytest.mark.timeout(2400)]
 
@@ -95,7 +92,9 @@ class Killing:
         before = self.done()
         code, out = self.launch(BENCH_FAULT=point).ends()
         no_traceback(out)
-        assert code in (0, 1), out
+        launcher = code == -signal.SIGKILL and point.startswith("cleanup")  # which tidies up too
+        assert code in (0, 1) or launcher, out
+        self.kills["launcher"] += launcher
         kills = len(
             [line for line in out.splitlines() if re.match(r"failed: s/.* its worker ended by SIGKILL", line)]
         )
@@ -135,23 +134,6 @@ def hunt(killing: Killing, moments: list[str]) -> None:
         finally:
             if launch.process.poll() is None:
                 launch.kill_group()
-
-
-def close(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two results agree up to rounding: curves to 1e-3 of their size, parameters to 1e-4."""
-    from io import StringIO
-
-    for name in ("eval.csv", "final.csv"):
-        a, b = (pd.read_csv(StringIO(x[name])).select_dtypes("number").to_numpy(float) for x in (one, other))
-        if a.shape != b.shape or not np.allclose(a, b, rtol=1e-3, atol=1e-3):
-            return False
-    return all(
-        np.allclose(
-            np.frombuffer(value, np.float32), np.frombuffer(other["parameters"][key], np.float32), atol=1e-4
-        )
-        for key, value in one["parameters"].items()
-        if len(value) % 4 == 0
-    )
 
 
 def check(killing: Killing, undisturbed_grid: Grid) -> tuple[int, int]:

@@ -40,9 +40,11 @@ class Meter:
 
 
 def growth(values: Sequence[int]) -> float:
-    """The median of the last quarter less that of the second: what came before was warming up."""
+    """The least of the last quarter less that of the second: what came before was warming up, and what a job holds
+    for a moment is no growth.
+    """
     n = len(values)
-    return float(np.median(values[3 * n // 4 :]) - np.median(values[n // 4 : n // 2]))
+    return float(min(values[3 * n // 4 :]) - min(values[n // 4 : n // 2]))
 
 
 def size(folder: Path) -> int:
