@@ -22,11 +22,11 @@ def agent_class(algo: str) -> Any:
         raise UserError(f"no algorithm {algo!r}{suggest(algo, algos.registry())}")
     try:
         return algos.agent_class(algo)
-    except Exception as error:  # a user's own module may fail in any way
+    except (Exception, SystemExit) as error:  # a user's own module may fail in any way
         raise UserError(f"algorithm {algo!r} cannot be loaded: {_one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -18,6 +18,7 @@ from bench.reader import FINISHED, STATES, DamagedRun, Run, read_run
 from bench.schema import FORMAT, TABLES
 from bench.writer import (
     AlreadyFinished,
+    BeingWritten,
     Superseded,
     Writer,
     check_configuration,
@@ -32,6 +33,7 @@ __all__ = [
     "STATES",
     "TABLES",
     "AlreadyFinished",
+    "BeingWritten",
     "Checkpoint",
     "DamagedRun",
     "Run",

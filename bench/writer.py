@@ -62,6 +62,10 @@ class Superseded(Exception):
     """Another process owns the run now (or its folder is gone): stop, and write nothing more."""
 
 
+class BeingWritten(UserError):
+    """Another process that lives writes this run."""
+
+
 class AlreadyFinished(UserError):
     """The run has its done.json: there is nothing to write."""
 
@@ -147,7 +151,7 @@ class Writer:
             foreign = owner["host"] != ownership.this_host()
             offset = ownership.clock_offset_s(self.path) if foreign else 0.0
             if ownership.is_alive(owner, ownership.heartbeat_age_s(self.path, offset)):
-                raise UserError(
+                raise BeingWritten(
                     f"{self.path} is being written by {ownership.describe(owner)}; wait for it or stop it"
                     + (
                         f" (it counts as gone {STALE_AFTER_S:.0f} s after its last heartbeat)"

@@ -283,7 +283,7 @@ class Pool:
                 self.workers.remove(worker)
                 worker.close()
             if answer is not None:
-                self._settle(worker.pack, answer["reason"])
+                self._settle(worker.pack, answer["outcome"], answer["reason"])
                 worker.pack = []
             elif ended:
                 self._bury(worker)
@@ -291,8 +291,8 @@ class Pool:
                 worker.killed_for = f"no progress for {self.options.hang_after_s / 60:.3g} minutes"
                 worker.process.kill()
 
-    def _settle(self, pack: Sequence[Job], reason: str) -> None:
-        """Sort the jobs of a pack that came back by what their run directories say; `reason`: the worker's."""
+    def _settle(self, pack: Sequence[Job], outcome: str, reason: str) -> None:
+        """Sort the jobs of a pack that came back by what their run directories say; the rest: the worker's words."""
         busy = []
         for job in pack:
             run = read_run(self.root / job.path, job_hash=job.hash)
@@ -304,6 +304,8 @@ class Pool:
                 busy.append(job)
             elif self.stopping and run.state in ("stale", "missing"):
                 self.outcome.stopped.append(job)
+            elif outcome == "busy" and run.state in ("stale", "missing"):  # whoever wrote it has just gone
+                busy.append(job)
             else:
                 self._fail(job, run.reason if run.state == "failed" else one_line(reason) or run.reason)
         if busy:

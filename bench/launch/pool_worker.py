@@ -3,8 +3,9 @@
     python -m bench.launch.pool_worker ANSWERS MEMORY_MB
 
 Protocol, a JSON line each way: {"spec": ..., "log": path} in; out, on the file descriptor ANSWERS, {"outcome": "done" |
-"stopped" | "failed", "reason": text}. What a job prints goes to its log. Loading torch takes seconds, so a worker
-serves many jobs; after one that failed it ends, since a crash can leave a process (or its GPU) of no use to the next.
+"stopped" | "busy" | "failed", "reason": text}. What a job prints goes to its log. Loading torch takes seconds, so a
+worker serves many jobs; after one that failed it ends, since a crash can leave a process (or its GPU) of no use to
+the next.
 """
 
 from __future__ import annotations

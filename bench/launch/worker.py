@@ -18,7 +18,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from bench.errors import UserError
-from bench.runs import AlreadyFinished, Checkpoint, Superseded, Writer, checkpoint_step
+from bench.runs import AlreadyFinished, BeingWritten, Checkpoint, Superseded, Writer, checkpoint_step
 from bench.study import Job
 
 CHECKPOINT_EVERY_S = 120.0
@@ -50,7 +50,7 @@ def run(spec: Mapping[str, Any], stop: Stop = lambda: None, say: Callable[[str],
         say: takes what a log should hold: tracebacks, and why a run could not be carried on.
 
     Returns:
-        "done" (also where a seed diverged), "stopped" or "failed".
+        "done" (also where a seed diverged), "stopped", "failed", or "busy": another process writes some of it.
     """
     jobs = [Job.from_dict(record) for record in spec["jobs"]]
     root, checkpoint_root = Path(spec["root"]), spec.get("checkpoint_root")
@@ -65,7 +65,7 @@ def run(spec: Mapping[str, Any], stop: Stop = lambda: None, say: Callable[[str],
             outcomes.add("stopped")
             break
         outcomes.add(_Pack(root, group, spec["execution"], checkpoints, stop, say).run())
-    return next((outcome for outcome in ("failed", "stopped") if outcome in outcomes), "done")
+    return next((outcome for outcome in ("failed", "busy", "stopped") if outcome in outcomes), "done")
 
 
 class _Pack:
@@ -95,7 +95,7 @@ class _Pack:
 
         origin = provenance(self.execution["device"])
         opened: list[tuple[Job, Writer]] = []
-        refused: list[str] = []
+        refused: list[UserError] = []
         for job in self.jobs:
             try:
                 writer = Writer.open(
@@ -109,11 +109,12 @@ class _Pack:
             except AlreadyFinished:
                 continue
             except UserError as error:
-                refused.append(str(error))
-        for line in refused:
-            self.say(line)
+                refused.append(error)
+        for why in refused:
+            self.say(str(why))
+        refusal = "busy" if all(isinstance(why, BeingWritten) for why in refused) else "failed"
         if not opened:
-            return "failed" if refused else "done"
+            return refusal if refused else "done"
         self.jobs, self.writers = [job for job, _ in opened], [writer for _, writer in opened]
         self.pulse = _Pulse(self._living)
         try:
@@ -133,7 +134,7 @@ class _Pack:
             for writer in self._living():
                 with suppress(OSError):
                     writer.release()
-        return "failed" if refused else outcome
+        return refusal if refused else outcome
 
     def _living(self) -> list[Writer]:
         return [writer for writer in self.writers if writer is not None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -112,6 +113,7 @@ def undisturbed(grid: Grid, pack: int, root: Path) -> None:
     plan = make_plan(root, jobs, pack_size=pack)
     outcome = Pool(root, plan, LocalOptions(2), lambda pool: None).run()
     assert len(outcome.done) == len(jobs), outcome.failed
+    shutil.copy(grid.root / grid.name / "study.json", root / grid.name)
 
 
 def hunt(killing: Killing, moments: list[str]) -> None:
