@@ -9,12 +9,9 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import psutil
 
 from bench.config import algorithm_config
@@ -206,18 +203,3 @@ def note(fault: str, **counted: object) -> None:
 
 
 __all__ = ["REPO", "Grid", "Launch", "group_is_empty", "no_traceback", "note", "wait_for"]
-
-
-def close(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two results agree up to rounding: curves to 1e-3 of their size, parameters to 1e-4."""
-    for name in ("eval.csv", "final.csv"):
-        a, b = (pd.read_csv(StringIO(x[name])).select_dtypes("number").to_numpy(float) for x in (one, other))
-        if a.shape != b.shape or not np.allclose(a, b, rtol=1e-3, atol=1e-3):
-            return False
-    return all(
-        np.allclose(
-            np.frombuffer(value, np.float32), np.frombuffer(other["parameters"][key], np.float32), atol=1e-4
-        )
-        for key, value in one["parameters"].items()
-        if len(value) % 4 == 0
-    )

@@ -24,7 +24,7 @@ from bench.launch.local import LocalOptions, Pool
 from bench.launch.plan import make_plan
 from bench.runs import Run
 from bench.study import load_study
-from tests.faults.harness import Grid, Launch, close, no_traceback, note, wait_for
+from tests.faults.harness import Grid, Launch, no_traceback, note, wait_for
 
 pytestmark = [pytest.mark.usefixtures("stubs"), pytest.mark.faults, pytest.mark.timeout(2400)]
 
@@ -139,10 +139,10 @@ def hunt(killing: Killing, moments: list[str]) -> None:
 
 
 def check(killing: Killing, undisturbed_grid: Grid) -> tuple[int, int]:
-    """The last launch; how many runs have the undisturbed bytes, and how many those up to rounding alone.
+    """The last launch; how many runs have the undisturbed bytes, and how many only until their pack was split.
 
-    Rounding may differ only where a seed trained in a smaller pack than before, since its pack was killed between
-    the checkpoints of two of its seeds.
+    A pack that was killed between the checkpoints of two of its seeds goes on as two: products of another size are
+    rounded otherwise, and training makes more of the difference.
     """
     code, out = killing.grid.run()
     assert code == 0, out
@@ -150,17 +150,31 @@ def check(killing: Killing, undisturbed_grid: Grid) -> tuple[int, int]:
     assert killing.grid.leftovers() == []
     found, wanted = killing.grid.substance(), undisturbed_grid.substance()
     assert found.keys() == wanted.keys()
-    packs = {f"{run.env}/{run.label}/{run.seed}": _packs(run) for run in killing.grid.runs()}
-    same = [name for name in found if found[name] == wanted[name]]
-    for name in found.keys() - set(same):
-        assert packs[name] > 1, f"{name} differs though its pack was always the same"
-        assert close(found[name], wanted[name]), name
-    return len(same), len(found) - len(same)
+    split = 0
+    for run in killing.grid.runs():
+        name = f"{run.env}/{run.label}/{run.seed}"
+        if found[name] == wanted[name]:
+            continue
+        split += 1
+        step = _split(run)
+        assert step is not None, f"{name} differs though its pack was always the same"
+        for table in ("train.csv", "eval.csv"):
+            assert _until(found[name][table], step) == _until(wanted[name][table], step), (name, table)
+        assert len(found[name]["eval.csv"].splitlines()) == len(wanted[name]["eval.csv"].splitlines())
+    return len(found) - split, split
 
 
-def _packs(run: Run) -> int:
-    """In how many different packs the run has trained."""
-    return len({tuple(attempt["execution"]["pack"]) for attempt in run.meta["attempts"]})
+def _split(run: Run) -> int | None:
+    """The step at which the run first trained in another pack than before; None where it never did."""
+    first, *rest = run.meta["attempts"]
+    pack = first["execution"]["pack"]
+    steps = (a["resumed_at_step"] for a in rest if a["execution"]["pack"] != pack)
+    return next(steps, None)
+
+
+def _until(table: str, step: int) -> list[str]:
+    """The rows of a table up to `step`."""
+    return [row for row in table.splitlines()[1:] if int(row.partition(",")[0]) <= step]
 
 
 @pytest.mark.parametrize("pack", [1, 3])
@@ -180,7 +194,7 @@ def test_killed_grids_end_with_the_undisturbed_results(tmp_path: Path, pack: int
     killing.dice.shuffle(moments)
     hunt(killing, [*moments, *POINTS[7:]])
     undisturbed(grid, pack, tmp_path / "whole")
-    same, rounded = check(killing, Grid(tmp_path, "whole"))
+    same, split = check(killing, Grid(tmp_path, "whole"))
     attempts = sum(len(run.meta["attempts"]) for run in grid.runs())
     note(
         f"kill -9, packs of {pack}",
@@ -188,8 +202,8 @@ def test_killed_grids_end_with_the_undisturbed_results(tmp_path: Path, pack: int
         of=dict(killing.kills),
         launches=killing.launches,
         attempts=attempts,
-        runs=same + rounded,
+        runs=same + split,
         byte_equal=same,
-        equal_up_to_rounding=rounded,
+        byte_equal_until_the_pack_was_split=split,
     )
     assert killing.kills.total() >= 25
