@@ -94,8 +94,8 @@ test-faults: $(STAMP)  ## kills, full disks, bad data, long runs: 20 minutes, ro
 	$(PY) -m pytest tests/faults
 
 test-slurm: $(STAMP)  ## the cluster on a real one-host Slurm (root, Debian)
-	$(DEV_CLUSTER) up
-	$(PY) -m pytest -m slurm tests/slurm; code=$$?; $(DEV_CLUSTER) down; exit $$code
+	@! $(DEV_CLUSTER) status >/dev/null 2>&1 || up=1; $(DEV_CLUSTER) up && \
+		{ $(PY) -m pytest -m slurm tests/slurm; code=$$?; test "$$up" || $(DEV_CLUSTER) down; exit $$code; }
 
 lint: $(STAMP)  ## ruff (format and check) and mypy
 	$(VENV)/bin/ruff format --check .
