@@ -724,6 +724,15 @@ def test_a_file_changed_after_verification_is_caught_too(finished: Path) -> None
     assert read_run(finished).reason == "eval.csv is missing"
 
 
+def test_a_finished_run_may_be_kept_without_its_policy_but_not_with_another(finished: Path) -> None:
+    (finished / "policy.pt").write_bytes(b"another")
+    assert read_run(finished).reason == "policy.pt has changed since the run finished (SHA-256)"
+    (finished / "policy.pt").unlink()
+    found = read_run(finished)
+    assert (found.state, found.verified) == ("done", True)
+    assert len(found.table("eval.csv"))
+
+
 DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 LOST = b'{"format": 1, "reason": "\\ud800"}'
 

@@ -79,6 +79,7 @@ def garbage(run: Path) -> None:
         (lambda run: (run / "done.json").unlink(), "is not a finished run (stale"),
         (lambda run: (run / "eval.csv").write_text("x"), "is not a finished run (damaged: eval.csv"),
         (without_policy, "keeps no policy.pt"),
+        (lambda run: (run / "policy.pt").unlink(), "keeps no policy.pt"),
         (narrower, "policy.pt cannot be used"),
         (garbage, "policy.pt holds other things than tensors"),
         (lambda run: helpers.change_meta(run, env="cheetah-fly"), "is not a finished run (damaged"),
