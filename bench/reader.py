@@ -238,7 +238,7 @@ def _verify(path: Path, files: dict[str, str]) -> None:
         try:
             found = sha256_file(path / name, LARGEST_SEALED)
         except FileNotFoundError:
-            if name == POLICY:  # megabytes that no number depends on: a repository of results may leave them out
+            if name == POLICY:  # megabytes that no number depends on: a repository may leave them out
                 continue
             raise DamagedFile(f"{name} is missing") from None
         if found != files[name]:
