@@ -22,7 +22,8 @@ from bench.runs import studies
 
 BANDS = Path("published/bands.toml")  # below results/
 CURVES = Path("published/authors_curves.csv")
-PUBLISHED_GATES = ("gate-sac", "gate-td3")
+# early-100k: SAC on its tasks, in jobs that do not differ from those of gate-sac
+PUBLISHED_GATES = ("gate-sac", "gate-td3", "early-100k")
 AUTHORS_GATE = "gate-authors"
 NOT_RUN = "not run yet"
 

@@ -33,8 +33,8 @@ def root(tmp_path):
     return tmp_path
 
 
-def sac_gate(root, finals):
-    folder = helpers.study(root, algos=["sac"], seeds=len(finals), name="gate-sac")
+def sac_gate(root, finals, study="gate-sac"):
+    folder = helpers.study(root, algos=["sac"], seeds=len(finals), name=study)
     for seed, value in enumerate(finals):
         helpers.set_returns(folder / f"cheetah-run/sac/seed-{seed}", [0.0] * 9 + [value])
     return folder
@@ -56,6 +56,12 @@ def test_the_median_seed_against_the_published_band(root, finals, verdict):
     assert record["ours_n"] == 3
     (row,) = gates.published(root).rows
     assert row[3].detail == "[50, 900] n = 3†"
+
+
+def test_a_gate_is_judged_on_the_comparison_that_has_its_task_too(root):
+    sac_gate(root, (100, 50, 900), "early-100k")
+    (record,) = gates.published(root).records
+    assert (record["verdict"], record["ours_n"]) == ("inside", 3)
 
 
 def test_a_gate_that_was_not_run_or_ended_elsewhere_says_so(root):
