@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ _KNOWN: dict[str, tuple[str, Any, str]] = {
 }
 _OTHERS = ("#222222", "#808000", "#8b1a1a", _SKY, _BROWN)
 _NAMES = {"qsm": "QSM", "dql": "DQL", "dql-bc": "DQL-BC", "sac": "SAC", "td3": "TD3", "random": "Random"}
+_BETWEEN_OVERRIDES = re.compile(r"-(?=[a-z]\w*=)", re.IGNORECASE)  # and no minus sign of a value
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Style:
 def display_name(label: str, algo: str) -> str:
     """What a reader sees for an algorithm's label: "QSM", "QSM M_q=120 T=20"."""
     shown = _NAMES.get(algo, algo)
-    overrides = label.removeprefix(algo).strip("-").replace("-", " ")
-    return f"{shown} {overrides}".strip() if label.startswith(algo) else label
+    overrides = _BETWEEN_OVERRIDES.sub(" ", label.removeprefix(algo))
+    return f"{shown}{overrides}" if label.startswith(algo) else label
 
 
 def order(algo: str) -> tuple[int, str]:

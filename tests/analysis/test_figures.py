@@ -84,3 +84,16 @@ def test_a_single_seed_has_a_curve_and_no_band(tmp_path):
     assert len(ax.lines) == 1
     assert not ax.collections
     assert np.isfinite(ax.lines[0].get_ydata()).all()
+
+
+@pytest.mark.parametrize(
+    ("label", "algo", "shown"),
+    [
+        ("dql-bc", "dql-bc", "DQL-BC"),
+        ("qsm-M_q=120-T=20", "qsm", "QSM M_q=120 T=20"),
+        ("sac-actor_q=min-target_entropy_per_dim=-1", "sac", "SAC actor_q=min target_entropy_per_dim=-1"),
+        ("mine-tau=1e-05", "mine", "mine tau=1e-05"),
+    ],
+)
+def test_a_variant_is_named_by_its_overrides_with_the_signs_of_their_values(label, algo, shown):
+    assert style.display_name(label, algo) == shown
