@@ -138,3 +138,11 @@ class Results:
 def is_dm_control(env: str) -> bool:
     """Whether a task is one of DM Control ("cheetah-run"): Gymnasium's end in a version ("Pendulum-v1")."""
     return re.search(r"-v\d+$", env) is None
+
+
+def name_parts(name: str) -> list[str]:
+    """["qsm", "M_q=120", "T=20"]: a label or a study's name (bench/study.py) and the overrides in it.
+
+    Only a hyphen before `field=` parts them, so none of the algorithm's own name and no minus sign of a value.
+    """
+    return re.split(r"-(?=[A-Za-z_]\w*=)", name)

@@ -5,14 +5,13 @@ ones.
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 from bench.analysis import stats
-from bench.analysis.results import Results, RunScore
+from bench.analysis.results import Results, RunScore, name_parts
 from bench.analysis.style import display_name
 from bench.analysis.tables import MISSING, Entry, Link, Table, number
 from bench.files import one_line
@@ -180,7 +179,7 @@ def warnings(results: Results) -> list[str]:
 
 def command(results: Results) -> str:
     """The command that runs this study's grid again."""
-    base, *changes = re.split(r"-(?=[a-z_]+=)", results.study)
+    base, *changes = name_parts(results.study)
     words = ["make bench", f"STUDY={base}"]
     steps = [change.removeprefix("steps=") for change in changes if change.startswith("steps=")]
     others = [change for change in changes if not change.startswith("steps=")]
@@ -203,6 +202,6 @@ def command(results: Results) -> str:
 def _specification(results: Results, label: str) -> str:
     """A label as the command line wants it: "qsm:M_q=120,T=20"."""
     algo = results.algos[label]
-    changes = re.split(r"-(?=[A-Za-z_]+=)", label.removeprefix(algo))
+    changes = name_parts(label.removeprefix(algo))
     overrides = ",".join(change for change in changes if change)
     return f"{algo}:{overrides}" if overrides else algo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ import seaborn
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+
+from bench.analysis.results import name_parts
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column and both columns of a two-column paper (ICML's)
 
@@ -41,7 +42,6 @@ _KNOWN: dict[str, tuple[str, Any, str]] = {
 }
 _OTHERS = ("#222222", "#808000", "#8b1a1a", _SKY, _BROWN)
 _NAMES = {"qsm": "QSM", "dql": "DQL", "dql-bc": "DQL-BC", "sac": "SAC", "td3": "TD3", "random": "Random"}
-_BETWEEN_OVERRIDES = re.compile(r"-(?=[a-z]\w*=)", re.IGNORECASE)  # and no minus sign of a value
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Style:
 def display_name(label: str, algo: str) -> str:
     """What a reader sees for an algorithm's label: "QSM", "QSM M_q=120 T=20"."""
     shown = _NAMES.get(algo, algo)
-    overrides = _BETWEEN_OVERRIDES.sub(" ", label.removeprefix(algo))
+    overrides = " ".join(name_parts(label.removeprefix(algo)))
     return f"{shown}{overrides}" if label.startswith(algo) else label
 
 

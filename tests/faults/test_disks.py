@@ -40,9 +40,8 @@ def wanted(tmp_path: Path) -> dict[str, dict[str, object]]:
 
 
 def test_a_full_disk(tmp_path: Path, small_disk: Disk, wanted: dict[str, dict[str, object]]) -> None:
-    small_disk.remount(
-        "size=200k"
-    )  # less than the results alone, however few checkpoints there are at a time
+    # Less than the results alone, however few checkpoints there are at a time.
+    small_disk.remount("size=200k")
     grid = Grid(tmp_path / "g", results=str(small_disk.path / "results")).define(
         ALGOS, steps=3000, eval_every=1000
     )
