@@ -47,7 +47,7 @@ $(STAMP): constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	@$(CC) -shared -fPIC -nostdlib -o $(VENV)/lib/mkl_avx512.so bench/mkl_avx512.c 2>/dev/null || \
+	@$(CC) -shared -fPIC -nostdlib -o $(VENV)/lib/mkl_avx512.so bench/machine/mkl_avx512.c 2>/dev/null || \
 		echo "make: no C compiler here: on AMD processors with AVX-512, matrix products take twice the time (docs/timing.md)"
 	@touch $@
 

@@ -11,10 +11,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from bench import study as studies_room
-from bench.config import agent_class, whole_number
 from bench.errors import UserError
-from bench.ownership import locked
 from bench.runs import (
     FORMAT,
     Run,
@@ -24,7 +21,10 @@ from bench.runs import (
     write_study,
 )
 from bench.runs import studies as on_disk
-from bench.study import Job, Study, load_study, override
+from bench.runs.ownership import locked
+from bench.studies import study as studies_room
+from bench.studies.overrides import agent_class, whole_number
+from bench.studies.study import Job, Study, load_study, override
 
 EXPERIMENTS = "experiments"  # what STUDY names in `make figures`, and their folder
 
@@ -138,10 +138,10 @@ def run_grid(options: Namespace) -> int:
     """Train what is missing of a grid on this machine, then build its tables and figures."""
     from rich.console import Console
 
-    from bench.hardware import available_cores
-    from bench.launch.display import Display
-    from bench.launch.local import LocalOptions, Pool, default_workers
+    from bench.launch.local.display import Display
+    from bench.launch.local.pool import LocalOptions, Pool, default_workers
     from bench.launch.plan import make_plan
+    from bench.machine.hardware import available_cores
 
     device, execution = _execution(options)
     jobs_per_gpu = whole("JOBS_PER_GPU", options.jobs_per_gpu, 1)
@@ -260,8 +260,8 @@ def figures(options: Namespace) -> int:
 
 def status(options: Namespace) -> int:
     """How the runs of one study stand, or of every study that has results; 2 if one is damaged."""
-    from bench import status as status_room
-    from bench.launch import queue
+    from bench.launch import status as status_room
+    from bench.launch.slurm import queue
 
     ask = cache(queue.squeue)  # once for all studies
     root = _results(options)
@@ -297,10 +297,10 @@ def _report_damaged(lines: Sequence[str]) -> int:
 
 def submit(options: Namespace) -> int:
     """Submit what is missing of a grid to a Slurm cluster."""
-    from bench.launch import slurm
     from bench.launch.plan import make_packs
-    from bench.launch.profiles import load_profile
     from bench.launch.rates import measured_rates
+    from bench.launch.slurm import submit as slurm
+    from bench.launch.slurm.profiles import load_profile
 
     profile = load_profile(options.profile)
     options.device = options.device or ("cuda" if profile.gpus else "cpu")
@@ -333,8 +333,8 @@ def submit(options: Namespace) -> int:
 
 def experiments(options: Namespace) -> int:
     """Run what is missing of the experiments, then draw them."""
-    from bench.experiments import suite
-    from bench.hardware import available_cores
+    from bench.machine.hardware import available_cores
+    from bench.paper.experiments import suite
 
     jobs = whole("JOBS", options.jobs, 1) if options.jobs else available_cores()
     root = _writable("RESULTS", options.results)
@@ -364,7 +364,7 @@ def video(options: Namespace) -> int:
 
 def cancel(options: Namespace) -> int:
     """Cancel a study's queued and running Slurm jobs, and no others."""
-    from bench.launch import slurm
+    from bench.launch.slurm import submit as slurm
 
     if not options.study:
         raise UserError("cancel needs STUDY=…")
@@ -405,7 +405,7 @@ def import_scores(options: Namespace) -> int:
 
 def timing(options: Namespace) -> int:
     """The wall-clock protocol for our algorithms."""
-    from bench import timing as timing_room
+    from bench.timing import protocol as timing_room
 
     root, modes, quick = _measuring(options)
     algos = options.algos.split() or list(timing_room.ALGOS)
@@ -419,7 +419,7 @@ def timing(options: Namespace) -> int:
 
 def perf(options: Namespace) -> int:
     """Our algorithms beside Stable-Baselines3 and SBX; what the runner and a long run cost."""
-    from bench import perf as perf_room
+    from bench.timing import comparison as perf_room
 
     root, modes, quick = _measuring(options)
     grids = [whole("GRIDS", text, 1) for text in options.grids.split()]

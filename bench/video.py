@@ -18,11 +18,11 @@ from PIL import Image
 
 from algos.agent import Agent
 from algos.noise import stream_seed
-from bench import envs
-from bench.config import agent_class, build_config
+from bench.disk import one_line, read_bytes, strerror, write_atomic
+from bench.envs import tasks as envs
 from bench.errors import UserError
-from bench.files import one_line, read_bytes, strerror, write_atomic
 from bench.runs import FINISHED, Run, read_run
+from bench.studies.overrides import agent_class, build_config
 
 Frame = NDArray[np.uint8]
 

@@ -35,7 +35,7 @@ def small_numbers() -> Iterator[None]:
 def stubs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The algorithms and tasks in tests/stubs, in this process and in those that it starts."""
     import algos
-    from bench import config
+    from bench.studies import overrides as config
     from tests.launching import python_path
 
     monkeypatch.syspath_prepend(STUBS)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.study import Job, RunSettings, Study
+from bench.studies.study import Job, RunSettings, Study
 
 REPO = Path(__file__).resolve().parents[1]
 STUBS = Path(__file__).resolve().parent / "stubs"
@@ -42,7 +42,7 @@ def stub_study(
 
 
 def spec(root: Path, jobs: list[Job], **execution: Any) -> dict[str, Any]:
-    """What `bench.launch.worker.run` takes."""
+    """What `bench.launch.pack.run` takes."""
     how = {"mode": "eager", "device": "cpu", "threads": 1, "dtype": "float32"} | execution
     return {
         "root": str(root),

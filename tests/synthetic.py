@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.provenance import provenance
-from bench.reader import DONE, POLICY, RUN, seal
+from bench.machine.provenance import provenance
 from bench.runs import FORMAT, TABLES, write_study
-from bench.schema import header
+from bench.runs.reader import DONE, POLICY, RUN, seal
+from bench.runs.tables import header
 
 EVAL_EVERY = 1000  # environment steps between two evaluations
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from bench.__main__ import main
-from bench.launch import local
-from bench.launch.local import LocalOptions, Pool
+from bench.launch.local import pool as local
+from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import Plan
 from bench.runs import read_run
-from bench.study import load_study, override
+from bench.studies.study import load_study, override
 from tests.launching import bench, command, environment, substance, wait_for
 
 pytestmark = pytest.mark.usefixtures("stubs")

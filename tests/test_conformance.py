@@ -18,7 +18,13 @@ from torch.utils._pytree import tree_map
 
 import algos
 from algos.agent import MODES, Agent, Batch, Config
-from bench.config import agent_class, algorithm_config, build_config, default_config, parse_overrides
+from bench.studies.overrides import (
+    agent_class,
+    algorithm_config,
+    build_config,
+    default_config,
+    parse_overrides,
+)
 
 O, A, B = 5, 2, 16  # noqa: E741 (observation and action dimensions, batch)
 SEEDS = (3, 0, 11)

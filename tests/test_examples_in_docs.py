@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.runs import read_run
-from bench.study import RunSettings, load_study
+from bench.studies.study import RunSettings, load_study
 from tests.launching import REPO
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from bench import video
 from bench.__main__ import main
-from bench.analysis.load import load
-from bench.analysis.sections import _comparisons
+from bench.analysis.report.sections import _comparisons
+from bench.analysis.scores.load import load
 from bench.runs import read_run
 from tests.analysis import helpers
 from tests.launching import REPO

@@ -2,10 +2,10 @@
 imports torch.
 """
 
-from bench.analysis.documents import refresh
-from bench.analysis.experiment_report import build_experiments
-from bench.analysis.external import import_scores
-from bench.analysis.load import load as load_results  # `load` is the module
-from bench.analysis.output import build, draw, summary
+from bench.analysis.external.scores import import_scores
+from bench.analysis.report.output import build, draw, summary
+from bench.analysis.scores.load import load as load_results  # `load` is the module
+from bench.paper.documents import refresh
+from bench.paper.experiments.report import build_experiments
 
 __all__ = ["build", "build_experiments", "draw", "import_scores", "load_results", "refresh", "summary"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.files import read_bytes
+from bench.disk import read_bytes
 
 LARGEST = 256 * 2**20  # bytes
 

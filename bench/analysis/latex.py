@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.analysis.tables import Entry, Number, Table, entry_text, plain_entry
+from bench.analysis.table import Entry, Number, Table, entry_text, plain_entry
 
 _LATEX = {
     "\\": r"\textbackslash{}",

@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bench.analysis.results import name_parts
+from bench.analysis.scores.results import name_parts
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column and both columns of a two-column paper (ICML's)
 

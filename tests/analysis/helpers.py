@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import reader
+from bench.runs import reader
 from tests.synthetic import make_study
 
 ORIGIN = {

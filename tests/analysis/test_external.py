@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.analysis import beside
-from bench.analysis.external import import_scores, load_external
-from bench.analysis.load import load
-from bench.analysis.sections import sections
+from bench.analysis.external import beside
+from bench.analysis.external.scores import import_scores, load_external
+from bench.analysis.report.sections import sections
+from bench.analysis.scores.load import load
 from bench.errors import UserError
 from tests.analysis import helpers
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from bench.analysis import figures, style
-from bench.analysis.load import load
+from bench.analysis import style
+from bench.analysis.scores import figures
+from bench.analysis.scores.load import load
 from tests.analysis import helpers
 
 ALGOS = {name: name for name in ("qsm", "dql", "dql-bc", "sac", "td3", "random", "sdac", "dipo")}

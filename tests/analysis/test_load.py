@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from bench.analysis import load as loading
-from bench.analysis.load import load
-from bench.analysis.results import is_dm_control
+from bench.analysis.scores import load as loading
+from bench.analysis.scores.load import load
+from bench.analysis.scores.results import is_dm_control
 from bench.errors import UserError
 from tests.analysis import helpers
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.analysis import build, run_tables, summary
-from bench.analysis.load import load
+from bench.analysis import build, summary
+from bench.analysis.scores import runs as run_tables
+from bench.analysis.scores.load import load
 from bench.errors import UserError
 from tests.analysis import helpers
 from tests.synthetic import make_study

@@ -7,9 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from bench.analysis import comparison_tables, score_tables, scores, stats
-from bench.analysis.load import load
-from bench.analysis.tables import to_markdown
+from bench.analysis import stats
+from bench.analysis.scores import comparisons as comparison_tables
+from bench.analysis.scores import estimates as scores
+from bench.analysis.scores import tables as score_tables
+from bench.analysis.scores.load import load
+from bench.analysis.table import to_markdown
 from tests.analysis import helpers
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from bench.analysis.latex import to_latex
-from bench.analysis.output import write_table
-from bench.analysis.tables import (
+from bench.analysis.report.output import write_table
+from bench.analysis.table import (
     Link,
     Table,
     number,

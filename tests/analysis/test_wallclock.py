@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.analysis import wallclock, wallclock_figures, wallclock_tables
-from bench.analysis.load import load
-from bench.analysis.wallclock import load_timings
+from bench.analysis.scores.load import load
+from bench.analysis.wallclock import figures as wallclock_figures
+from bench.analysis.wallclock import tables as wallclock_tables
+from bench.analysis.wallclock import timings as wallclock
+from bench.analysis.wallclock.timings import load_timings
 from tests.analysis import helpers
 
 QSM = {"hidden": [256, 256], "batch_size": 256, "T": 5}

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from bench.config import algorithm_config
 from bench.errors import UserError
 from bench.runs import Run, read_study
+from bench.studies.overrides import algorithm_config
 from tests.launching import REPO, TINY, bench, command, environment, substance, wait_for
 
 RUN = {
@@ -65,7 +65,7 @@ class Launch:
 
 def _is_worker(process: psutil.Process) -> bool:
     try:
-        return "bench.launch.pool_worker" in process.cmdline()
+        return "bench.launch.local.child" in process.cmdline()
     except psutil.Error:
         return False
 

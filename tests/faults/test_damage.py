@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from bench.__main__ import main
-from bench.analysis.load import load
-from bench.analysis.results import Results
+from bench.analysis.scores.load import load
+from bench.analysis.scores.results import Results
 from bench.errors import UserError
-from bench.reader import DONE, POLICY, SEALED, seal
 from bench.runs import TABLES, DamagedRun, StudyResults, Writer, read_run, read_study, write_study
-from bench.schema import header
+from bench.runs.reader import DONE, POLICY, SEALED, seal
+from bench.runs.tables import header
 from tests.faults.damage import DAMAGES, empty, flip, half_merged, mutate, truncate, windows
 from tests.faults.harness import no_traceback, note
 from tests.launching import spec, stub_study, substance
@@ -226,7 +226,7 @@ def test_a_table_that_is_larger_than_any(study: Path, name: str, finished: bool)
 
 def trained(root: Path, stop_at: int | None = None, **given: Any) -> Path:
     """A run of the stub, stopped between two steps or ended."""
-    from bench.launch import worker
+    from bench.launch import pack as worker
 
     (job,) = pack = stub_study(algo="stub", steps=400, eval_every=100, **given).jobs()
     count = iter(range(10**9))
@@ -256,7 +256,7 @@ def test_a_damaged_checkpoint(tmp_path: Path, name: str, damage: Callable[[bytes
 
 @pytest.mark.faults
 def test_a_run_that_began_again_is_told_of(tmp_path: Path) -> None:
-    from bench.launch.local import LocalOptions, Pool
+    from bench.launch.local.pool import LocalOptions, Pool
     from bench.launch.plan import make_plan
 
     path = trained(tmp_path, 250) / "checkpoint" / "checkpoint.json"
@@ -401,7 +401,7 @@ def test_mutated_records_never_bring_a_command_down(study: Path, capsys: pytest.
 @pytest.mark.faults
 def test_mutated_checkpoints_never_bring_the_writer_down(tmp_path: Path) -> None:
     """Opened for writing, a run with a mutated checkpoint is resumed from what it was, or begins again."""
-    from bench.launch import worker
+    from bench.launch import pack as worker
 
     (job,) = stub_study(algo="stub", steps=400, eval_every=100).jobs()
     sound = trained(tmp_path / "sound", 250)

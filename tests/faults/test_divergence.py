@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from algos.agent import Agent
-from bench import envs
-from bench.launch import worker
+from bench.envs import tasks as envs
+from bench.launch import pack as worker
 from bench.runs import read_run
-from bench.study import Job
+from bench.studies.study import Job
 from tests.faults.harness import note
 from tests.launching import TINY, spec, stub_study, substance
 
@@ -26,7 +26,7 @@ ALGOS = ("stub", "td3", "sac", "qsm", "dql", "dql-bc")
 
 
 def jobs(algo: str, env: str = "stubs/Toy-v0", seeds: int = SEEDS, **given: Any) -> list[Job]:
-    from bench.config import algorithm_config
+    from bench.studies.overrides import algorithm_config
 
     own = (
         {key: value for key, value in TINY.items() if key in algorithm_config(algo, {})}

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from bench.__main__ import main
-from bench.reader import DONE, seal
 from bench.runs import read_run, read_study
-from bench.study import Job
+from bench.runs.reader import DONE, seal
+from bench.studies.study import Job
 from tests.faults.harness import no_traceback, note
 from tests.launching import spec, stub_study
 from tests.synthetic import make_study
@@ -193,8 +193,9 @@ ODD = [None, True, 0, -1, 1e300, "", "x", [], [[]], {}, {"a": {"b": []}}, [1, "a
 @pytest.mark.parametrize("key", ["git", "code_digest", "versions", "hardware", "os", "threads", "scheduler"])
 def test_records_of_any_shape_are_shown_or_left_out(tmp_path: Path, key: str) -> None:
     """A sealed record whose values have other types than ours: no command ends in a traceback."""
-    from bench.analysis import sections, style
-    from bench.analysis.load import load
+    from bench.analysis import style
+    from bench.analysis.report import sections
+    from bench.analysis.scores.load import load
 
     root = tmp_path / "results"
     make_study(root, "s", ["walker-run"], ["sac"], range(len(ODD)), 2, np.random.default_rng(0), origin={})
@@ -215,8 +216,9 @@ def test_records_of_any_shape_are_shown_or_left_out(tmp_path: Path, key: str) ->
 def test_settings_of_any_shape_are_shown_or_left_out(
     tmp_path: Path, key: str, value: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bench.analysis import sections, style
-    from bench.analysis.load import load
+    from bench.analysis import style
+    from bench.analysis.report import sections
+    from bench.analysis.scores.load import load
     from bench.launch.rates import measured_rates
 
     root = tmp_path / "results"
@@ -326,7 +328,7 @@ def test_links_out_of_the_results_folder_are_not_followed(
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_a_log_that_is_none_is_not_written(tmp_path: Path, kind: str) -> None:
     """Neither through a link to somebody's file nor into a pipe, which would block the launcher for ever."""
-    from bench.launch.local import LocalOptions, Pool
+    from bench.launch.local.pool import LocalOptions, Pool
     from bench.launch.plan import make_plan
 
     root = tmp_path / "results"
@@ -391,7 +393,7 @@ def test_nothing_of_a_results_folder_is_unpickled(
     tmp_path: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every file that holds binary data, with the SHA-256 to match: read, drawn, resumed."""
-    from bench.launch import worker
+    from bench.launch import pack as worker
 
     root, marker = tmp_path / "results", tmp_path / "marker"
     (job,) = pack = stub_study(algo="stub", steps=400, eval_every=100).jobs()
@@ -439,7 +441,7 @@ def _register(root: Path, jobs: list[Job]) -> None:
 def test_a_policy_is_loaded_as_numbers_alone(tmp_path: Path) -> None:
     import torch
 
-    from bench.launch import worker
+    from bench.launch import pack as worker
 
     (job,) = pack = stub_study(algo="td3", hidden=(8, 8), batch_size=8).jobs()
     worker.run(spec(tmp_path, pack))

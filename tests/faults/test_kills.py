@@ -1,7 +1,7 @@
 """kill -9 of workers, launchers and whole process groups: after one more command the results are the undisturbed ones.
 
 Fifty kills in each run of this module, by a seeded plan: at random moments, and at fault points in the middle of a
-CSV line, a checkpoint's parts and the records of a run (`bench/files.py`).
+CSV line, a checkpoint's parts and the records of a run (`bench/disk.py`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.launch.local import LocalOptions, Pool
+from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import make_plan
 from bench.runs import Run
-from bench.study import load_study
+from bench.studies.study import load_study
 from tests.faults.harness import Grid, Launch, no_traceback, note, wait_for
 
 pytestmark = [pytest.mark.usefixtures("stubs"), pytest.mark.faults, pytest.mark.timeout(2400)]

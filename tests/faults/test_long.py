@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bench.launch.local import LocalOptions, Pool
+from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import make_plan
 from bench.runs import TABLES, Writer, read_run
 from tests.faults.harness import Grid, note
@@ -127,13 +127,13 @@ def test_checkpoints_of_a_long_humanoid_run_cost_less_than_two_percent(tmp_path:
     Every checkpoint of such a run is written, at a pace at which more rows come together than on any CPU so far
     (150 steps/s), with the tables growing beside them; its time is set against the 120 s that it covers.
     """
-    from bench.launch.worker import CHECKPOINT_EVERY_S
-    from bench.study import Job, RunSettings
-    from bench.train import Trainer
+    from bench.launch.pack import CHECKPOINT_EVERY_S
+    from bench.studies.study import Job, RunSettings
+    from bench.training.trainer import Trainer
 
     steps, pace = 1_000_000, 150
     for algo in ("sac", "qsm"):
-        from bench.config import algorithm_config
+        from bench.studies.overrides import algorithm_config
 
         job = Job("s", "humanoid-walk", algo, algo, 0, algorithm_config(algo, {}), RunSettings())
         trainer = Trainer([job], {"mode": "eager", "device": "cpu", "threads": 1, "dtype": "float32"})
@@ -183,7 +183,7 @@ def test_checkpoints_of_a_long_humanoid_run_cost_less_than_two_percent(tmp_path:
 
 def test_a_pack_needs_no_descriptors_per_seed(tmp_path: Path) -> None:
     """Sixty-four seeds in one process under a limit of 64 descriptors."""
-    from bench.launch import worker
+    from bench.launch import pack as worker
     from tests.launching import spec
 
     pack = stub_study(seeds=64).jobs()

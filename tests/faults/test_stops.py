@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.files import read_json
+from bench.disk import read_json
 from tests.faults.harness import Grid, Launch, group_is_empty, no_traceback, note, wait_for
 from tests.launching import command, environment
 

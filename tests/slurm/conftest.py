@@ -15,13 +15,14 @@ import pytest
 import torch
 
 import algos
-from bench.launch import queue, slurm
-from bench.launch.local import LocalOptions, Pool
+from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import Plan
-from bench.launch.profiles import Profile, load_profile
-from bench.launch.queue import Entry, queue_state
+from bench.launch.slurm import queue
+from bench.launch.slurm import submit as slurm
+from bench.launch.slurm.profiles import Profile, load_profile
+from bench.launch.slurm.queue import Entry, queue_state
 from bench.runs import FORMAT, Run, read_run, write_study
-from bench.study import Job, RunSettings, Study
+from bench.studies.study import Job, RunSettings, Study
 
 REPO = Path(__file__).parents[2]
 CLUSTER = REPO / "slurm" / "dev_cluster"

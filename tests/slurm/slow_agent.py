@@ -10,7 +10,7 @@ import numpy as np
 
 from algos.agent import Batch, Metrics
 from algos.sac import SAC, SACConfig
-from bench.launch import worker
+from bench.launch import pack as worker
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from conftest import CLUSTER, EAGER, Grid
 
-from bench.launch import slurm
+from bench.launch.slurm import submit as slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(1800)]
 

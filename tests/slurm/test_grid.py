@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import EAGER, REPO, substance
 
-from bench.launch import slurm
-from bench.launch.queue import folder, survey
+from bench.launch.slurm import submit as slurm
+from bench.launch.slurm.queue import folder, survey
 from bench.runs import read_study
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(1800)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.launch.profiles import FOLDER, KEYS, Profile, load_profile
+from bench.launch.slurm.profiles import FOLDER, KEYS, Profile, load_profile
 
 
 def profile(folder: Path, text: str, name: str = "mine") -> Profile:

@@ -10,8 +10,8 @@ from conftest import make_study
 
 from bench.__main__ import main
 from bench.errors import UserError
-from bench.launch import queue
-from bench.launch.queue import Entry, queue_state
+from bench.launch.slurm import queue
+from bench.launch.slurm.queue import Entry, queue_state
 from bench.runs import FORMAT, write_study
 
 

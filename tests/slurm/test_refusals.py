@@ -8,7 +8,8 @@ import pytest
 from conftest import EAGER, Commands, make_study
 
 from bench.errors import UserError
-from bench.launch import queue, slurm
+from bench.launch.slurm import queue
+from bench.launch.slurm import submit as slurm
 
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
 

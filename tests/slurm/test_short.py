@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bench.errors import UserError
-from bench.launch import slurm
+from bench.launch.slurm import submit as slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(1800)]
 

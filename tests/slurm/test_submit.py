@@ -11,11 +11,12 @@ from conftest import EAGER, make_study
 
 from bench.__main__ import main
 from bench.errors import UserError
-from bench.launch import queue, slurm
-from bench.launch.profiles import Profile
 from bench.launch.rates import measured_rates
+from bench.launch.slurm import queue
+from bench.launch.slurm import submit as slurm
+from bench.launch.slurm.profiles import Profile
 from bench.runs import FORMAT, Writer, write_study
-from bench.study import Job
+from bench.studies.study import Job
 
 CUDA = {"mode": "auto", "device": "cuda"}
 

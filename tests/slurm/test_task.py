@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from conftest import make_study
 
-from bench.launch.local import LocalOptions
-from bench.launch.task import Task
-from bench.provenance import provenance
+from bench.launch.local.pool import LocalOptions
+from bench.launch.slurm.task import Task
+from bench.machine.provenance import provenance
 from bench.runs import Writer, read_run
-from bench.study import Job
+from bench.studies.study import Job
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from stub_envs import register
 register()
 
 if "BENCH_TEST_CHECKPOINT_S" in os.environ:
-    import bench.launch.worker
+    import bench.launch.pack
 
-    bench.launch.worker.CHECKPOINT_EVERY_S = float(os.environ["BENCH_TEST_CHECKPOINT_S"])
+    bench.launch.pack.CHECKPOINT_EVERY_S = float(os.environ["BENCH_TEST_CHECKPOINT_S"])
 
 if "BENCH_TEST_NO_FIGURES" in os.environ and sys.orig_argv[1:4] == ["-m", "bench", "run"]:
     import bench.commands

@@ -1,0 +1,155 @@
+"""Scores from outside this suite, laid under ours and marked as external.
+
+Two kinds of CSV, told apart by their columns, in results/published/ (part of the repository, with their
+sources in its README) and results/external/ (what a user imported):
+- per seed:   env, algo, seed, env_step, return; and source, where one file holds several
+- summarised: env, algo, source, step, mean, std, min, median, max, n; step in environment steps, n "unstated"
+  or a number; std to max may be empty
+Further columns are kept and not looked at. Where a per-seed file has no source, its name is the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis.csvfile import read_text
+from bench.disk import DamagedFile, check_inside, is_safe_name, one_line, write_atomic
+from bench.errors import UserError, suggest
+
+FOLDERS = ("published", "external")
+PER_SEED = ("env", "algo", "seed", "env_step", "return")
+SUMMARISED = ("env", "algo", "source", "step", "mean", "std", "min", "median", "max", "n")
+COLUMNS = ("env", "algo", "source", "env_step", "mean", "low", "high", "n")
+
+
+def import_scores(file: Path, root: Path) -> Path:
+    """Take a CSV of scores per seed, or of summaries, into results/external/ under `root`; its new path.
+
+    Raises UserError where the file cannot be read, is no such CSV (naming the line), or another file of that
+    name is already there.
+    """
+    target = root / FOLDERS[1] / (file.stem + ".csv")
+    if not is_safe_name(target.name):
+        raise UserError(f"{one_line(file.name)}: a name of letters, digits and . _ - = + , @ is needed")
+    if _read(file).empty:
+        raise UserError(f"{file}: no scores below the header")
+    data = file.read_bytes()
+    if target.is_file() and target.read_bytes() != data:
+        raise UserError(
+            f"{target} is already there with other scores; rename the new file, or remove that one"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, data, "study")
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from None
+    return target
+
+
+def load_external(root: Path) -> tuple[pd.DataFrame, list[str]]:
+    """All external scores as one row per (env, algo, source, env_step), and one line per file left out.
+
+    Columns: COLUMNS; low and high are the lowest and the highest seed (nan where not published), n is the
+    number of seeds (nan where not stated). algo is lower case, as our names are.
+    """
+    frames, problems = [pd.DataFrame(columns=list(COLUMNS))], []
+    for folder in FOLDERS:
+        try:
+            check_inside(root, root / folder)
+        except DamagedFile as error:
+            problems.append(str(error))
+            continue
+        for path in sorted((root / folder).glob("*.csv")):
+            try:
+                frames.append(_read(path))
+            except UserError as error:
+                problems.append(f"{folder}/{one_line(str(error).removeprefix(f'{path.parent}/'))}")
+    frame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+    return frame.sort_values(list(COLUMNS[:4]), kind="stable", ignore_index=True), problems
+
+
+def per_seed(file: Path) -> pd.DataFrame:
+    """Columns env, algo, source, seed, env_step, value of a CSV of scores per seed. Raises UserError."""
+    return _read(file, _each_seed)
+
+
+def _read(file: Path, tidy: Callable[[pd.DataFrame, Path], pd.DataFrame] | None = None) -> pd.DataFrame:
+    try:
+        return (tidy or _tidy)(read_text(file), file)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{file}: {one_line(error)}") from None
+
+
+def _tidy(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    """One row per (env, algo, source, env_step). UserError naming the first wrong column or line."""
+    if "mean" in frame.columns:
+        return _summarised(frame, file)
+    grouped = _each_seed(frame, file).groupby(list(COLUMNS[:4]))["value"]
+    return grouped.agg(["mean", "min", "max", "size"]).reset_index().set_axis(list(COLUMNS), axis=1)
+
+
+def _checked(frame: pd.DataFrame, file: Path, wanted: Sequence[str]) -> pd.DataFrame:
+    """The frame with a source. UserError naming the first column that is missing or name that is none."""
+    for column in wanted:
+        if column not in frame.columns:
+            close = suggest(column, frame.columns)
+            raise UserError(f"{file} lacks the column {column!r} of {', '.join(wanted)}{one_line(close)}")
+    if "source" not in frame.columns:
+        frame = frame.assign(source=file.stem)
+    for column in ("env", "algo", "source"):
+        bad = np.flatnonzero(~frame[column].map(is_safe_name).to_numpy(bool))
+        if len(bad):
+            raise UserError(
+                f"{file}, line {bad[0] + 2}: {column} cannot be {one_line(frame[column][bad[0]], 60)!r}"
+            )
+    return frame
+
+
+def _each_seed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    frame = _checked(frame, file, PER_SEED)
+    frame = frame[["env", "algo", "source", "seed"]].assign(
+        algo=frame["algo"].str.lower(),
+        env_step=_numbers(frame, "env_step", file, lowest=0),
+        value=_numbers(frame, "return", file),
+    )
+    twice = np.flatnonzero(frame.duplicated([*COLUMNS[:4], "seed"]).to_numpy())
+    if len(twice):
+        raise UserError(f"{file}, line {twice[0] + 2}: this seed and step were given before")
+    return frame
+
+
+def _summarised(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
+    frame = _checked(frame, file, SUMMARISED)
+    stated = frame.assign(n=frame["n"].replace("unstated", ""))
+    return pd.DataFrame(
+        {
+            "env": frame["env"],
+            "algo": frame["algo"].str.lower(),
+            "source": frame["source"],
+            "env_step": _numbers(frame, "step", file, lowest=0),
+            "mean": _numbers(frame, "mean", file),
+            "low": _numbers(frame, "min", file, optional=True),
+            "high": _numbers(frame, "max", file, optional=True),
+            "n": _numbers(stated, "n", file, lowest=1, optional=True),
+        }
+    )
+
+
+def _numbers(
+    frame: pd.DataFrame, column: str, file: Path, *, lowest: float = -np.inf, optional: bool = False
+) -> np.ndarray:
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64)
+    wrong = ~(np.isfinite(values) & (values >= lowest))
+    if optional:
+        wrong &= (frame[column] != "").to_numpy()
+    bad = np.flatnonzero(wrong)
+    if len(bad):
+        value = one_line(frame[column][bad[0]], 60)
+        raise UserError(f"{file}, line {bad[0] + 2}: {column} cannot be {value!r}")
+    return values

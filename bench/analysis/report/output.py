@@ -1,0 +1,110 @@
+"""`make figures`: everything that one study's results give, into results/<study>/report/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.analysis import style
+from bench.analysis import table as tables
+from bench.analysis.latex import to_latex
+from bench.analysis.report import page as report
+from bench.analysis.report.page import Heading
+from bench.analysis.report.sections import Section, sections
+from bench.analysis.scores import tables as score_tables
+from bench.analysis.scores.load import load
+from bench.analysis.scores.results import Results
+from bench.analysis.table import Table
+from bench.errors import UserError
+
+REPORT = "report"
+SUMMARY = "summary.md"
+
+
+def build(root: Path, study: str) -> list[Path]:
+    """Write the tables, figures and report of results/<study>; the paths written, sorted.
+
+    Raises UserError where there is no such study or the folder cannot be written.
+    """
+    return draw(load(root, study))
+
+
+def draw(results: Results) -> list[Path]:
+    """`build` for who has loaded the results already.
+
+    The report folder is replaced as a whole, or left as it was when anything fails. The same results give
+    the same bytes. Raises UserError where the folder cannot be written.
+    """
+    with style.drawing():
+        return write_report(
+            results.root / results.study / REPORT,
+            report.heading(results),
+            sections(results),
+            {SUMMARY: score_tables.summary(results)},
+        )
+
+
+def write_report(target: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str]) -> list[Path]:
+    """Replace the folder `target` by a page, its figures and tables, and `more` {file name: text}.
+
+    The paths written, sorted. Call it inside `style.drawing`, and alone: what another process left there when it was
+    killed is removed. Raises UserError where the folder cannot be written.
+    """
+    work = target.with_name(f"{REPORT}.{os.getpid()}.tmp")
+    for suffix in (".tmp", ".old"):
+        for left in target.parent.glob(f"{REPORT}.*{suffix}"):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        work.mkdir(parents=True)
+        _write(work, top, made, more)
+        _replace(work, target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def summary(root: Path, study: str) -> str:
+    """The scores that the last `build` found, as a Markdown table at most 80 columns wide."""
+    path = root / study / REPORT / SUMMARY
+    if not path.is_file():
+        build(root, study)
+    return path.read_text(encoding="utf-8")
+
+
+def _replace(work: Path, target: Path) -> None:
+    """Put `work` where `target` is. A crash between the two renames leaves both, under other names."""
+    old = work.with_suffix(".old")
+    if target.exists():
+        os.rename(target, old)
+    os.rename(work, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(folder: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str]) -> None:
+    for name in ("tables", "figures"):
+        (folder / name).mkdir()
+    for section in made:
+        for table in section.tables:
+            write_table(table, folder / "tables")
+        for picture in section.pictures:
+            style.save(picture.figure, folder / "figures" / picture.name)
+    for name, text in {"index.html": report.page(top, made, folder), **more}.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write NAME.csv, NAME.md and NAME.tex into `folder`."""
+    paths = []
+    for suffix, text in (
+        (".csv", tables.to_csv(table)),
+        (".md", tables.to_markdown(table)),
+        (".tex", to_latex(table)),
+    ):
+        path = folder / (table.name + suffix)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        paths.append(path)
+    return paths

@@ -1,0 +1,213 @@
+"""What the report shows, in its order: the tables and figures that a study has data for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from bench.analysis.external import beside
+from bench.analysis.external import scores as external
+from bench.analysis.scores import comparisons as comparison_tables
+from bench.analysis.scores import figures
+from bench.analysis.scores import runs as run_tables
+from bench.analysis.scores import tables as score_tables
+from bench.analysis.scores.results import Results
+from bench.analysis.style import display_name
+from bench.analysis.table import Table
+from bench.analysis.wallclock import figures as wallclock_figures
+from bench.analysis.wallclock import tables as wallclock_tables
+from bench.analysis.wallclock import timings as wallclock
+from bench.analysis.wallclock.timings import Execution
+from bench.paper.claims import judge as claims
+from bench.paper.claims.verdicts import Verdict
+
+VIDEO = "video.gif"  # in a run directory
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what it shows. name: the stem of its files."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, shown in this order: text, verdicts, pictures, tables, videos, commands.
+
+    videos: paths below the study's folder.
+    """
+
+    id: str
+    title: str
+    text: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    videos: Sequence[str] = ()
+    commands: Sequence[str] = ()
+
+
+def sections(results: Results) -> list[Section]:
+    """Every section that has something to show. Draws the figures, so call it inside `style.drawing`."""
+    executions, problems = wallclock.load_timings(results.root)
+    every = [
+        _returns(results),
+        _claims(results, executions),
+        _aggregates(results),
+        _comparisons(results),
+        _beside(results),
+        _wall_clock(results, executions, problems),
+        _runs(results),
+        _origin(results),
+    ]
+    return [
+        section for section in every if any((section.text, section.pictures, section.tables, section.videos))
+    ]
+
+
+def _returns(results: Results) -> Section:
+    caption = (
+        "Return against environment steps: mean over seeds with its 95% bootstrap interval; thin lines are "
+        f"single seeds (n ≤ {figures.SINGLE_SEEDS}). Evaluation {results.evaluation}."
+    )
+    return Section(
+        "returns",
+        "Returns",
+        text=() if results.cells else ["No run has been scored yet."],
+        pictures=_pictures(("learning_curves", caption, figures.learning_curves(results))),
+        tables=_with_rows(score_tables.final_return(results), score_tables.scores(results)),
+    )
+
+
+def _claims(results: Results, executions: Sequence[Execution]) -> Section:
+    judged = claims.judge(results, executions)
+    return Section(
+        "claims",
+        "The paper's claims",
+        text=[
+            "What the paper claims, in our words, with the test that decides it. The tests were fixed "
+            f"before the data: claims.toml, SHA-256 {claims.load_claims()[1]}. A verdict holds for what it "
+            "was judged under, and no further.",
+        ],
+        verdicts=judged,
+        tables=_with_rows(claims.table(judged), comparison_tables.by_task(results)),
+    )
+
+
+def _aggregates(results: Results) -> Section:
+    curve = "IQM of return / 1000 over tasks and seeds, with 95% stratified bootstrap intervals."
+    profiles = "Performance profiles: share of runs whose final return / 1000 is above τ, with 95% intervals."
+    first = display_name(results.learners[0], results.algos[results.learners[0]]) if results.learners else ""
+    improvement = (
+        f"Probability that a run of {first} has a higher final return than one of each other algorithm on "
+        "the same task, averaged over tasks, with 95% intervals; 0.5: neither is better."
+    )
+    return Section(
+        "aggregates",
+        "Over all tasks",
+        pictures=_pictures(
+            ("aggregate_iqm", curve, figures.aggregate_iqm(results)),
+            ("performance_profiles", profiles, figures.performance_profiles(results)),
+            ("probability_of_improvement", improvement, figures.probability_of_improvement(results)),
+        ),
+        tables=_with_rows(*comparison_tables.aggregates(results), comparison_tables.improvements(results)),
+    )
+
+
+def _comparisons(results: Results) -> Section:
+    return Section(
+        "policies",
+        "Speed of learning and final policies",
+        tables=_with_rows(comparison_tables.steps_to_90(results), comparison_tables.final_policies(results)),
+        videos=[
+            f"{results.folder(run)}/{VIDEO}"
+            for run in (score.run for score in results.runs if score.scored)
+            if (run.path / VIDEO).is_file()
+        ],
+    )
+
+
+def _beside(results: Results) -> Section:
+    scores, problems = external.load_external(results.root)
+    text = [f"Left out: {problem}" for problem in problems]
+    others = beside.other_algorithms(results, scores)
+    if others:
+        text.append(f"Not shown, as this study has no runs of the same algorithm: {', '.join(others)}.")
+    caption = (
+        "Our mean learning curves with scores measured by others (open markers in the algorithm's colour, side by side "
+        "where their steps coincide; bars from the lowest to the highest seed), whose protocols differ from ours."
+    )
+    return Section(
+        "external",
+        "Beside external scores",
+        text=text,
+        pictures=_pictures(("external", caption, beside.figure(results, scores))),
+        tables=_with_rows(beside.table(results, scores)),
+    )
+
+
+def _wall_clock(results: Results, executions: Sequence[Execution], problems: Sequence[str]) -> Section:
+    used, seconds = wallclock.seconds_per_step(results, executions)
+    text = [f"Left out: {problem}" for problem in problems]
+    lacking = [label for label in results.learners if label not in seconds]
+    if lacking:
+        text.append(
+            "Return against hours needs a timing of the same algorithm, widths, batch and T on an idle "
+            f"machine (make timing); there is none for {', '.join(lacking)}."
+        )
+    hours = (
+        "Return against hours: environment steps times the median time per step on an idle machine, from the "
+        f"timing study {used.title if used else ''}; never the runs' own clocks, which shared their machine."
+    )
+    drawn = [("return_against_hours", hours, wallclock_figures.return_against_hours(results, seconds))]
+    for execution in executions:
+        drawn += list(_timing_figures(execution))
+    return Section(
+        "wall-clock",
+        "Wall-clock",
+        text=text,
+        pictures=_pictures(*drawn),
+        tables=_with_rows(*wallclock_tables.all_tables(executions)),
+    )
+
+
+def _timing_figures(execution: Execution) -> Iterator[tuple[str, str, Figure | None]]:
+    size = execution.reference_size()
+    where = f"{execution.title}; widths {size['hidden']}, batch {size['batch']}."
+    over_T = f"Median update time over the denoising steps T, with least-squares lines; {where}"
+    parts = f"Where the time of one environment step of training goes; {where}"
+    yield f"update_time-{execution.name}", over_T, wallclock_figures.update_time_over_T(execution)
+    yield f"where_time_goes-{execution.name}", parts, wallclock_figures.where_time_goes(execution)
+
+
+def _runs(results: Results) -> Section:
+    return Section("runs", "Runs", tables=_with_rows(run_tables.runs(results)))
+
+
+def _origin(results: Results) -> Section:
+    return Section(
+        "provenance",
+        "Provenance and how to reproduce",
+        text=["Run the grid again, and make this report from the results alone:"],
+        tables=_with_rows(run_tables.configurations(results), run_tables.provenance(results)),
+        commands=[run_tables.command(results), f"make figures STUDY={results.study}"],
+    )
+
+
+def _pictures(*drawn: tuple[str, str, Figure | None]) -> list[Picture]:
+    found = []
+    for name, caption, figure in drawn:
+        if figure is not None:
+            few = any("†" in text.get_text() for text in figure.findobj(Text))
+            found.append(Picture(name, f"{caption} {score_tables.FEW}" if few else caption, figure))
+    return found
+
+
+def _with_rows(*tables: Table) -> list[Table]:
+    return [table for table in tables if table.rows]

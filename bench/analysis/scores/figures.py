@@ -1,0 +1,223 @@
+"""The figures of a study's scores. Each function returns a matplotlib figure, or None where there is
+nothing to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from bench.analysis import stats
+from bench.analysis.scores.estimates import (
+    FLOOR,
+    aggregate_curve,
+    cells_of,
+    common_tasks,
+    improvement,
+    profile,
+)
+from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results
+from bench.analysis.stats import Array
+from bench.analysis.style import COLUMN, PAGE, Style, display_name, legend, plain, styles
+
+SINGLE_SEEDS = 10  # with at most so many seeds each one's curve is drawn
+
+
+def legend_name(results: Results, label: str, cells: Sequence[Cell]) -> str:
+    """Name and number of seeds: "QSM (n = 12)", "QSM (n = 3–5†)"; † marks fewer than stats.FEW_SEEDS."""
+    sizes = sorted({cell.n for cell in cells})
+    shown = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "0"
+    few = "†" if sizes and sizes[0] < stats.FEW_SEEDS else ""
+    return f"{display_name(label, results.algos[label])} (n = {shown}{few})"
+
+
+def panels(count: int, *, height: float = 1.6) -> tuple[Figure, list[Axes]]:
+    """A grid of `count` axes: one column of a paper wide for one panel, the page for more."""
+    columns = 3 if count in (5, 6, 9) else min(count, 4)  # few empty places
+    rows = -(-count // columns)
+    width = COLUMN if count == 1 else PAGE
+    figure = Figure(figsize=(width, (2.1 if count == 1 else height) * rows + 0.35), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, list(axes[:count])
+
+
+def learning_curves(results: Results) -> Figure | None:
+    """Return against environment steps, one panel per task: mean over seeds, 95% interval, and single
+    seeds.
+    """
+
+    def steps(cell: Cell) -> Array:
+        return cell.env_steps
+
+    return curves(results, steps, "Environment steps", steps_axis)
+
+
+def curves(
+    results: Results,
+    time: Callable[[Cell], Array | None],
+    xlabel: str,
+    format_axis: Callable[[Axes], None] = lambda axes: None,
+) -> Figure | None:
+    """Return against what `time` makes of a cell; a cell for which it gives None is left out."""
+    shown = [env for env in results.envs if any(results.cell(env, label) for label in results.labels)]
+    if not shown:
+        return None
+    look = styles(results.algos)
+    figure, axes = panels(len(shown))
+    handles: dict[str, Any] = {}
+    for env, ax in zip(shown, axes):
+        for label in reversed(results.labels):  # the first algorithm lies on top
+            cell = results.cell(env, label)
+            x = time(cell) if cell else None
+            if cell is not None and x is not None:
+                handles[label] = _draw_cell(ax, cell, x, look[label])
+        finish_panel(ax, results, env, format_axis)
+    label_panels(figure, axes, xlabel, "Return")
+    order = [label for label in results.labels if label in handles]
+    cells = {label: [cell for cell in results.cells.values() if cell.label == label] for label in order}
+    legend(figure, [handles[x] for x in order], [legend_name(results, x, cells[x]) for x in order])
+    return figure
+
+
+def finish_panel(ax: Axes, results: Results, env: str, format_axis: Callable[[Axes], None]) -> None:
+    """Title and axes of one task's panel; DM Control returns start at 0."""
+    ax.set_title(plain(env))
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    format_axis(ax)
+    ax.set_xlim(left=0)
+    if env in results.control_envs:
+        ax.set_ylim(0, max(1.05 * ax.dataLim.ymax, FLOOR * LARGEST_RETURN))  # noise at the floor stays small
+
+
+def label_panels(figure: Figure, axes: Sequence[Axes], xlabel: str, ylabel: str) -> None:
+    """One label below all panels, and one at the first of each row."""
+    figure.supxlabel(xlabel, fontsize=axes[0].xaxis.label.get_fontsize())
+    for ax in axes:
+        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            ax.set_ylabel(ylabel)
+
+
+def _draw_cell(ax: Axes, cell: Cell, x: Array, style: Style) -> Any:
+    mean = cell.returns.mean(axis=0)
+    if cell.n > 1:
+        low, high = stats.interval(stats.bootstrap_means(cell.returns, cell.counts))
+        ax.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
+        if cell.n <= SINGLE_SEEDS:
+            ax.plot(x, cell.returns.T, color=style.color, alpha=0.35, linewidth=0.5)
+    return line(ax, x, mean, style)
+
+
+def line(ax: Axes, x: Array, y: Array, style: Style) -> Any:
+    """A curve in the algorithm's style, with about seven markers however many points it has."""
+    every = max(1, len(x) // 7)
+    return ax.plot(
+        x,
+        y,
+        color=style.color,
+        linestyle=style.linestyle,
+        marker=style.marker,
+        markevery=(every // 2, every),
+        markeredgewidth=0,
+    )[0]
+
+
+def steps_axis(ax: Axes) -> None:
+    """Environment steps as 100k, 1M."""
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+
+
+def short_count(value: float) -> str:
+    """100000 -> "100k", 1500000 -> "1.5M"."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def aggregate_iqm(results: Results) -> Figure | None:
+    """IQM of return / 1000 over tasks and seeds against environment steps, with 95% intervals."""
+    tasks = common_tasks(results)
+    if not tasks.labels:
+        return None
+    look = styles(results.algos)
+    figure, (ax,) = panels(1)
+    handles, names = [], []
+    for label in tasks.labels:
+        cells = cells_of(results, label, tasks.envs)
+        value, low, high = aggregate_curve(cells)
+        x = cells[0].env_steps
+        ax.fill_between(x, low, high, color=look[label].color, alpha=0.18, linewidth=0)
+        handles.append(line(ax, x, value, look[label]))
+        names.append(legend_name(results, label, cells))
+    steps_axis(ax)
+    ax.set(xlabel="Environment steps", ylabel=f"IQM of return / 1000\n({_tasks(len(tasks.envs))})")
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    legend(figure, handles, names)
+    return figure
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task" + "s" * (count != 1)
+
+
+def performance_profiles(results: Results) -> Figure | None:
+    """Share of runs whose final return / 1000 exceeds each threshold, with 95% intervals."""
+    tasks = common_tasks(results)
+    if not tasks.labels:
+        return None
+    look = styles(results.algos)
+    thresholds = np.linspace(0, 1, 101)
+    figure, (ax,) = panels(1)
+    handles, names = [], []
+    for label in tasks.labels:
+        cells = cells_of(results, label, tasks.envs)
+        share, low, high = profile(cells, thresholds)
+        ax.fill_between(thresholds, low, high, color=look[label].color, alpha=0.15, linewidth=0, step="post")
+        handles.append(line(ax, thresholds, share, look[label]))
+        handles[-1].set_drawstyle("steps-post")
+        names.append(legend_name(results, label, cells))
+    ax.set(
+        xlabel="Threshold τ of final return / 1000",
+        ylabel=f"Share of runs above τ\n({_tasks(len(tasks.envs))})",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )
+    legend(figure, handles, names)
+    return figure
+
+
+def probability_of_improvement(results: Results) -> Figure | None:
+    """How likely a run of the study's first learner scores higher than one of each other, with 95%
+    intervals.
+    """
+    tasks = common_tasks(results)
+    labels = [label for label in tasks.labels if label in results.learners]
+    if len(labels) < 2:
+        return None
+    look = styles(results.algos)
+    ours, *others = labels
+    figure = Figure(figsize=(COLUMN, 0.75 + 0.24 * len(others)), layout="constrained")
+    ax = figure.subplots()
+    for position, label in enumerate(others):
+        pair = [cells_of(results, x, tasks.envs) for x in (ours, label)]
+        estimate = improvement(*pair)
+        if not np.isnan(estimate.low):
+            width = estimate.high - estimate.low
+            ax.barh(position, width, left=estimate.low, height=0.5, alpha=0.35, color=look[label].color)
+        ax.plot([estimate.value] * 2, [position - 0.25, position + 0.25], color="black", linewidth=1.4)
+    ax.axvline(0.5, color="#555555", linewidth=0.8, linestyle=(0, (3, 2)))
+    names = [legend_name(results, x, cells_of(results, x, tasks.envs)) for x in others]
+    ax.set_yticks(range(len(others)), [plain(name) for name in names])
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    first = legend_name(results, ours, cells_of(results, ours, tasks.envs))
+    ax.set(xlim=(0, 1), xlabel=f"P({plain(first)} scores higher), {_tasks(len(tasks.envs))}")
+    return figure

@@ -1,0 +1,148 @@
+"""A study as the analysis sees it: scored runs, cells of the grid (a task and an algorithm's label), all of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.analysis import stats
+from bench.analysis.stats import Array
+from bench.runs import FINISHED, Run
+
+LARGEST_RETURN = 1000.0  # DM Control: 1000 steps, rewards in [0, 1]
+RANDOM = "random"  # the algorithm that acts uniformly at random
+
+FinalMode = tuple[str, int]  # mode, candidates
+
+
+@dataclass(frozen=True)
+class RunScore:
+    """One run of the grid: returns (K,) at env_steps (K,), empty where nothing was evaluated."""
+
+    run: Run
+    env_steps: NDArray[np.int64] = field(repr=False)
+    returns: Array = field(repr=False)
+    finals: dict[FinalMode, float] = field(default_factory=dict)
+    problem: str | None = None  # why a finished run gets no score after all
+    note: str = ""  # what else a reader of its score should know
+
+    @property
+    def state(self) -> str:
+        """As bench.runs has it, but damaged where a file of a finished run could not be read."""
+        return "damaged" if self.problem else self.run.state
+
+    @property
+    def scored(self) -> bool:
+        return self.state in FINISHED and len(self.returns) > 0
+
+    @property
+    def reason(self) -> str:
+        return self.problem or self.note or self.run.reason or ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The scored runs of one task and algorithm label: returns (n, K) at env_steps (K,)."""
+
+    env: str
+    label: str
+    algo: str
+    env_steps: Array
+    returns: Array
+    runs: tuple[RunScore, ...]
+    diverged: int
+    expected: int  # runs in the grid, scored or not
+
+    @property
+    def n(self) -> int:
+        return len(self.returns)
+
+    @cached_property
+    def final(self) -> Array:
+        """Final return of each seed: (n,)."""
+        return stats.final_return(self.returns)
+
+    @cached_property
+    def area(self) -> Array:
+        return stats.area_under_curve(self.env_steps, self.returns)
+
+    @cached_property
+    def best(self) -> Array:
+        return stats.best_return(self.returns)
+
+    @cached_property
+    def counts(self) -> NDArray[np.int16]:
+        """How often each seed is in each resample: (RESAMPLES, n)."""
+        return stats.counts_of(self.draws())
+
+    def draws(self, resamples: int = stats.RESAMPLES) -> NDArray[np.int32]:
+        """Resampled seeds, the same for everything that is computed from this cell: (resamples, n)."""
+        return stats.draws(self.n, self.env, self.label, resamples=resamples)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study as the analysis sees it. Labels and tasks in the order of the grid, the random policy last."""
+
+    root: Path
+    study: str
+    title: str
+    settings: dict[str, Any]
+    envs: tuple[str, ...]
+    labels: tuple[str, ...]
+    algos: dict[str, str]  # label -> registry name
+    runs: tuple[RunScore, ...]
+    cells: dict[tuple[str, str], Cell]  # only those with at least one scored run
+    problems: tuple[str, ...]
+
+    def cell(self, env: str, label: str) -> Cell | None:
+        return self.cells.get((env, label))
+
+    @property
+    def control_envs(self) -> tuple[str, ...]:
+        return tuple(env for env in self.envs if is_dm_control(env))
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """Labels of everything but the random policy."""
+        return tuple(label for label in self.labels if self.algos[label] != RANDOM)
+
+    def folder(self, run: Run) -> str:
+        """A run's folder below the study's: "cheetah-run/qsm/seed-0"."""
+        return run.path.relative_to(self.root / self.study).as_posix()
+
+    @property
+    def unscored(self) -> tuple[RunScore, ...]:
+        return tuple(score for score in self.runs if not score.scored)
+
+    @property
+    def evaluation(self) -> str:
+        """How the learning curves were evaluated, in words."""
+        mode = str(self.settings.get("eval_mode", "not recorded"))
+        return "by each algorithm's own authors' convention" if mode == "authors" else f"mode {mode}"
+
+    def config(self, label: str) -> dict[str, Any]:
+        """The configuration of a label, from any of its runs; empty where none has started."""
+        for score in self.runs:
+            if score.run.label == label and score.run.meta:
+                return dict(score.run.meta["config"])
+        return {}
+
+
+def is_dm_control(env: str) -> bool:
+    """Whether a task is one of DM Control ("cheetah-run"): Gymnasium's end in a version ("Pendulum-v1")."""
+    return re.search(r"-v\d+$", env) is None
+
+
+def name_parts(name: str) -> list[str]:
+    """["qsm", "M_q=120", "T=20"]: a label or a study's name (bench/studies/study.py) and the overrides in it.
+
+    Only a hyphen before `field=` parts them, so none of the algorithm's own name and no minus sign of a value.
+    """
+    return re.split(r"-(?=[A-Za-z_]\w*=)", name)

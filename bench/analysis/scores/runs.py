@@ -1,0 +1,207 @@
+"""Where the numbers come from: every run of the grid with its state, and the provenance of the scored
+ones.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from bench.analysis import stats
+from bench.analysis.scores.results import Results, RunScore, name_parts
+from bench.analysis.style import display_name
+from bench.analysis.table import MISSING, Entry, Link, Table, number
+from bench.disk import one_line
+
+STATES = ("done", "diverged", "running", "stale", "failed", "damaged", "configuration changed", "missing")
+
+
+def runs(results: Results) -> Table:
+    """One row per run of the grid, those without a score included."""
+    rows: list[list[Entry]] = []
+    records: list[dict[str, object]] = []
+    order = {label: i for i, label in enumerate(results.labels)}
+    tasks = {env: i for i, env in enumerate(results.envs)}
+    for score in sorted(results.runs, key=lambda s: (tasks[s.run.env], order[s.run.label], s.run.seed)):
+        run = score.run
+        scored = score.scored
+        final, area, best = _measures(score) if scored else (float("nan"),) * 3
+        step = float("nan") if run.env_step is None else float(run.env_step)
+        code = _provenance(score).get("code_digest")
+        where = quote(f"../{results.folder(run)}/")
+        name = display_name(run.label, run.algo)
+        rows.append(
+            [
+                run.env,
+                name,
+                Link(str(run.seed), where) if run.state != "missing" else str(run.seed),
+                score.state,
+                number(step),
+                *(number(value) for value in (final, area, best)),
+                one_line(code or MISSING)[:8],
+                score.reason or "",
+            ]
+        )
+        record: dict[str, object] = {"env": run.env, "label": run.label, "algo": run.algo, "seed": run.seed}
+        record |= {"state": score.state, "scored": scored, "env_step": run.env_step, "final": final}
+        record |= {"area": area, "best_biased": best, "code_digest": code, "reason": score.reason}
+        records.append(record)
+    columns = [
+        "Task",
+        "Algorithm",
+        "Seed",
+        "State",
+        "Env steps",
+        "Final",
+        "AUC",
+        "Best (biased)",
+        "Code",
+        "Reason",
+    ]
+    found = Counter(score.state for score in results.runs)
+    notes = [
+        "; ".join(f"{found[state]} {state}" for state in STATES if found[state]) + ".",
+        "Code: the first digits of the digest of algos/, bench/training/ and bench/envs/.",
+    ]
+    return Table("runs", "Runs", columns, rows, records, notes)
+
+
+def _measures(score: RunScore) -> tuple[float, float, float]:
+    return (
+        float(stats.final_return(score.returns)),
+        float(stats.area_under_curve(score.env_steps.astype(float), score.returns)),
+        float(stats.best_return(score.returns)),
+    )
+
+
+def _provenance(score: RunScore) -> dict[str, Any]:
+    """Of the last attempt; empty where the run has not started."""
+    return dict(score.run.meta["attempts"][-1]["provenance"]) if score.run.meta else {}
+
+
+def provenance(results: Results) -> Table:
+    """Every value of code, versions, hardware and execution, with the number of scored runs that have it."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for score in results.runs:
+        if score.scored:
+            counts.update(set(_origin(score)))
+    rows: list[list[Entry]] = []
+    records: list[dict[str, object]] = []
+    for (key, value), runs_with_it in sorted(counts.items()):
+        rows.append([key, value, number(runs_with_it)])
+        records.append({"key": key, "value": value, "runs": runs_with_it})
+    notes = ["Of the last attempt of each scored run."]
+    return Table("provenance", "Provenance", ["What", "Value", "Runs"], rows, records, notes)
+
+
+def configurations(results: Results) -> Table:
+    """Every setting of the study and of each algorithm; where a value depends on the task, which task has
+    it.
+    """
+    seen: dict[tuple[str, str], dict[str, list[str]]] = {}  # (key, label) -> value -> tasks
+    for score in results.runs:
+        for key, value in (score.run.meta["config"] if score.run.meta else {}).items():
+            shown = "x".join(map(str, value)) if isinstance(value, list) else str(value)
+            tasks = seen.setdefault((one_line(key, 60), score.run.label), {}).setdefault(one_line(shown), [])
+            if score.run.env not in tasks:
+                tasks.append(score.run.env)
+    keys = list(dict.fromkeys(key for key, _ in seen))
+    rows: list[list[Entry]] = [
+        [key, *(_by_task(seen.get((key, label), {})) for label in results.labels)] for key in keys
+    ]
+    rows += [[key, *[one_line(value)] * len(results.labels)] for key, value in results.settings.items()]
+    records = [dict(zip(["key", *results.labels], map(str, row))) for row in rows]
+    names = [display_name(label, results.algos[label]) for label in results.labels]
+    return Table("configurations", "Configurations", ["Setting", *names], rows if keys else [], records)
+
+
+def _by_task(values: dict[str, list[str]]) -> str:
+    """The value of most tasks, then the others with their tasks: "50.0; 120.0: humanoid-walk"."""
+    ordered = sorted(values, key=lambda value: -len(values[value]))
+    return "; ".join([*ordered[:1], *(f"{value}: {', '.join(values[value])}" for value in ordered[1:])])
+
+
+def _origin(score: RunScore) -> Iterator[tuple[str, str]]:
+    found = _provenance(score)
+    attempts = score.run.meta["attempts"]
+    yield "attempts", str(len(attempts))
+    yield from _leaves("execution", {k: v for k, v in attempts[-1]["execution"].items() if k != "pack"})
+    for key in ("code_digest", "git", "versions", "hardware", "os"):
+        if key in found:
+            yield from _leaves(key, found[key])
+
+
+_line = functools.lru_cache(4096)(one_line)  # thousands of runs say the same of themselves
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{_line(name, 60)}", inner)
+    elif value not in (None, [], ""):
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        yield key, _line(shown)
+
+
+def code_digests(results: Results) -> dict[str, int]:
+    """{code digest: scored runs}, most frequent first."""
+    found = Counter(
+        one_line(_provenance(score).get("code_digest") or "unknown") for score in results.runs if score.scored
+    )
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def warnings(results: Results) -> list[str]:
+    """What a reader must know before any number: pooled code, runs left out and why."""
+    lines = []
+    digests = code_digests(results)
+    if len(digests) > 1:
+        named = ", ".join(f"{digest[:8]} ({count} runs)" for digest, count in digests.items())
+        lines.append(f"Scores of {len(digests)} versions of the code are pooled: {named}.")
+    dirty = sum(
+        1
+        for score in results.runs
+        if score.scored and (_provenance(score).get("git") or {}).get("dirty") not in (False, None)
+    )
+    if dirty:
+        lines.append(f"{dirty} runs were made with uncommitted changes in the code.")
+    names = {results.folder(score.run): score for score in results.unscored}
+    reasons = Counter((score.state, score.reason) for score in names.values())
+    for (state, reason), count in sorted(reasons.items()):
+        which = [name for name, score in names.items() if (score.state, score.reason) == (state, reason)]
+        shown = ", ".join(which[:5]) + (f" and {count - 5} more" if count > 5 else "")
+        lines.append(f"No score, {state}: {shown}." + (f" {reason}" if reason else ""))
+    return [*lines, *(problem for problem in results.problems)]
+
+
+def command(results: Results) -> str:
+    """The command that runs this study's grid again."""
+    base, *changes = name_parts(results.study)
+    words = ["make bench", f"STUDY={base}"]
+    steps = [change.removeprefix("steps=") for change in changes if change.startswith("steps=")]
+    others = [change for change in changes if not change.startswith("steps=")]
+    if steps:
+        words.append(f"STEPS={steps[0]}")
+    if others:
+        words.append(f'SET="{" ".join(others)}"')
+    words.append(f'ALGOS="{" ".join(_specification(results, label) for label in results.labels)}"')
+    words.append(f'ENVS="{" ".join(results.envs)}"')
+    seeds = sorted({score.run.seed for score in results.runs})
+    if seeds == list(range(len(seeds))):
+        words.append(f"SEEDS={len(seeds)}")
+    else:
+        words.append(
+            f"SEEDS={','.join(map(str, seeds))}{',' * (len(seeds) == 1)}"
+        )  # "3," is one seed, not three
+    return " ".join(words)
+
+
+def _specification(results: Results, label: str) -> str:
+    """A label as the command line wants it: "qsm:M_q=120,T=20"."""
+    algo = results.algos[label]
+    changes = name_parts(label.removeprefix(algo))
+    overrides = ",".join(change for change in changes if change)
+    return f"{algo}:{overrides}" if overrides else algo

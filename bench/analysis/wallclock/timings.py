@@ -1,0 +1,276 @@
+"""Wall-clock from the timing studies, results/timing/<name>/: how long each part of an algorithm takes.
+
+Timings of different hardware (another timing study) or execution (mode, device, threads, number type) never
+share a table. Training runs' own clocks count for nothing here: they share their machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.analysis import stats
+from bench.analysis.csvfile import read_text
+from bench.analysis.scores.results import Results
+from bench.analysis.stats import Array
+from bench.disk import check_inside, is_safe_name, one_line, read_json
+
+TIMING = "timing"  # the folder under results/
+SAMPLES = ("algo", "what", "mode", "device", "threads", "dtype", "hidden", "batch", "T", "pack", "candidates")
+SAMPLE_NUMBERS = ("round", "seconds")
+FACTS = ("algo", "hidden", "batch", "T", "candidates")
+FACT_NUMBERS = (
+    "actor_parameters",
+    "critic_parameters",
+    "update_gflop",
+    "network_calls_update",
+    "network_calls_act",
+    "peak_memory_mb",
+)
+LENGTHS = ("T", "candidates")  # whole numbers, or "" where an algorithm has none
+EXECUTION = ("device", "mode", "threads", "dtype")
+SIZE = ("hidden", "batch", "pack")
+CHAINS = ("qsm", "dql", "dql-bc")  # algorithms with a denoising chain, whose length is T
+GROWING = ("update", "actor_update")  # what is shown over T
+
+
+@dataclass(frozen=True)
+class Execution:
+    """All timings that may be compared with each other: one timing study, one execution.
+
+    samples: one row per timed repeat, seconds per call. facts: one row per algorithm and size. All but the
+    numbers are text, "" where a column does not apply (T of SAC).
+    """
+
+    study: str
+    how: dict[str, str]  # device, mode, threads, dtype
+    samples: pd.DataFrame = field(repr=False)
+    facts: pd.DataFrame = field(repr=False)
+    provenance: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Safe as part of a file name: "idle-cpu-compile-1-float32"."""
+        return "-".join([self.study, *self.how.values()])
+
+    @property
+    def title(self) -> str:
+        threads = f"{self.how['threads']} thread" + "s" * (self.how["threads"] != "1")
+        return f"{self.study}: {self.how['device']}, {self.how['mode']}, {threads}, {self.how['dtype']}"
+
+    @property
+    def hardware(self) -> str:
+        """One line of what provenance.json says about the machine."""
+        found = self.provenance.get("hardware")
+        if not isinstance(found, dict):
+            return one_line(found or "")
+        cores, gpus = found.get("cores"), found.get("gpus")
+        names = ", ".join(map(str, gpus)) if isinstance(gpus, list) else gpus
+        mkl = "AVX-512 in MKL" if found.get("mkl_avx512") is True else ""  # see bench/machine/mkl.py
+        parts = [found.get("cpu"), cores and f"{cores} cores", mkl, names]
+        return one_line("; ".join(str(part) for part in parts if part))
+
+    def reference_size(self) -> dict[str, str]:
+        """Widths, batch and pack under which most algorithms were timed, then most repeats: the main
+        table's.
+        """
+        grouped = self.samples.groupby(list(SIZE))["algo"]
+        ranked = pd.DataFrame({"algos": grouped.nunique(), "repeats": grouped.size()}).reset_index()
+        ranked["one"] = ranked["pack"] == "1"
+        ranked = ranked.sort_values(
+            ["algos", "one", "repeats", *SIZE], ascending=[False, False, False, True, True, True]
+        )
+        return {key: str(ranked.iloc[0][key]) for key in SIZE}
+
+    def at(self, **where: str) -> pd.DataFrame:
+        """The samples at these values of columns."""
+        return _where(self.samples, where)
+
+    def seconds(self, **where: str) -> Array:
+        """Seconds of the repeats at these values of columns, in the order of the rounds."""
+        return self.at(**where)["seconds"].to_numpy(np.float64)
+
+    def fact(self, name: str, **where: str) -> float:
+        """A number of facts.csv, nan where there is none or it is ambiguous."""
+        values = _where(self.facts, where)[name].dropna().unique()
+        return float(values[0]) if len(values) == 1 else float("nan")
+
+
+def _where(frame: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
+    keep = np.ones(len(frame), bool)
+    for column, value in where.items():
+        keep &= (frame[column] == value).to_numpy()
+    return frame[keep]
+
+
+def load_timings(root: Path) -> tuple[list[Execution], list[str]]:
+    """Every execution of every timing study under `root`, in order of name; one line per study left out."""
+    found: list[Execution] = []
+    problems = []
+    folder = root / TIMING
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    for name in filter(is_safe_name, names):
+        if not (folder / name / "samples.csv").is_file():
+            continue
+        try:
+            check_inside(root, folder / name)
+            found += _read(folder / name)
+        except (OSError, ValueError) as error:
+            problems.append(f"{TIMING}/{name}: left out: {one_line(error)}")
+    return found, problems
+
+
+def _read(folder: Path) -> Iterator[Execution]:
+    samples = _table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
+    if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0)).all():
+        raise ValueError("samples.csv: seconds that are not positive numbers")
+    if not np.isfinite(samples["round"]).all():
+        raise ValueError("samples.csv: a round that is no number")
+    facts = pd.DataFrame(columns=[*FACTS, *FACT_NUMBERS])
+    if (folder / "facts.csv").is_file():
+        facts = _table(folder / "facts.csv", FACTS, FACT_NUMBERS)
+    provenance = {}
+    if (folder / "provenance.json").is_file():
+        provenance = read_json(folder / "provenance.json")
+    for values, group in samples.groupby(list(EXECUTION)):
+        how = dict(zip(EXECUTION, map(str, values)))
+        yield Execution(folder.name, how, group, facts, provenance)
+
+
+def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """A CSV with these columns: names as text, numbers as floats. ValueError for anything else."""
+    try:
+        frame = read_text(path)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    missing = [column for column in (*texts, *numbers) if column not in frame]
+    if missing:
+        raise ValueError(f"{path.name} lacks the column {missing[0]}")
+    for column in texts:
+        frame[column] = frame[column].str.removesuffix(".0")
+        bad = [value for value in frame[column].unique() if value and not is_safe_name(value)]
+        if bad:
+            raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
+    for column in LENGTHS:
+        bad = [value for value in frame[column].unique() if value and not value.isdecimal()]
+        if bad:
+            raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
+    for column in numbers:
+        try:
+            frame[column] = pd.to_numeric(frame[column].replace("", "nan")).astype(np.float64)
+        except ValueError:
+            raise ValueError(f"{path.name}: {column} holds something else than numbers") from None
+    return frame
+
+
+def seconds_per_step(
+    results: Results, executions: Sequence[Execution]
+) -> tuple[Execution | None, dict[str, float]]:
+    """The execution that timed most of the study's algorithms end to end, and {label: seconds per env step}.
+
+    A timing matches when algorithm, widths, batch and T are those of the label's configuration, for a single
+    seed. Where several executions match equally many, the one that the runs themselves used, then by name.
+    """
+    used = {tuple(sorted(_used(score.run.meta))) for score in results.runs if score.run.meta}
+
+    def rank(item: tuple[Execution, dict[str, float]]) -> tuple[int, bool]:
+        execution, matched = item
+        return len(matched), tuple(sorted(execution.how.items())) in used
+
+    # the first of equals wins, and they come in order of name
+    best = max(
+        ((execution, _matching(results, execution)) for execution in executions), key=rank, default=None
+    )
+    return best if best and best[1] else (None, {})
+
+
+def _used(meta: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    execution = meta["attempts"][-1]["execution"]
+    return ((key, str(execution.get(key, ""))) for key in EXECUTION)
+
+
+def _matching(results: Results, execution: Execution) -> dict[str, float]:
+    matched = {}
+    for label in results.learners:
+        size = size_of(results.config(label))
+        seconds = execution.seconds(algo=results.algos[label], what="end_to_end", pack="1", **size)
+        if len(seconds):
+            matched[label] = float(np.median(seconds))
+    return matched
+
+
+def size_of(config: dict[str, Any]) -> dict[str, str]:
+    """Widths, batch and T of a configuration, as the timing studies write them; T is "" where there is
+    none.
+    """
+    hidden = config.get("hidden", ())
+    return {
+        "hidden": "x".join(str(width) for width in hidden)
+        if isinstance(hidden, list | tuple)
+        else str(hidden),
+        "batch": str(config.get("batch_size", "")),
+        "T": str(config.get("T", "")),
+    }
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Median seconds (K,) at each T (K,), and the least-squares line through them: seconds = intercept + slope T.
+
+    low, high: 95% interval of the slope, resampling rounds (the same for all T).
+    """
+
+    T: Array
+    seconds: Array
+    intercept: float
+    slope: float
+    low: float
+    high: float
+    rounds: int
+
+
+def slope_over_T(execution: Execution, **where: str) -> Slope | None:
+    """How the time at these values of columns grows with T; None where it was timed at fewer than two T."""
+    samples = execution.at(**where)
+    samples = samples[samples["T"] != ""]
+    by_round = samples.groupby(["T", "round"])["seconds"].median().unstack("round")  # (T, rounds)
+    by_round = by_round.loc[sorted(by_round.index, key=float)].dropna(axis="columns")
+    if len(by_round) < 2 or not by_round.shape[1]:
+        return None
+    T = np.array([float(value) for value in by_round.index])
+    seconds = samples.groupby("T")["seconds"].median()[by_round.index].to_numpy(np.float64)
+    slope, intercept = np.polyfit(T, seconds, 1)
+    drawn = stats.draws(by_round.shape[1], "rounds")
+    slopes, _ = np.polyfit(T, np.median(by_round.to_numpy()[:, drawn], axis=-1), 1)
+    low, high = stats.interval(slopes)
+    return Slope(T, seconds, float(intercept), float(slope), float(low), float(high), by_round.shape[1])
+
+
+def round_medians(execution: Execution, **where: str) -> dict[int, float]:
+    """{round: median seconds of its calls}: the round is the unit, since the calls of one follow each
+    other.
+    """
+    medians = execution.at(**where).groupby("round")["seconds"].median()
+    return {int(number): float(seconds) for number, seconds in medians.items()}
+
+
+def ratio_over_rounds(
+    slow: dict[int, float], fast: dict[int, float], resamples: int, level: float
+) -> tuple[float, float, float, int]:
+    """Median of `slow` / median of `fast` with its interval, and the number of rounds that both have.
+
+    The bootstrap resamples rounds, the same for both: in each round they took turns on the same machine.
+    """
+    rounds = sorted(slow.keys() & fast.keys())
+    if not rounds:
+        return float("nan"), float("nan"), float("nan"), 0
+    sides = np.array([[side[number] for number in rounds] for side in (slow, fast)])
+    drawn = stats.draws(len(rounds), "rounds", resamples=resamples)
+    above, below = np.median(sides[:, drawn], axis=-1)
+    low, high = stats.interval(above / below, level)
+    return float(np.divide(*np.median(sides, axis=-1))), float(low), float(high), len(rounds)

@@ -1,0 +1,325 @@
+"""One pack of jobs in one process: what both launchers run. Drives a Trainer and writes down what it says."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import resource
+import signal
+import threading
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from bench.errors import UserError
+from bench.runs import AlreadyFinished, BeingWritten, Checkpoint, Superseded, Writer, checkpoint_step
+from bench.studies.study import Job
+
+CHECKPOINT_EVERY_S = 120.0
+Stop = Callable[[], str | None]
+
+
+def prepare_process(threads: int) -> None:
+    """Settings of this process that speed or memory depend on; call before the first tensor is made."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # optimiser moments of dead units otherwise decay into numbers 100x slower
+    with suppress(OSError, AttributeError):
+        # glibc gives freed activations back to the kernel and faults them in again at the next update: 10-30% of it
+        libc = ctypes.CDLL("libc.so.6")
+        M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def run(spec: Mapping[str, Any], stop: Stop = lambda: None, say: Callable[[str], None] = print) -> str:
+    """Carry a pack as far as it goes.
+
+    Args:
+        spec: {"root": folder of all results, "jobs": [Job.to_dict(), ...] of one cell of the grid, "execution":
+            {"mode", "device", "threads", "dtype"}, "checkpoint_root": folder or None}.
+        stop: asked between two steps; anything but None means checkpoint and return.
+        say: takes what a log should hold: tracebacks, and why a run could not be carried on.
+
+    Returns:
+        "done" (also where a seed diverged), "stopped", "failed", or "busy": another process writes some of it.
+    """
+    jobs = [Job.from_dict(record) for record in spec["jobs"]]
+    root, checkpoint_root = Path(spec["root"]), spec.get("checkpoint_root")
+    checkpoints = None if checkpoint_root is None else Path(checkpoint_root)
+    prepare_process(spec["execution"]["threads"])
+    groups: dict[int, list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[checkpoint_step(root, job, checkpoints)].append(job)
+    outcomes = set()
+    for group in groups.values():
+        if stop() is not None:
+            outcomes.add("stopped")
+            break
+        outcomes.add(_Pack(root, group, spec["execution"], checkpoints, stop, say).run())
+    return next((outcome for outcome in ("failed", "busy", "stopped") if outcome in outcomes), "done")
+
+
+class _Pack:
+    """Seeds that stand at the same step, with a writer each."""
+
+    def __init__(
+        self,
+        root: Path,
+        jobs: Sequence[Job],
+        execution: Mapping[str, Any],
+        checkpoints: Path | None,
+        stop: Stop,
+        say: Callable[[str], None],
+    ):
+        self.root, self.jobs, self.checkpoints, self.stop, self.say = (
+            root,
+            list(jobs),
+            checkpoints,
+            stop,
+            say,
+        )
+        self.execution = {**execution, "pack": [job.seed for job in jobs]}
+        self.writers: list[Writer | None] = []
+
+    def run(self) -> str:
+        from bench.machine.provenance import provenance
+
+        origin = provenance(self.execution["device"])
+        opened: list[tuple[Job, Writer]] = []
+        refused: list[UserError] = []
+        for job in self.jobs:
+            try:
+                writer = Writer.open(
+                    self.root,
+                    job,
+                    execution=self.execution,
+                    provenance=origin,
+                    checkpoint_root=self.checkpoints,
+                )
+                opened.append((job, writer))
+            except AlreadyFinished:
+                continue
+            except UserError as error:
+                refused.append(error)
+        for why in refused:
+            self.say(str(why))
+        refusal = "busy" if all(isinstance(why, BeingWritten) for why in refused) else "failed"
+        if not opened:
+            return refusal if refused else "done"
+        self.jobs, self.writers = [job for job, _ in opened], [writer for _, writer in opened]
+        self.pulse = _Pulse(self._living)
+        try:
+            with self.pulse:
+                outcome = self._train()
+        except Superseded as error:
+            self.say(str(error))
+            outcome = "stopped"
+        except Exception:
+            text = traceback.format_exc()
+            self.say(text)
+            for writer in self._living():
+                with suppress(Superseded, OSError):
+                    writer.fail(text)
+            return "failed"
+        finally:
+            for writer in self._living():
+                with suppress(OSError):
+                    writer.release()
+        return refusal if refused else outcome
+
+    def _living(self) -> list[Writer]:
+        return [writer for writer in self.writers if writer is not None]
+
+    def _train(self) -> str:
+        from bench.training.trainer import Trainer
+
+        trainer = self._start(Trainer)
+        try:
+            return self._follow(trainer)
+        finally:
+            trainer.close()
+
+    def _follow(self, trainer: Any) -> str:
+        """Write down what the trainer says, until its end or until a stop is wanted."""
+        from bench.training.trainer import Diverged, Evaluating, Rows
+
+        self.saved_rows = trainer.replay.written
+        pace = _Pace(trainer.env_step)
+        next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
+        for event in trainer.events():
+            if isinstance(event, Rows):
+                self._append(event.k, event.table, event.rows)
+            elif isinstance(event, Diverged):
+                self._finish(event.k, "diverged", event.env_step, trainer.policy(event.k), event.reason)
+            elif isinstance(event, Evaluating):
+                self._beat(trainer, pace)
+            elif event.env_step < trainer.settings.steps:
+                self._beat(trainer, pace)
+                wanted = self.stop()
+                if wanted is not None or time.monotonic() >= next_checkpoint:
+                    self._checkpoint(trainer)
+                    next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
+                if wanted is not None:
+                    return "stopped"
+        for k in range(trainer.S):
+            self._finish(k, "done", trainer.env_step, trainer.policy(k), None)
+        return "done"
+
+    def _beat(self, trainer: Any, pace: _Pace) -> None:
+        """A sign of life for every run, and how far it is."""
+        self.pulse.step()
+        steps, rate = trainer.settings.steps, pace.rate(trainer.env_step)
+        for k, writer in enumerate(self.writers):
+            if writer is not None:
+                writer.heartbeat(
+                    env_step=trainer.env_step,
+                    steps=steps,
+                    rate=rate,
+                    last_return=trainer.last_return[k],
+                    eta_s=(steps - trainer.env_step) / rate if rate else math.nan,
+                )
+
+    def _start(self, Trainer: Any) -> Any:
+        """The trainer, at the checkpoint that all writers resume from, or at step 0."""
+        from bench.training.trainer import read_snapshot
+
+        found = [writer.load_checkpoint() for writer in self._living()]
+        checkpoints: list[Checkpoint] = [c for c in found if c is not None]
+        reason = "a seed of its pack has no sound checkpoint at the same step"
+        if len(checkpoints) == len(found) and len({c.env_step for c in checkpoints}) == 1:
+            try:
+                snapshots = [read_snapshot(c.state) for c in checkpoints]
+                return Trainer(self.jobs, self.execution, snapshots, [c.rows for c in checkpoints])
+            except UnpicklingError:  # torch's message proposes to load it all the same
+                reason = "damaged checkpoint: a state holds other things than tensors and numbers"
+        for writer, checkpoint in zip(self._living(), found):
+            if checkpoint is not None:
+                writer.restart(reason)
+        return Trainer(self.jobs, self.execution)
+
+    def _append(self, k: int, table: str, rows: list[dict[str, object]]) -> None:
+        writer = self.writers[k]
+        if writer is not None:
+            if table == "time.csv":
+                rows = [{**row, "attempt": writer.attempt} for row in rows]
+            writer.append(table, rows)
+
+    def _finish(self, k: int, outcome: str, env_step: int, policy: bytes, reason: str | None) -> None:
+        writer = self.writers[k]
+        if writer is not None:
+            writer.finish(outcome, env_step, policy=policy, reason=reason)
+            self.writers[k] = None
+
+    def _checkpoint(self, trainer: Any) -> None:
+        replay = trainer.replay
+        oldest = max(0, replay.written - replay.capacity)
+        first = max(self.saved_rows, oldest)
+        for k, writer in enumerate(self.writers):
+            if writer is not None:
+                rows = replay.rows_between(first, replay.written, k)
+                writer.save_checkpoint(
+                    trainer.env_step, trainer.snapshot(k), rows, first, keep_from_row=oldest
+                )
+        self.saved_rows = replay.written
+
+
+class _Pulse:
+    """Signs of life from a thread of its own while a step takes long, as one that compiles does.
+
+    They end `SILENT_AFTER_S` after the last step: who hangs falls silent, and another host may take the runs over.
+    """
+
+    EVERY_S = 60.0  # well below `bench.runs.STALE_AFTER_S`
+    SILENT_AFTER_S = 1800.0
+
+    def __init__(self, living: Callable[[], Sequence[Writer]]):
+        self._living = living
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self.step()
+
+    def step(self) -> None:
+        self._last = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.EVERY_S):
+            silent = time.monotonic() - self._last
+            if self.EVERY_S < silent < self.SILENT_AFTER_S:
+                for writer in self._living():
+                    with suppress(Superseded, OSError):  # the next step finds out by itself
+                        writer.touch()
+
+
+class _Pace:
+    """Environment steps per second over about the last minute."""
+
+    WINDOW_S = 60.0
+
+    def __init__(self, env_step: int):
+        self.marks = [(time.monotonic(), env_step)]
+
+    def rate(self, env_step: int) -> float:
+        now = time.monotonic()
+        if now - self.marks[-1][0] >= 1.0:
+            self.marks.append((now, env_step))
+            while now - self.marks[0][0] > self.WINDOW_S:
+                self.marks.pop(0)
+        start, first = self.marks[0]
+        return (env_step - first) / (now - start) if now > start else 0.0
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """SIGINT, SIGTERM and SIGHUP; the last not where it is ignored, for that is what `nohup` is for."""
+    heard = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * heard]
+
+
+class StopFlag:
+    """Set by `stopping_signals` or SIGUSR2; a second SIGINT ends the process at once.
+
+    Watches its parent too: a worker whose launcher was killed finishes its step, checkpoints and stops.
+    """
+
+    def __init__(self, parent: int | None = None):
+        self.reason: str | None = None
+        self.parent = parent
+        self._next_look = 0.0
+
+    def install(self) -> StopFlag:
+        if threading.current_thread() is threading.main_thread():
+            for number in (*stopping_signals(), signal.SIGUSR2):
+                signal.signal(number, self._set)
+        return self
+
+    def _set(self, number: int, frame: Any) -> None:
+        if self.reason is not None and number == signal.SIGINT:
+            os._exit(130)
+        self.reason = signal.Signals(number).name
+
+    def __call__(self) -> str | None:
+        if self.parent is not None and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + 1.0
+            if os.getppid() != self.parent:
+                self.reason = self.reason or "the launcher is gone"
+        return self.reason
+
+
+def limit_memory(megabytes: int) -> None:
+    """Make an allocation beyond so much address space fail in this process, instead of the machine."""
+    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))

@@ -1,0 +1,155 @@
+"""Where a number comes from: code, versions, hardware, threads, scheduler. Recorded with every attempt.
+
+No user name, no path and no dump of the environment is recorded: results are published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench.machine.hardware import available_cores, available_memory, cpu_model
+from bench.machine.mkl import use_avx512
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "numpy", "mujoco", "dm-control", "gymnasium")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """A JSON-ready record of all that. On `device` "cuda" it asks CUDA for its names, which initialises it.
+
+    Keys: git (see `git_state`), code_digest, versions, hardware, os, threads, scheduler (see
+    `scheduler_ids`), host.
+    """
+    return {
+        "git": git_state(),
+        "code_digest": code_digest(),
+        "versions": versions(),
+        "hardware": hardware(device),
+        "os": {"name": _os_name(), "kernel": platform.release(), "machine": platform.machine()},
+        "threads": threads(),
+        "scheduler": scheduler_ids(),
+        "host": socket.gethostname(),
+    }
+
+
+def code_digest(root: Path = ROOT) -> str:
+    """SHA-256 over what decides a score: the modules of algos/, bench/training/ and bench/envs/, with their names.
+
+    Scores of different digests are pooled only with a note that says so.
+    """
+    files = [
+        path for room in ("algos", "bench/training", "bench/envs") for path in (root / room).rglob("*.py")
+    ]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path.is_file()):
+        code = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(code)}\n".encode() + code)
+    return digest.hexdigest()
+
+
+def git_state(root: Path = ROOT) -> dict[str, Any]:
+    """commit (None outside a checkout), dirty, diff_sha256 of the uncommitted changes, untracked_code.
+
+    Only the code counts: changes under results/, which every run makes, are left out. untracked_code: whether
+    there are Python or TOML files that git neither tracks nor ignores.
+    """
+    top = _git(root, "rev-parse", "--show-toplevel")
+    commit = _git(root, "rev-parse", "HEAD")
+    if not top or not commit or Path(os.fsdecode(top.strip())).resolve() != root.resolve():
+        return {"commit": None, "dirty": None, "diff_sha256": None, "untracked_code": None}
+    own = ("--", ".", ":(exclude)results")
+    diff = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--binary", "HEAD", *own)
+    others = _git(
+        root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.toml", ":(exclude)results"
+    )
+    return {
+        "commit": commit.decode().strip(),
+        "dirty": bool(diff),
+        "diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None,
+        "untracked_code": bool(others),
+    }
+
+
+def _git(root: Path, *arguments: str) -> bytes | None:
+    """What git prints; None where it is missing, refuses or hangs."""
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # two workers asking at once must not collide
+    try:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, check=True, timeout=60, env=environment).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Python's version and those of the packages that decide a number; None where one is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """What this process computes on.
+
+    Keys: cpu (model), cores (available to this process), memory_bytes, mkl_avx512 (see mkl.py), gpus (names), cuda
+    (version or None).
+    """
+    gpus, cuda = [], None
+    if device.startswith("cuda"):
+        import torch  # here: only who runs on a GPU has it loaded already
+
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        cuda = torch.version.cuda
+    return {
+        "cpu": cpu_model(),
+        "cores": available_cores(),
+        "memory_bytes": available_memory(),
+        "mkl_avx512": use_avx512(),
+        "gpus": gpus,
+        "cuda": cuda,
+    }
+
+
+def threads() -> dict[str, int | None]:
+    """Threads that the linear algebra may use: the environment's word, and torch's own where it is loaded."""
+    found = {name: _number(os.environ.get(name, "")) for name in THREAD_VARIABLES}
+    torch = sys.modules.get("torch")
+    return found | {"torch": torch.get_num_threads() if torch is not None else None}
+
+
+def scheduler_ids() -> dict[str, Any] | None:
+    """Slurm's ids of the job this process belongs to, restart_count (0 at first) included; None outside."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return None
+    return {
+        "name": "slurm",
+        "job_id": job,
+        "array_job_id": os.environ.get("SLURM_ARRAY_JOB_ID"),
+        "array_task_id": os.environ.get("SLURM_ARRAY_TASK_ID"),
+        "restart_count": _number(os.environ.get("SLURM_RESTART_COUNT", "")) or 0,
+        "nodelist": os.environ.get("SLURM_JOB_NODELIST"),
+    }
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()

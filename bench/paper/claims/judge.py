@@ -1,0 +1,252 @@
+"""The paper's claims as they stand, by the tests that claims.toml fixed before the data."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.analysis import stats
+from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results
+from bench.analysis.scores.tables import FEW, seeds_entry
+from bench.analysis.stats import Array, Contrast
+from bench.analysis.style import display_name
+from bench.analysis.table import MISSING, Entry, Table, number, within
+from bench.analysis.wallclock.timings import Execution, ratio_over_rounds, round_medians
+from bench.paper.claims import verdicts
+from bench.paper.claims.verdicts import UNDECIDED, Finding, Verdict, overall
+from bench.paper.experiments.scores import load_scores
+
+FILE = Path(__file__).with_name("claims.toml")
+
+
+def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
+    """claims.toml and its SHA-256."""
+    data = file.read_bytes()
+    return tomllib.loads(data.decode()), hashlib.sha256(data).hexdigest()
+
+
+def judge(results: Results, executions: Sequence[Execution]) -> list[Verdict]:
+    """Every claim, by this study's runs, the timing studies and the experiments under the same root."""
+    rules, _ = load_claims()
+    found = []
+    for stated in rules.pop("claim"):
+        claim = {**rules, **stated}
+        if claim["data"] == "study":
+            found.append(_by_study(claim, results))
+        elif claim["data"] == "timing":
+            found.append(_by_timing(claim, executions))
+        else:
+            found.append(_by_experiment(claim, results.root))
+    return found
+
+
+def judge_experiment(root: Path, data: str) -> list[Verdict]:
+    """The claims that the experiment in root/data decides, such as "experiments/theorem"."""
+    rules, _ = load_claims()
+    stated = rules.pop("claim")
+    return [_by_experiment({**rules, **claim}, root) for claim in stated if claim["data"] == data]
+
+
+def table(judged: Sequence[Verdict]) -> Table:
+    """One row per contrast, level or ratio."""
+    rows: list[list[Entry]] = []
+    records: list[dict[str, object]] = []
+    for verdict in judged:
+        for finding in verdict.findings:
+            row: list[Entry] = [verdict.claim["id"], verdict.claim["title"], finding.name]
+            record: dict[str, object] = {"claim": verdict.claim["id"], "contrast": finding.name}
+            if finding.contrast is None:
+                row += [MISSING, MISSING]
+            else:
+                found = finding.contrast
+                row += [number(found.value, 3, detail=within(found.low, found.high, 3))]
+                row += [number(100 * found.level, 2)]
+                record |= {"value": found.value, "low": found.low, "high": found.high, "level": found.level}
+            rows.append([*row, seeds_entry(finding.n), finding.verdict, finding.decides or MISSING])
+            record |= {"n": finding.n, "verdict": finding.verdict, "decides": finding.decides}
+            records.append({**record, "claim_verdict": verdict.verdict, "conditions": verdict.conditions})
+    columns = [
+        "Claim",
+        "Title",
+        "Contrast",
+        "Value [interval]",
+        "Level, %",
+        "n",
+        "Verdict",
+        "What would decide it",
+    ]
+    notes = [
+        f"Tests fixed in bench/paper/claims/claims.toml, SHA-256 {load_claims()[1]}.",
+        "Level: of the interval alone, after Holm's correction over the contrasts of one claim. "
+        "n: seeds of the task with the fewest; of claim 2, timed rounds.",
+        FEW,
+    ]
+    return Table("claims", "The paper's claims", columns, rows, records, notes)
+
+
+# --- by the returns of a study ----------------------------------------------------------------------------
+
+
+def _by_study(claim: Mapping[str, Any], results: Results) -> Verdict:
+    envs = results.control_envs
+    labels = {algo: _label(results, algo) for algo in (claim["subject"], *claim["baselines"])}
+    cells = {
+        algo: [results.cells[env, label] for env in envs]
+        for algo, label in labels.items()
+        if label and envs and all((env, label) in results.cells for env in envs)
+    }
+    missing = {algo: _missing(results, algo, labels[algo], claim["min_seeds"]) for algo in labels}
+    subject = claim["subject"]
+    resampled = {algo: _resampled_iqm(cells[algo], claim["resamples"]) for algo in cells}
+    several = {algo for algo in cells if min(cell.n for cell in cells[algo]) > 1}  # one seed has no interval
+    pairs = [algo for algo in claim["baselines"] if {subject, algo} <= several]
+    contrasts = stats.holm(
+        {algo: resampled[subject][0] - resampled[algo][0] for algo in pairs},
+        {algo: resampled[subject][1] - resampled[algo][1] for algo in pairs},
+        claim["level"],
+        len(claim["baselines"]),
+    )
+    findings = []
+    for algo in claim["baselines"]:
+        sides = [cells.get(subject, []), cells.get(algo, [])]
+        n = min(cell.n for side in sides for cell in side) if all(sides) else 0
+        needed = "; ".join(dict.fromkeys(filter(None, (missing[subject], missing[algo]))))
+        findings.append(
+            verdicts.difference(_versus(subject, algo), contrasts.get(algo), n, claim["margin"], needed)
+        )
+    return Verdict(claim, overall(findings), tuple(findings), _conditions(results, labels))
+
+
+def _label(results: Results, algo: str) -> str | None:
+    """The label that stands for an algorithm: its plain name, or its only variant in this study."""
+    labels = [label for label in results.learners if results.algos[label] == algo]
+    return algo if algo in labels else labels[0] if len(labels) == 1 else None
+
+
+def _missing(results: Results, algo: str, label: str | None, fewest: int) -> str:
+    """What has to be run before a verdict is possible; "" where nothing."""
+    name, envs = display_name(algo, algo), results.control_envs
+    if label is None or not envs:
+        return f"one variant of {name} in the study" if envs else "a DM Control task"
+    scores = [score for score in results.runs if score.run.label == label and score.run.env in envs]
+    seeds = {env: sum(score.run.env == env for score in scores) for env in envs}
+    absent = [env for env in envs if not seeds[env]]
+    if absent:
+        return f"runs of {name} on {', '.join(absent)}"
+    if min(seeds.values()) < fewest:
+        return f"at least {fewest} seeds of {name} on every task, not {min(seeds.values())}"
+    unscored = sum(not score.scored for score in scores)
+    return f"{unscored} unscored run{'s' * (unscored > 1)} of {name}" if unscored else ""
+
+
+def _resampled_iqm(cells: Sequence[Cell], resamples: int) -> tuple[float, Array]:
+    tasks = [cell.final[None] / LARGEST_RETURN for cell in cells]
+    samples = stats.bootstrap_iqm(tasks, [stats.counts_of(cell.draws(resamples)) for cell in cells])
+    return float(stats.iqm(tasks)[0]), samples[0]
+
+
+def _conditions(results: Results, labels: Mapping[str, str | None]) -> str:
+    """Steps, tasks, widths and evaluation: a verdict holds for these."""
+    steps = results.settings.get("steps")
+    widths = [
+        f"{display_name(algo, algo)} {'x'.join(map(str, hidden))}"
+        for algo, label in labels.items()
+        if label and (hidden := results.config(label).get("hidden"))
+    ]
+    parts = (
+        f"{steps:,} environment steps" if isinstance(steps, int) else "",
+        f"tasks {', '.join(results.control_envs)}",
+        f"widths {', '.join(widths)}",
+        f"evaluation {results.evaluation}",
+    )
+    return f"study {results.study}: " + "; ".join(filter(None, parts))
+
+
+# --- by a timing study ------------------------------------------------------------------------------------
+
+
+def _by_timing(claim: Mapping[str, Any], executions: Sequence[Execution]) -> Verdict:
+    subject, (baseline,) = claim["subject"], claim["baselines"]
+    findings, sizes = [], set()
+    for execution in executions:
+        size = execution.reference_size()
+        where = {"what": claim["measure"], "T": str(claim["T"]), **size}
+        slow, fast = (round_medians(execution, algo=algo, **where) for algo in (baseline, subject))
+        value, low, high, n = ratio_over_rounds(slow, fast, claim["resamples"], claim["level"])
+        if not n:
+            continue
+        ratio = Contrast(value, low, high, claim["level"])
+        name = f"{display_name(baseline, baseline)} / {display_name(subject, subject)}, {execution.title}"
+        findings.append(verdicts.level(name, ratio, n, claim["threshold"], claim["min_seeds"], "rounds"))
+        sizes.add(f"widths {size['hidden']}, batch {size['batch']}, pack {size['pack']}")
+    conditions = f"T = {claim['T']}; " + ("; ".join(sorted(sizes)) or "no timing study has both at this T")
+    return Verdict(claim, overall(findings), tuple(findings), conditions)
+
+
+# --- by an experiment -------------------------------------------------------------------------------------
+
+
+def _by_experiment(claim: Mapping[str, Any], root: Path) -> Verdict:
+    values, problem = load_scores(root / claim["data"], claim["measure"], claim["setting"])
+    conditions = f"{claim['data']}, setting {claim['setting']}" + (f": {problem}" if problem else "")
+    subject = values.get(claim["subject"], np.empty(0))
+    if claim["kind"] == "level":
+        finding = _experiment_level(subject, claim)
+        return Verdict(claim, finding.verdict, (finding,), conditions)
+    contrasts = _experiment_contrasts(subject, values, claim)
+    findings = []
+    for algo in claim["baselines"]:
+        n = min(len(subject), len(values.get(algo, ())))
+        needed = f"at least {claim['min_seeds']} seeds a side, not {n}" if n < claim["min_seeds"] else ""
+        name = _versus(claim["subject"], algo)
+        findings.append(verdicts.difference(name, contrasts.get(algo), n, claim["margin"], needed))
+    needs = (claim["needs"],) if "needs" in claim else (verdicts.BETTER, verdicts.AS_GOOD)
+    return Verdict(claim, overall(findings, needs), tuple(findings), conditions)
+
+
+def _experiment_level(values: Array, claim: Mapping[str, Any]) -> Finding:
+    name, n = display_name(claim["subject"], claim["subject"]), len(values)
+    if not n:
+        return Finding(name, UNDECIDED, decides="the experiment's data")
+    samples = _resampled_means(values, claim["subject"], claim)
+    low, high = stats.interval(samples, claim["level"]) if n > 1 else (np.nan, np.nan)  # one seed has none
+    contrast = Contrast(float(values.mean()), float(low), float(high), claim["level"])
+    return verdicts.level(name, contrast, n, claim["threshold"], claim["min_seeds"])
+
+
+def _experiment_contrasts(
+    subject: Array, values: Mapping[str, Array], claim: Mapping[str, Any]
+) -> dict[str, Contrast]:
+    """Differences of means under Holm; of shares, where each has an interval of its own, under Bonferroni."""
+    fewest = 1 if claim["statistic"] == "share" else 2  # of one seed a bootstrap says nothing
+    sides = {algo: values[algo] for algo in claim["baselines"] if algo in values}
+    baselines = {algo: side for algo, side in sides.items() if min(len(subject), len(side)) >= fewest}
+    differences = {algo: float(subject.mean() - theirs.mean()) for algo, theirs in baselines.items()}
+    if claim["statistic"] == "share":
+        level = 1 - (1 - claim["level"]) / len(claim["baselines"])
+        bounds = {
+            algo: stats.difference_of_shares(
+                round(subject.sum()), len(subject), round(theirs.sum()), len(theirs), level
+            )
+            for algo, theirs in baselines.items()
+        }
+        return {algo: Contrast(differences[algo], *bounds[algo], level) for algo in baselines}
+    samples = {
+        algo: _resampled_means(subject, claim["subject"], claim) - _resampled_means(theirs, algo, claim)
+        for algo, theirs in baselines.items()
+    }
+    return stats.holm(differences, samples, claim["level"], len(claim["baselines"]))
+
+
+def _resampled_means(values: Array, algo: str, claim: Mapping[str, Any]) -> Array:
+    drawn = stats.draws(len(values), claim["data"], claim["setting"], algo, resamples=claim["resamples"])
+    return values[drawn].mean(axis=1)
+
+
+def _versus(subject: str, baseline: str) -> str:
+    return f"{display_name(subject, subject)} − {display_name(baseline, baseline)}"

@@ -1,0 +1,146 @@
+"""Generated parts of the documents: what README.md and docs/ show of results/, and whether it is current.
+
+A document marks such a part with two comments, and everything between them is replaced:
+
+    <!-- generated: early-100k facts learning_curves final_return -->
+    <!-- end generated -->
+
+The first word is a study, the others are the names of tables and figures of its report, in this order; `facts` is
+the line under the report's title. `generated: gates` shows the gates (bench/paper/gates.py), and `experiments` in
+the place of a study takes from the experiments' report.
+Figures go to docs/figures/<study>-<name>.png.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench.analysis import style
+from bench.analysis import table as tables
+from bench.analysis.report import page as report
+from bench.analysis.report.sections import Section, sections
+from bench.analysis.scores.load import load
+from bench.disk import one_line, write_atomic
+from bench.errors import UserError, suggest
+from bench.paper import gates
+from bench.paper.experiments import report as experiment_report
+from bench.runs import studies
+
+HERE = Path(__file__).parents[2]
+FIGURES = Path("docs/figures")
+_BEGIN = re.compile(r"^<!-- generated: ([^\n]*?) -->\n", re.MULTILINE)
+_END = "<!-- end generated -->"
+
+
+def documents(folder: Path = HERE) -> list[Path]:
+    """README.md and docs/*.md under `folder` that have a generated part."""
+    found = [folder / "README.md", *sorted((folder / "docs").glob("*.md"))]
+    return [path for path in found if path.is_file() and _BEGIN.search(path.read_text(encoding="utf-8"))]
+
+
+def refresh(root: Path, folder: Path = HERE) -> list[Path]:
+    """Bring every generated part under `folder` up to date with the results at `root`; the paths that changed.
+
+    Nothing is written where anything is wrong. Raises UserError naming document and part.
+    """
+    changed = []
+    for path, data in outdated(root, folder).items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data, "study")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+        changed.append(path)
+    return changed
+
+
+def outdated(root: Path, folder: Path = HERE) -> dict[Path, bytes]:
+    """{path: what it should hold} of every document and figure that is not current. Raises UserError."""
+    made: dict[Path, bytes] = {}
+    parts: dict[str, _Part] = {}
+    for path in documents(folder):
+        text = path.read_text(encoding="utf-8")
+        made[path] = "".join(_pieces(text, path, root, folder, parts)).encode()
+    for part in parts.values():
+        made |= {folder / FIGURES / name: data for name, data in part.figures.items()}
+    return {path: data for path, data in made.items() if not path.is_file() or path.read_bytes() != data}
+
+
+class _Part:
+    """One generated part: its text, in which {figures} stands for the folder of figures."""
+
+    def __init__(self, lines: Sequence[str], figures: Mapping[str, bytes] | None = None) -> None:
+        self.lines, self.figures = lines, figures or {}
+
+    def text(self, document: Path, folder: Path) -> str:
+        where = Path(os.path.relpath(folder / FIGURES, document.parent)).as_posix()
+        return "\n\n".join(line.replace("{figures}", where) for line in self.lines) + "\n"
+
+
+def _pieces(text: str, path: Path, root: Path, folder: Path, parts: dict[str, _Part]) -> Iterator[str]:
+    """The document with every part made anew. `parts`: those made before, by what they ask for."""
+    at = 0
+    for begin in _BEGIN.finditer(text):
+        end = text.find(_END, begin.end())
+        if begin.start() < at or end < 0:
+            raise UserError(f"{path.name}: the part 'generated: {begin[1]}' has no '{_END}'")
+        if begin[1] not in parts:
+            try:
+                parts[begin[1]] = _make(begin[1].split(), root)
+            except (UserError, OSError, ValueError, KeyError) as error:
+                raise UserError(f"{path.name}: generated: {begin[1]}: {one_line(error)}") from None
+        yield text[at : begin.end()] + parts[begin[1]].text(path, folder)
+        at = end
+    yield text[at:]
+
+
+def _make(words: Sequence[str], root: Path) -> _Part:
+    if list(words) == ["gates"]:
+        return _Part(
+            [part for table in (gates.published(root), gates.authors(root)) for part in _table(table)]
+        )
+    if len(words) < 2:
+        raise UserError("expected a study and names of its report's tables and figures, or gates")
+    study, *names = words
+    if study == experiment_report.NAME:
+        if experiment_report.missing(root):
+            return _Part(["*The experiments were not run here yet: `make experiments`.*"])
+        with style.drawing():
+            made = experiment_report.sections(root)
+            return _shown(study, f"Experiments: {', '.join(experiment_report.facts(root))}.", made, names)
+    if study not in studies(root):
+        return _Part([f"*No runs of the study `{study}` are here yet: `make bench STUDY={study}`.*"])
+    results = load(root, study)
+    with style.drawing():
+        line = f"Study `{study}`: {', '.join(report.facts(results))}."
+        return _shown(study, line, sections(results), names)
+
+
+def _shown(study: str, facts: str, made: Sequence[Section], names: Sequence[str]) -> _Part:
+    shown = {table.name: table for section in made for table in section.tables}
+    pictures = {picture.name: picture for section in made for picture in section.pictures}
+    lines: list[str] = []
+    figures = {}
+    for name in names:
+        if name == "facts":
+            lines.append(facts)
+        elif name in pictures:
+            file = f"{study}-{name}.png"
+            figures[file] = style.png(pictures[name].figure)
+            lines.append(f"![{tables.markdown_escape(pictures[name].caption)}]({{figures}}/{file})")
+        elif name in shown:
+            lines += _table(shown[name])
+        else:
+            raise UserError(f"no table or figure {name!r}{suggest(name, [*shown, *pictures, 'facts'])}")
+    return _Part(lines, figures)
+
+
+def _table(table: tables.Table) -> list[str]:
+    """The table's Markdown without its heading, each block an entry."""
+    return [
+        f"**{tables.markdown_escape(table.title)}**",
+        *tables.to_markdown(table).strip().split("\n\n")[1:],
+    ]

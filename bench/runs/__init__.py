@@ -1,0 +1,51 @@
+"""The run directory, results/<study>/<env>/<label>/seed-<k>/: the only room that knows its files.
+
+docs/results.md describes the format. This is the room's face; behind it are
+    schema.py       the columns of each table, written and read
+    files.py        how files reach the disk whole, and are read without trust; the fault hook of the tests
+    ownership.py    the lock, the owner, and whether it lives
+    checkpoints.py  the trainer's state and the replay shards
+    writer.py       `Writer`: the one process that may write a run
+    reader.py       `read_run`: one run, in whatever state
+    grid.py         study.json: `write_study`, `read_study`
+None of them imports torch.
+"""
+
+from bench.runs.checkpoints import Checkpoint
+from bench.runs.ownership import STALE_AFTER_S
+from bench.runs.reader import FINISHED, STATES, DamagedRun, Run, read_run
+from bench.runs.study_file import StudyResults, read_study, read_study_file, studies, write_study
+from bench.runs.tables import FORMAT, TABLES
+from bench.runs.writer import (
+    AlreadyFinished,
+    BeingWritten,
+    Superseded,
+    Writer,
+    check_configuration,
+    checkpoint_step,
+    remove_leftovers,
+)
+
+__all__ = [
+    "FINISHED",
+    "FORMAT",
+    "STALE_AFTER_S",
+    "STATES",
+    "TABLES",
+    "AlreadyFinished",
+    "BeingWritten",
+    "Checkpoint",
+    "DamagedRun",
+    "Run",
+    "StudyResults",
+    "Superseded",
+    "Writer",
+    "check_configuration",
+    "checkpoint_step",
+    "read_run",
+    "read_study",
+    "read_study_file",
+    "remove_leftovers",
+    "studies",
+    "write_study",
+]

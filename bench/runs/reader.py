@@ -1,0 +1,299 @@
+"""Reading run directories without trusting them. Import these names from bench.runs.
+
+Nothing read here is executed or unpickled, no file is written (but for a moment one that tells a shared file
+system's clock), and damaged data is a state with a reason, never an exception. A finished run counts only if
+every byte is what its done.json says; an unfinished one has no such record and is `verified=False`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.disk import (
+    LARGEST_SEALED,
+    DamagedFile,
+    check_format,
+    check_inside,
+    checked,
+    env_folder,
+    is_env_name,
+    is_safe_name,
+    one_line,
+    parse_json,
+    read_bytes,
+    read_json,
+    sha256_file,
+    strerror,
+)
+from bench.runs import ownership
+from bench.runs.tables import FORMAT, TABLES, header, parse_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Every state a run can be in, from disk alone.
+FINISHED = ("done", "diverged")
+STATES = (*FINISHED, "running", "failed", "stale", "configuration changed", "missing", "damaged")
+
+RUN, DONE, FAILURE, POLICY = "run.json", "done.json", "failure.json", "policy.pt"
+SEALED = (RUN, *TABLES, POLICY)  # the files whose SHA-256 done.json holds, where they exist
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_SEED = re.compile(r"seed-(0|[1-9]\d{0,18})")
+
+
+class DamagedRun(Exception):
+    """A table that cannot be trusted. The message is one line and names the run, the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of a study's grid as found on disk."""
+
+    path: Path
+    study: str  # the names of the folders, but for env, whose slashes a folder's name lacks
+    env: str
+    label: str
+    seed: int
+    algo: str = ""  # as run.json says, or the grid; "" where neither can be read
+    state: str = "missing"  # one of STATES
+    reason: str = ""  # one printable line: why it failed, diverged, is stale or damaged
+    meta: dict[str, Any] = field(default_factory=dict, repr=False)  # run.json
+    progress: dict[str, float | None] = field(default_factory=dict)  # the last heartbeat
+    env_step: int | None = None  # how far it came: done.json, else the last heartbeat
+    verified: bool = False  # the SHA-256 of every file was checked against done.json
+    sha256: dict[str, str] = field(default_factory=dict, repr=False)  # done.json's "files"
+
+    def columns(self, name: str) -> dict[str, np.ndarray]:
+        """The columns of a table such as "eval.csv": name -> array (rows,), int64, float64 or object (str).
+
+        A table that the run has not written has no rows. The last line of an unfinished run may be cut off
+        and is then left out. Raises DamagedRun; of a verified run also when the file changed since.
+        """
+        if self.state == "damaged":
+            raise DamagedRun(f"{self.path}: {self.reason}")
+        try:
+            data = read_bytes(self.path / name, LARGEST_SEALED)
+            if self.state in FINISHED and hashlib.sha256(data).hexdigest() != self.sha256.get(name):
+                raise DamagedFile(f"{name} has changed since the run finished (SHA-256)")
+            return parse_table(name, data, torn=self.state not in FINISHED)
+        except FileNotFoundError:
+            if name in self.sha256:
+                raise DamagedRun(f"{self.path}: {name} is missing") from None
+            return parse_table(name, header(name))
+        except DamagedFile as error:
+            raise DamagedRun(f"{self.path}: {error}") from None
+        except OSError as error:
+            raise DamagedRun(f"{self.path}: {name} cannot be read: {strerror(error)}") from None
+
+    def table(self, name: str) -> pd.DataFrame:
+        """`columns(name)` as a data frame."""
+        import pandas as pd  # here, since half a second is long for a status line
+
+        return pd.DataFrame(self.columns(name))
+
+
+def read_run(path: Path, *, job_hash: str | None = None, verify: bool = True) -> Run:
+    """The run in the folder `path` = root/study/env/label/seed-<k>.
+
+    With `job_hash` a run of another configuration is told by its state. Without `verify` neither the SHA-256
+    of a finished run nor the tables of an unfinished one are looked at, which is enough for a status line.
+    Raises ValueError where `path` itself is no such folder's name, and nothing for what is in it.
+    """
+    seed = _SEED.fullmatch(path.name)
+    study, env, label = path.parts[-4:-1]
+    if seed is None or not all(map(is_safe_name, (study, env, label))):
+        raise ValueError(f"{path} is not <study>/<env>/<label>/seed-<k>")
+    run = Run(path=path, study=study, env=env, label=label, seed=int(seed[1]))
+    try:
+        return _read(run, job_hash, verify)
+    except DamagedFile as error:
+        return replace(run, state="damaged", reason=one_line(error))
+    except OSError as error:
+        return replace(run, state="damaged", reason=f"cannot be read: {strerror(error)}")
+
+
+def _read(run: Run, job_hash: str | None, verify: bool) -> Run:
+    check_inside(run.path.parents[3], run.path)
+    try:
+        data = read_bytes(run.path / RUN)
+    except FileNotFoundError:
+        orphans = [name for name in (DONE, *TABLES, POLICY) if os.path.lexists(run.path / name)]
+        if orphans:
+            raise DamagedFile(f"{RUN} is missing beside {orphans[0]}") from None
+        return run
+    meta = check_meta(parse_json(data, RUN))
+    if (env_folder(meta["env"]), meta["label"], meta["seed"]) != (run.env, run.label, run.seed):
+        named = f"{meta['env']}/{meta['label']}/seed-{meta['seed']}"
+        raise DamagedFile(f"{RUN} is that of {one_line(named)}, not of this folder")
+    run = replace(run, env=meta["env"], algo=meta["algo"], meta=meta)
+    try:
+        done = read_json(run.path / DONE)
+    except FileNotFoundError:
+        run = _unfinished(run, verify)
+    else:
+        run = _finished(run, done, verify)
+    if job_hash is not None and meta["hash"] != job_hash:
+        changed = "the run on disk has another configuration than the study's grid"
+        return replace(run, state="configuration changed", reason=changed, verified=False, sha256={})
+    return run
+
+
+def check_meta(meta: dict[str, Any]) -> dict[str, Any]:
+    """`meta`, the record of a run.json, with every field checked that is used by name. Raises DamagedFile."""
+    check_format(meta, FORMAT, RUN)
+    for key in ("study", "env", "algo", "label"):
+        named = is_env_name if key == "env" else is_safe_name
+        if not named(checked(meta, key, str, RUN)):
+            raise DamagedFile(f"{RUN}: {key!r} is no name: {one_line(meta[key], 60)}")
+    checked(meta, "seed", int, RUN)
+    check_hash(checked(meta, "hash", str, RUN), RUN)
+    checked(meta, "config", dict, RUN)
+    check_settings(checked(meta, "settings", dict, RUN), RUN)
+    attempts = checked(meta, "attempts", list, RUN)
+    if not attempts or not all(isinstance(attempt, dict) for attempt in attempts):
+        raise DamagedFile(f"{RUN}: 'attempts' is no list of attempts")
+    for attempt in attempts:
+        checked(attempt, "attempt", int, RUN)
+        checked(attempt, "started", str, RUN)
+        checked(attempt, "resumed_at_step", int, RUN)
+        checked(attempt, "execution", dict, RUN)
+        checked(attempt, "provenance", dict, RUN)
+    return meta
+
+
+def check_hash(value: str, name: str) -> None:
+    """DamagedFile unless `value` is a SHA-256."""
+    if not _HEX.fullmatch(value):
+        raise DamagedFile(f"{name}: 'hash' is no SHA-256")
+
+
+def check_settings(settings: dict[str, Any], name: str) -> None:
+    """DamagedFile unless `settings` maps names to numbers and text."""
+    for key, value in settings.items():
+        if not is_safe_name(key) or not (isinstance(value, str) or is_number(value)):
+            raise DamagedFile(f"{name}: setting {one_line(key, 60)} cannot be {one_line(value, 60)}")
+
+
+def seal(done: dict[str, Any]) -> str:
+    """The SHA-256 of a done.json's own content, as canonical JSON without this very field."""
+    return _canonical_sha256({key: value for key, value in done.items() if key != "sha256"})
+
+
+def is_what_it_says(meta: dict[str, Any]) -> bool:
+    """Whether the `hash` of a run.json is that of the task, algorithm, configuration, settings and seed in it."""
+    identity = {key: meta[key] for key in ("env", "algo", "config", "settings", "seed")}
+    return _canonical_sha256(identity) == meta["hash"]
+
+
+def _canonical_sha256(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _finished(run: Run, done: dict[str, Any], verify: bool) -> Run:
+    check_format(done, FORMAT, DONE)
+    unknown = done.keys() - {"format", "outcome", "reason", "env_step", "files", "sha256"}
+    if unknown:
+        raise DamagedFile(f"{DONE} cannot hold {one_line(min(unknown), 60)!r}")
+    if done.get("sha256", seal(done)) != seal(done):  # the first runs of format 1 have none
+        raise DamagedFile(f"{DONE} has changed since the run finished (SHA-256)")
+    outcome = checked(done, "outcome", str, DONE)
+    if outcome not in FINISHED:
+        raise DamagedFile(f"{DONE}: no run ends as {one_line(outcome, 40)}")
+    reason = done.get("reason")
+    if reason is not None and not isinstance(reason, str):
+        raise DamagedFile(f"{DONE}: 'reason' is no text")
+    files = checked(done, "files", dict, DONE)
+    if RUN not in files or not files.keys() <= set(SEALED):
+        raise DamagedFile(f"{DONE}: 'files' names other files than a run's")
+    if not all(isinstance(digest, str) and _HEX.fullmatch(digest) for digest in files.values()):
+        raise DamagedFile(f"{DONE}: 'files' holds something else than SHA-256")
+    if verify:
+        _verify(run.path, files)
+    return replace(
+        run,
+        state=outcome,
+        reason=one_line(reason or ""),
+        env_step=checked(done, "env_step", int, DONE),
+        verified=verify,
+        sha256=files,
+    )
+
+
+def _verify(path: Path, files: dict[str, str]) -> None:
+    for name in SEALED:
+        if name not in files:
+            if os.path.lexists(path / name):
+                raise DamagedFile(f"{name} was added after the run had finished")
+            continue
+        try:
+            found = sha256_file(path / name, LARGEST_SEALED)
+        except FileNotFoundError:
+            if name == POLICY:  # megabytes that no number depends on: a repository may leave them out
+                continue
+            raise DamagedFile(f"{name} is missing") from None
+        if found != files[name]:
+            raise DamagedFile(f"{name} has changed since the run finished (SHA-256)")
+
+
+def _unfinished(run: Run, verify: bool) -> Run:
+    if verify:
+        for name in TABLES:
+            try:
+                parse_table(name, read_bytes(run.path / name, LARGEST_SEALED), torn=True)
+            except FileNotFoundError:
+                continue
+    progress = _progress(run.path)
+    step = progress.get("env_step")
+    run = replace(run, progress=progress, env_step=None if step is None else int(step))
+    owner = ownership.read_owner(run.path)
+    age = ownership.heartbeat_age_s(run.path, clock_offset(run.path, owner))
+    if owner is not None and ownership.is_alive(owner, age):
+        if age is not None and age < ownership.STALE_AFTER_S:
+            return replace(run, state="running")
+        silence = "" if age is None or age < 0 else f" for {age / 60:.0f} minutes"  # < 0: a clock set back
+        return replace(run, state="stale", reason=f"no heartbeat{silence} from {ownership.describe(owner)}")
+    try:
+        failure = read_json(run.path / FAILURE)
+    except FileNotFoundError:
+        gone = f"{ownership.describe(owner)} has gone" if owner else "stopped before its end"
+        return replace(run, state="stale", reason=f"{gone}; it can be resumed")
+    check_format(failure, FORMAT, FAILURE)
+    return replace(run, state="failed", reason=one_line(checked(failure, "reason", str, FAILURE)))
+
+
+def _progress(path: Path) -> dict[str, float | None]:
+    """The numbers of the last heartbeat; none where it is missing or damaged, since it counts for nothing."""
+    try:
+        record = read_json(path / ownership.HEARTBEAT)
+    except (OSError, DamagedFile):
+        return {}
+    return {
+        key: value for key, value in record.items() if key != "format" and (value is None or is_number(value))
+    }
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite number that 64 bits can hold (a truth value counts as 0 or 1)."""
+    return isinstance(value, (int, float)) and abs(value) < 2**63
+
+
+def clock_offset(path: Path, owner: dict[str, Any] | None) -> float:
+    """What to add to this host's clock when judging the heartbeat of `owner`: 0 for one on this host."""
+    if owner is None or owner["host"] == ownership.this_host():
+        return 0.0
+    return _study_clock_offset(path.parents[2])
+
+
+@functools.lru_cache(maxsize=64)
+def _study_clock_offset(study: Path) -> float:
+    return ownership.clock_offset_s(study)  # one probe per study and process: clocks drift slowly

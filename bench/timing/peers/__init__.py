@@ -1,0 +1,5 @@
+"""What `make perf` times beside each other, each in a process of its own.
+
+Of ours these modules import `bench.envs.tasks` and `bench.timing.stopwatch` alone, so that they run in the peers'
+environment as well; `ours` needs the whole suite.
+"""

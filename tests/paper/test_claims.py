@@ -1,0 +1,246 @@
+"""Verdicts: the rules that claims.toml states, on made-up studies whose answer is known."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+
+from bench.analysis.report import page as report
+from bench.analysis.report.sections import Section
+from bench.analysis.scores.load import load
+from bench.analysis.stats import Contrast
+from bench.analysis.wallclock.timings import load_timings
+from bench.paper.claims import judge as claims
+from bench.paper.claims import verdicts
+from bench.paper.claims.verdicts import Finding
+from tests.analysis import helpers
+
+ALGOS = ["qsm", "sac", "td3", "dql"]
+
+
+def judge(root, study="made-up"):
+    executions, _ = load_timings(root)
+    return {verdict.claim["id"]: verdict for verdict in claims.judge(load(root, study), executions)}
+
+
+def contrast(low, high, value=None):
+    return Contrast((low + high) / 2 if value is None else value, low, high, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.01, 0.04, "better"),  # better, however little
+        (-0.04, -0.01, "worse"),
+        (-0.05, 0.05, "as good"),
+        (-0.051, 0.05, "undecided"),
+        (-0.01, 0.2, "undecided"),
+        (0.0, 0.01, "as good"),
+    ],
+)
+def test_verdict_of_a_difference(low, high, expected):
+    assert verdicts.difference_verdict(contrast(low, high), 0.05) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(2.0, 3.0, "supported"), (1.0, 1.99, "contradicted"), (1.9, 2.1, "undecided")],
+)
+def test_verdict_of_a_level(low, high, expected):
+    assert verdicts.level_verdict(contrast(low, high), 2.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "needs", "expected"),
+    [
+        (["better", "as good"], ("better", "as good"), "supported"),
+        (["better", "worse", "undecided"], ("better", "as good"), "contradicted"),
+        (["better", "undecided"], ("better", "as good"), "undecided"),
+        (["as good"], ("better",), "contradicted"),
+        ([], ("better",), "undecided"),
+    ],
+)
+def test_a_claim_stands_as_its_contrasts(found, needs, expected):
+    assert verdicts.overall([Finding("x", verdict) for verdict in found], needs) == expected
+
+
+def test_seeds_that_would_decide():
+    # half the width is 0.1; with value 0.05 it must halve, so four times the seeds
+    assert verdicts.seeds_that_decide(contrast(-0.05, 0.15), 5, 0.05) == 21
+    assert verdicts.seeds_that_decide(contrast(-0.1, 0.1), 5, 0.05) == 21  # as good: within the margin
+    assert verdicts.seeds_that_decide(contrast(-0.1, 0.1), 5, 0.0) == np.inf
+
+
+@pytest.fixture
+def wide_apart(tmp_path):
+    """Five seeds on two tasks: QSM above SAC and TD3, below DQL."""
+    helpers.study(
+        tmp_path,
+        envs=["a-run", "b-walk"],
+        algos=ALGOS,
+        seeds=5,
+        levels={"qsm": 500.0, "sac": 200.0, "td3": 300.0, "dql": 900.0},
+    )
+    return tmp_path
+
+
+def test_claim_1_by_study(wide_apart):
+    verdict = judge(wide_apart)["1"]
+    assert [finding.verdict for finding in verdict.findings] == ["better", "better", "worse"]
+    assert verdict.verdict == "contradicted"
+    assert [finding.n for finding in verdict.findings] == [5, 5, 5]
+    assert verdict.findings[0].contrast.value == pytest.approx(0.3, abs=0.05)
+    assert sorted(finding.contrast.level for finding in verdict.findings) == pytest.approx(
+        [0.95, 0.975, 1 - 0.05 / 3]
+    )
+    assert "10,000 environment steps" in verdict.conditions
+    assert "a-run, b-walk" in verdict.conditions
+
+
+def test_equal_algorithms_are_as_good(tmp_path):
+    folder = helpers.study(tmp_path, envs=["a-run"], algos=ALGOS, seeds=5)
+    for run in folder.glob("*/*/seed-*"):
+        helpers.set_returns(run, [500.0 + int(run.name[-1])] * 10)
+    verdict = judge(tmp_path)["1"]
+    assert {finding.verdict for finding in verdict.findings} == {"as good"}
+    assert verdict.verdict == "supported"
+
+
+def test_under_five_seeds_nothing_is_decided(tmp_path):
+    helpers.study(tmp_path, algos=ALGOS, seeds=4, levels=dict(zip(ALGOS, (900.0, 100.0, 100.0, 100.0))))
+    verdict = judge(tmp_path)["1"]
+    assert verdict.verdict == "undecided"
+    assert {finding.verdict for finding in verdict.findings} == {"undecided"}
+    assert all("at least 5 seeds" in finding.decides for finding in verdict.findings)
+    assert all(finding.contrast.low > 0 for finding in verdict.findings)  # shown all the same
+
+
+def test_a_run_that_is_not_finished_blocks_its_contrast_alone(wide_apart):
+    shutil.rmtree(wide_apart / "made-up/a-run/td3/seed-3")
+    verdict = judge(wide_apart)["1"]
+    assert [finding.verdict for finding in verdict.findings] == ["better", "undecided", "worse"]
+    assert verdict.findings[1].decides == "1 unscored run of TD3"
+
+
+def test_a_diverged_run_counts_as_finished(wide_apart):
+    helpers.diverge(wide_apart / "made-up/a-run/td3/seed-3", 3000, [10, 20])
+    assert judge(wide_apart)["1"].findings[1].verdict == "better"
+
+
+def test_a_baseline_that_was_not_run(tmp_path):
+    helpers.study(tmp_path, algos=["qsm", "sac"], seeds=5, levels={"qsm": 900.0, "sac": 100.0})
+    verdict = judge(tmp_path)["1"]
+    assert [finding.verdict for finding in verdict.findings] == ["better", "undecided", "undecided"]
+    assert verdict.findings[0].contrast.level == pytest.approx(1 - 0.05 / 3)  # still one of three
+    assert verdict.verdict == "undecided"
+
+
+def test_gymnasium_tasks_decide_nothing(tmp_path):
+    helpers.study(tmp_path, envs=["Pendulum-v1"], algos=ALGOS, seeds=5)
+    assert {finding.decides for finding in judge(tmp_path)["1"].findings} == {"a DM Control task"}
+
+
+def test_claim_2_by_timing(wide_apart):
+    assert judge(wide_apart)["2"].verdict == "undecided"  # no timing study yet
+    helpers.timing(wide_apart, modes=("eager", "compile"))
+    verdict = judge(wide_apart)["2"]
+    assert verdict.verdict == "supported"
+    assert len(verdict.findings) == 2  # one per execution, never pooled
+    # at T = 5: DQL 8 + 3 x 4 ms, QSM 9 ms
+    assert verdict.findings[0].contrast.value == pytest.approx(20 / 9, rel=0.05)
+    assert "256x256" in verdict.conditions
+
+
+def test_few_timed_rounds_decide_nothing(wide_apart):
+    helpers.timing(wide_apart, rounds=9)
+    (finding,) = judge(wide_apart)["2"].findings
+    assert finding.verdict == "undecided"
+    assert "at least 10 rounds" in finding.decides
+
+
+def write_scores(root, name, rows):
+    folder = root / "experiments" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [",".join(map(str, row)) for row in rows]
+    (folder / "scores.csv").write_text("measure,setting,algo,seed,value\n" + "\n".join(lines) + "\n")
+
+
+def test_claims_by_experiment(wide_apart):
+    assert judge(wide_apart)["3a"].verdict == "undecided"
+    write_scores(
+        wide_apart,
+        "multimodality",
+        [("modes_covered", "authors", "qsm", seed, 1 + seed % 2) for seed in range(8)]
+        + [
+            ("modes_covered", "small-M_q", algo, seed, 4)
+            for algo in ("qsm", "sac", "dql")
+            for seed in range(5)
+        ],
+    )
+    write_scores(
+        wide_apart,
+        "exploration",
+        [("far_goal", "authors", "qsm", seed, 1) for seed in range(10)]
+        + [("far_goal", "authors", "dql", seed, 0) for seed in range(10)],
+    )
+    judged = judge(wide_apart)
+    assert judged["3a"].verdict == "contradicted"  # 1.5 optima on average
+    assert judged["3b"].verdict == "supported"  # as good
+    assert judged["4a"].verdict == "undecided"
+    assert judged["4b"].verdict == "supported"
+    assert judged["4b"].findings[0].contrast.low == pytest.approx(0.6075, abs=1e-3)  # Newcombe, not [1, 1]
+
+
+def test_a_single_seed_of_an_experiment_has_no_interval(wide_apart):
+    rows = [("modes_covered", setting, "qsm", 0, 3) for setting in ("authors", "small-M_q")]
+    write_scores(wide_apart, "multimodality", [*rows, ("modes_covered", "small-M_q", "sac", 0, 2)])
+    judged = claims.judge_experiment(wide_apart, "experiments/multimodality")
+    level, *contrasts = [finding for verdict in judged for finding in verdict.findings]
+    assert (level.verdict, level.n, level.contrast.value) == ("undecided", 1, 3)
+    assert np.isnan([level.contrast.low, level.contrast.high]).all()
+    assert [finding.contrast for finding in contrasts] == [None, None]
+
+
+def test_as_good_contradicts_a_claim_that_needs_better(wide_apart):
+    rows = [("far_goal", "authors", algo, seed, 0) for algo in ("qsm", "dql") for seed in range(200)]
+    write_scores(wide_apart, "exploration", rows)
+    verdict = judge(wide_apart)["4b"]
+    assert verdict.findings[0].verdict == "as good"
+    assert verdict.verdict == "contradicted"
+
+
+def test_the_page_says_of_each_verdict_on_how_many_seeds_and_what_would_decide_it(tmp_path):
+    found = Finding("QSM − SAC", "undecided", 4, decides="at least 5 seeds of <b>QSM</b>")
+    verdict = verdicts.Verdict(
+        dict.fromkeys(("id", "title", "says", "test"), "1"), "undecided", (found,), "1,000 environment steps"
+    )
+    page = report.page(
+        report.Heading("x", "y", []), [Section("claims", "Claims", verdicts=[verdict])], tmp_path
+    )
+    assert (
+        "<b>QSM − SAC:</b> undecided, n = 4†; what would decide it: at least 5 seeds of &lt;b&gt;QSM" in page
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", "measure,setting,algo,seed,value\nmodes_covered,authors,qsm,0,many\n", "\0\0"]
+)
+def test_damaged_experiments_decide_nothing(wide_apart, text):
+    folder = wide_apart / "experiments/multimodality"
+    folder.mkdir(parents=True)
+    (folder / "scores.csv").write_text(text)
+    verdict = judge(wide_apart)["3a"]
+    assert verdict.verdict == "undecided"
+    assert "scores.csv" in verdict.conditions
+
+
+def test_the_file_is_complete_and_its_hash_is_shown(wide_apart):
+    rules, digest = claims.load_claims()
+    assert digest == hashlib.sha256(claims.FILE.read_bytes()).hexdigest()
+    assert any(digest in note for note in claims.table([]).notes)
+    for claim in rules["claim"]:
+        assert {"id", "title", "says", "test", "kind", "data", "subject", "min_seeds"} <= claim.keys()
+        assert "threshold" in claim if claim["kind"] in ("level", "ratio") else "margin" in claim
