@@ -210,10 +210,11 @@ def _report_failures(failed: Sequence[tuple[Job, str]], retry: bool) -> None:
 def _draw(root: Path, study: str) -> list[str]:
     """Build the study's report and print its summary; a line for each damaged run."""
     from bench import analysis
+    from bench.paper import sections
 
     with _alone(root, study):
         results = analysis.load_results(root, study)
-        paths = analysis.draw(results)
+        paths = analysis.draw(results, [sections.claims])
         print(analysis.summary(root, study))
     page = next((path for path in paths if path.name == "index.html"), paths[0])
     print(f"report: {_shown(page)}")
@@ -344,12 +345,12 @@ def experiments(options: Namespace) -> int:
 
 
 def _draw_experiments(root: Path) -> None:
-    from bench import analysis
+    from bench.paper.experiments.report import build_experiments
 
     if not (root / EXPERIMENTS).is_dir():
         raise UserError(f"no {_shown(root / EXPERIMENTS)} yet; `make experiments` makes it")
     with _locked(root / EXPERIMENTS):
-        pages = [path for path in analysis.build_experiments(root) if path.name == "index.html"]
+        pages = [path for path in build_experiments(root) if path.name == "index.html"]
     print(f"report: {_shown(pages[0])}")
 
 
@@ -386,9 +387,9 @@ def studies(options: Namespace) -> int:
 
 def docs(options: Namespace) -> int:
     """Bring the generated parts of README.md and docs/ up to date with the results."""
-    from bench import analysis
+    from bench.paper.documents import refresh
 
-    changed = analysis.refresh(_results(options))
+    changed = refresh(_results(options))
     print("\n".join(f"written: {_shown(path)}" for path in changed) or "everything is up to date")
     return 0
 

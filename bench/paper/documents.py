@@ -27,6 +27,7 @@ from bench.disk import one_line, write_atomic
 from bench.errors import UserError, suggest
 from bench.paper import gates
 from bench.paper.experiments import report as experiment_report
+from bench.paper.sections import claims
 from bench.runs import studies
 
 HERE = Path(__file__).parents[2]
@@ -116,7 +117,7 @@ def _make(words: Sequence[str], root: Path) -> _Part:
     results = load(root, study)
     with style.drawing():
         line = f"Study `{study}`: {', '.join(report.facts(results))}."
-        return _shown(study, line, sections(results), names)
+        return _shown(study, line, sections(results, [claims]), names)
 
 
 def _shown(study: str, facts: str, made: Sequence[Section], names: Sequence[str]) -> _Part:

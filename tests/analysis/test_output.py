@@ -78,7 +78,6 @@ def test_two_builds_give_the_same_bytes_and_torch_is_never_imported(tmp_path):
     for stem in (
         "final_return",
         "scores",
-        "claims",
         "runs",
         "wall_clock-idle-cpu-eager-1-float32",
         "provenance",

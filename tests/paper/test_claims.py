@@ -8,14 +8,15 @@ import shutil
 import numpy as np
 import pytest
 
+from bench.analysis import verdicts
 from bench.analysis.report import page as report
 from bench.analysis.report.sections import Section
 from bench.analysis.scores.load import load
 from bench.analysis.stats import Contrast
+from bench.analysis.verdicts import Finding
 from bench.analysis.wallclock.timings import load_timings
 from bench.paper.claims import judge as claims
-from bench.paper.claims import verdicts
-from bench.paper.claims.verdicts import Finding
+from bench.paper.sections import claims as claims_section
 from tests.analysis import helpers
 
 ALGOS = ["qsm", "sac", "td3", "dql"]
@@ -244,3 +245,11 @@ def test_the_file_is_complete_and_its_hash_is_shown(wide_apart):
     for claim in rules["claim"]:
         assert {"id", "title", "says", "test", "kind", "data", "subject", "min_seeds"} <= claim.keys()
         assert "threshold" in claim if claim["kind"] in ("level", "ratio") else "margin" in claim
+
+
+def test_a_study_without_the_papers_algorithm_has_no_claims(tmp_path):
+    """Its report must make sense to a reader who never heard of the paper."""
+    helpers.study(tmp_path, algos=["sac", "td3"], name="others")
+    assert not claims_section(load(tmp_path, "others"), []).verdicts
+    helpers.study(tmp_path, algos=["qsm", "sac"])
+    assert claims_section(load(tmp_path, "made-up"), []).verdicts

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
-from bench.analysis import build_experiments
 from bench.paper import documents
 from bench.paper.experiments import report as experiment_report
+from bench.paper.experiments.report import build_experiments
 from tests.paper import made_experiments
 
 HERE = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 BUILD = """
 import sys
 from pathlib import Path
-from bench.analysis import build_experiments
+from bench.paper.experiments.report import build_experiments
 build_experiments(Path(sys.argv[1]))
 print([name for name in sys.modules if name.split(".")[0] in ("torch", "mujoco", "dm_control")])
 """

@@ -59,8 +59,7 @@ def test_a_record_of_other_settings_is_not_taken(tmp_path):
     parts.carry_out(tmp_path, part("a", value=1.0))
     with pytest.raises(UserError, match=r"parts/a\.json: run with other settings: value.*1.*2.*Delete"):
         parts.is_done(tmp_path, part("a", value=2.0))
-    with pytest.raises(UserError, match="the function is another"):
-        parts.is_done(tmp_path, part("a", "fail", value=1.0))
+    assert parts.is_done(tmp_path, part("a", "fail", value=1.0))  # wherever its function lies, or is called
 
 
 def test_a_part_that_fails_stops_no_other(tmp_path):

@@ -12,7 +12,7 @@ from bench.analysis import table as tables
 from bench.analysis.latex import to_latex
 from bench.analysis.report import page as report
 from bench.analysis.report.page import Heading
-from bench.analysis.report.sections import Section, sections
+from bench.analysis.report.sections import Maker, Section, sections
 from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.load import load
 from bench.analysis.scores.results import Results
@@ -23,16 +23,16 @@ REPORT = "report"
 SUMMARY = "summary.md"
 
 
-def build(root: Path, study: str) -> list[Path]:
+def build(root: Path, study: str, more: Sequence[Maker] = ()) -> list[Path]:
     """Write the tables, figures and report of results/<study>; the paths written, sorted.
 
-    Raises UserError where there is no such study or the folder cannot be written.
+    more: as `sections` takes it. Raises UserError where there is no such study or the folder cannot be written.
     """
-    return draw(load(root, study))
+    return draw(load(root, study), more)
 
 
-def draw(results: Results) -> list[Path]:
-    """`build` for who has loaded the results already.
+def draw(results: Results, more: Sequence[Maker] = ()) -> list[Path]:
+    """`build` for results that are already loaded.
 
     The report folder is replaced as a whole, or left as it was when anything fails. The same results give
     the same bytes. Raises UserError where the folder cannot be written.
@@ -41,7 +41,7 @@ def draw(results: Results) -> list[Path]:
         return write_report(
             results.root / results.study / REPORT,
             report.heading(results),
-            sections(results),
+            sections(results, more),
             {SUMMARY: score_tables.summary(results)},
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -17,12 +17,11 @@ from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.results import Results
 from bench.analysis.style import display_name
 from bench.analysis.table import Table
+from bench.analysis.verdicts import Verdict
 from bench.analysis.wallclock import figures as wallclock_figures
 from bench.analysis.wallclock import tables as wallclock_tables
 from bench.analysis.wallclock import timings as wallclock
 from bench.analysis.wallclock.timings import Execution
-from bench.paper.claims import judge as claims
-from bench.paper.claims.verdicts import Verdict
 
 VIDEO = "video.gif"  # in a run directory
 
@@ -53,12 +52,19 @@ class Section:
     commands: Sequence[str] = ()
 
 
-def sections(results: Results) -> list[Section]:
-    """Every section that has something to show. Draws the figures, so call it inside `style.drawing`."""
+# Takes a study's results and the timings beside them, and makes a section of them.
+Maker = Callable[[Results, Sequence[Execution]], Section]
+
+
+def sections(results: Results, more: Sequence[Maker] = ()) -> list[Section]:
+    """Every section that has something to show. Draws the figures, so call it inside `style.drawing`.
+
+    more: sections that belong to one paper and not to every comparison; they follow the returns.
+    """
     executions, problems = wallclock.load_timings(results.root)
     every = [
         _returns(results),
-        _claims(results, executions),
+        *(make(results, executions) for make in more),
         _aggregates(results),
         _comparisons(results),
         _beside(results),
@@ -67,7 +73,9 @@ def sections(results: Results) -> list[Section]:
         _origin(results),
     ]
     return [
-        section for section in every if any((section.text, section.pictures, section.tables, section.videos))
+        section
+        for section in every
+        if any((section.text, section.verdicts, section.pictures, section.tables, section.videos))
     ]
 
 
@@ -82,21 +90,6 @@ def _returns(results: Results) -> Section:
         text=() if results.cells else ["No run has been scored yet."],
         pictures=_pictures(("learning_curves", caption, figures.learning_curves(results))),
         tables=_with_rows(score_tables.final_return(results), score_tables.scores(results)),
-    )
-
-
-def _claims(results: Results, executions: Sequence[Execution]) -> Section:
-    judged = claims.judge(results, executions)
-    return Section(
-        "claims",
-        "The paper's claims",
-        text=[
-            "What the paper claims, in our words, with the test that decides it. The tests were fixed "
-            f"before the data: claims.toml, SHA-256 {claims.load_claims()[1]}. A verdict holds for what it "
-            "was judged under, and no further.",
-        ],
-        verdicts=judged,
-        tables=_with_rows(claims.table(judged), comparison_tables.by_task(results)),
     )
 
 

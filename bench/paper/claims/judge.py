@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis import stats
+from bench.analysis import stats, verdicts
 from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results
 from bench.analysis.scores.tables import FEW, seeds_entry
 from bench.analysis.stats import Array, Contrast
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within
+from bench.analysis.verdicts import UNDECIDED, Finding, Verdict, overall
 from bench.analysis.wallclock.timings import Execution, ratio_over_rounds, round_medians
-from bench.paper.claims import verdicts
-from bench.paper.claims.verdicts import UNDECIDED, Finding, Verdict, overall
 from bench.paper.experiments.scores import load_scores
 
 FILE = Path(__file__).with_name("claims.toml")
@@ -28,6 +27,13 @@ def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
     """claims.toml and its SHA-256."""
     data = file.read_bytes()
     return tomllib.loads(data.decode()), hashlib.sha256(data).hexdigest()
+
+
+def concerns(results: Results) -> bool:
+    """Whether a study is one of the paper's: it has runs of the paper's algorithm beside one of its baselines."""
+    (first, *_) = load_claims()[0]["claim"]
+    there = set(results.algos.values())
+    return first["subject"] in there and not there.isdisjoint(first["baselines"])
 
 
 def judge(results: Results, executions: Sequence[Execution]) -> list[Verdict]:

@@ -1,0 +1,25 @@
+"""The sections that the paper's own studies add to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.analysis.report.sections import Section
+from bench.analysis.scores import comparisons
+from bench.analysis.scores.results import Results
+from bench.analysis.wallclock.timings import Execution
+from bench.paper.claims import judge
+
+
+def claims(results: Results, executions: Sequence[Execution]) -> Section:
+    """The paper's claims as this study judges them; empty for a study that does not compare the paper's algorithms."""
+    title = "The paper's claims"
+    if not judge.concerns(results):
+        return Section("claims", title)
+    judged = judge.judge(results, executions)
+    text = (
+        "What the paper claims, in our words, with the test that decides it. The tests were fixed before the data: "
+        f"claims.toml, SHA-256 {judge.load_claims()[1]}. A verdict holds for what it was judged under, and no further."
+    )
+    tables = [table for table in (judge.table(judged), comparisons.by_task(results)) if table.rows]
+    return Section("claims", title, text=[text], verdicts=judged, tables=tables)
