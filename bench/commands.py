@@ -22,9 +22,12 @@ from bench.runs import (
 )
 from bench.runs import studies as on_disk
 from bench.runs.ownership import locked
-from bench.studies import study as studies_room
+from bench.studies import file as study_files
+from bench.studies.file import load_study
+from bench.studies.job import Job
 from bench.studies.overrides import agent_class, whole_number
-from bench.studies.study import Job, Study, load_study, override
+from bench.studies.request import override
+from bench.studies.study import Study
 
 EXPERIMENTS = "experiments"  # what STUDY names in `make figures`, and their folder
 
@@ -379,7 +382,7 @@ def studies(options: Namespace) -> int:
     """The studies and algorithms that there are."""
     import algos
 
-    for name in studies_room.study_names():
+    for name in study_files.study_names():
         print(f"{name:14} {load_study(name).title}")
     print("algorithms:", " ".join(sorted(algos.registry())))
     return 0

@@ -16,74 +16,27 @@ import hashlib
 import io
 import json
 import os
-import re
 import secrets
 import signal
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = ".tmp"  # suffix of every temporary name, so that leftovers of a crash can be found
+from bench.names import TEMPORARY
+from bench.text import one_line
+
 LARGEST_JSON = 64 * 2**20  # bytes; a JSON file of ours has kilobytes
 LARGEST_SEALED = 2**30  # bytes; the tables and policies of ours have kilobytes to megabytes
 DEEPEST_JSON = 32  # levels; ours have six at most, and what walks them may recurse
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
 _crossed: Counter[str] = Counter()
 
 
 class DamagedFile(ValueError):
     """A file that is not what its writer wrote. The message is one line and names the file."""
-
-
-def is_safe_name(name: object) -> bool:
-    """Whether `name` can be part of a path and of a message: ASCII, no separator, no leading dot."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None and not name.endswith(TEMPORARY)
-
-
-def is_env_name(name: object) -> bool:
-    """Whether `name` can be an environment's: safe names, joined by slashes where it has a namespace."""
-    return isinstance(name, str) and len(name) <= 200 and all(map(is_safe_name, name.split("/")))
-
-
-def env_folder(env: str) -> str:
-    """The folder of an environment, as `bench.studies.study.Job.path` has it."""
-    return env.replace("/", "_")
-
-
-def one_line(text: object, limit: int = 300) -> str:
-    """`text` as one printable line of at most `limit` characters, for messages that quote a file."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 4 * limit]).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def strerror(error: OSError) -> str:
-    """What the system says went wrong, as one line."""
-    return one_line(error.strerror or error)
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """One clause per key, nested ones dotted, in which the record `there` on disk differs from ours."""
-    old, new = _flat(there), _flat(here)
-    return [
-        f"{key} is {old.get(key, 'absent')} there and {new.get(key, 'absent')} here"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested keys joined by dots -> the value as JSON."""
-    flat: dict[str, str] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = json.dumps(value)
-    return flat
 
 
 def _armed(point: str) -> bool:

@@ -18,11 +18,12 @@ from PIL import Image
 
 from algos.agent import Agent
 from algos.noise import stream_seed
-from bench.disk import one_line, read_bytes, strerror, write_atomic
+from bench.disk import read_bytes, write_atomic
 from bench.envs import tasks as envs
 from bench.errors import UserError
 from bench.runs import FINISHED, Run, read_run
 from bench.studies.overrides import agent_class, build_config
+from bench.text import one_line, strerror
 
 Frame = NDArray[np.uint8]
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.studies.study import Job, RunSettings, Study
+from bench.studies.job import Job, RunSettings
+from bench.studies.study import Study
 
 REPO = Path(__file__).resolve().parents[1]
 STUBS = Path(__file__).resolve().parent / "stubs"

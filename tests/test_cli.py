@@ -20,7 +20,8 @@ from bench.launch.local import pool as local
 from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import Plan
 from bench.runs import read_run
-from bench.studies.study import load_study, override
+from bench.studies.file import load_study
+from bench.studies.request import override
 from tests.launching import bench, command, environment, substance, wait_for
 
 pytestmark = pytest.mark.usefixtures("stubs")

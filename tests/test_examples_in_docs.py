@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bench.runs import read_run
-from bench.studies.study import RunSettings, load_study
+from bench.studies.file import load_study
+from bench.studies.job import RunSettings
 from tests.launching import REPO
 
 

@@ -23,7 +23,8 @@ ROOMS = (
     ("studies",),
     ("envs",),
     ("machine",),
-    ("errors", "disk"),
+    ("disk",),
+    ("errors", "names", "text"),
 )
 HEIGHT = {name: -height for height, names in enumerate(ROOMS) for name in names}
 MODULES = sorted((ROOT / "bench").rglob("*.py"))

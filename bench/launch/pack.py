@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.runs import AlreadyFinished, BeingWritten, Checkpoint, Superseded, Writer, checkpoint_step
-from bench.studies.study import Job
+from bench.studies.job import Job
 
 CHECKPOINT_EVERY_S = 120.0
 Stop = Callable[[], str | None]

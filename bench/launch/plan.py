@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.runs import FINISHED, Run, check_configuration, checkpoint_step, read_run
-from bench.studies.study import Job
+from bench.studies.job import Job
 
 #: Below this many updates compiling takes longer than it saves (about 30 s against 2 to 10 ms an update).
 UPDATES_WORTH_COMPILING = 20_000

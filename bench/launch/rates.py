@@ -10,7 +10,7 @@ from statistics import median
 
 from bench.errors import UserError
 from bench.runs import DamagedRun, Run, read_study, studies
-from bench.studies.study import Job
+from bench.studies.job import Job
 
 SECONDS = ("env_s", "act_s", "update_s", "eval_s", "compile_s", "other_s")
 

@@ -23,12 +23,13 @@ from bench.analysis import table as tables
 from bench.analysis.report import page as report
 from bench.analysis.report.sections import Section, sections
 from bench.analysis.scores.load import load
-from bench.disk import one_line, write_atomic
+from bench.disk import write_atomic
 from bench.errors import UserError, suggest
 from bench.paper import gates
 from bench.paper.experiments import report as experiment_report
 from bench.paper.sections import claims
 from bench.runs import studies
+from bench.text import one_line
 
 HERE = Path(__file__).parents[2]
 FIGURES = Path("docs/figures")

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from bench.disk import (
-    TEMPORARY,
     DamagedFile,
     check_format,
     checked,
@@ -32,6 +31,7 @@ from bench.disk import (
     write_atomic,
     write_json,
 )
+from bench.names import TEMPORARY
 from bench.runs.tables import FORMAT, TABLES
 
 MANIFEST = "checkpoint.json"

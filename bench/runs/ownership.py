@@ -20,7 +20,9 @@ from typing import Any
 
 import psutil
 
-from bench.disk import TEMPORARY, DamagedFile, one_line, read_json
+from bench.disk import DamagedFile, read_json
+from bench.names import TEMPORARY
+from bench.text import one_line
 
 STALE_AFTER_S = (
     300.0  # seconds without a heartbeat; a heartbeat comes every few seconds, a compilation takes 60

@@ -24,18 +24,15 @@ from bench.disk import (
     check_format,
     check_inside,
     checked,
-    env_folder,
-    is_env_name,
-    is_safe_name,
-    one_line,
     parse_json,
     read_bytes,
     read_json,
     sha256_file,
-    strerror,
 )
+from bench.names import env_folder, is_env_name, is_safe_name
 from bench.runs import ownership
 from bench.runs.tables import FORMAT, TABLES, header, parse_table
+from bench.text import one_line, strerror
 
 if TYPE_CHECKING:
     import pandas as pd

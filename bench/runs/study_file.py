@@ -13,24 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.disk import (
-    DamagedFile,
-    check_format,
-    check_inside,
-    checked,
-    differences,
-    env_folder,
-    is_env_name,
-    is_safe_name,
-    one_line,
-    read_json,
-    strerror,
-    write_json,
-)
+from bench.disk import DamagedFile, check_format, check_inside, checked, read_json, write_json
 from bench.errors import UserError, suggest
+from bench.names import env_folder, is_env_name, is_safe_name
 from bench.runs import ownership
 from bench.runs.reader import RUN, Run, check_hash, check_settings, is_what_it_says, read_run
 from bench.runs.tables import FORMAT
+from bench.text import differences, one_line, strerror
 
 STUDY = "study.json"
 

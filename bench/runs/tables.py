@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.disk import DamagedFile, one_line
+from bench.disk import DamagedFile
+from bench.text import one_line
 
 FORMAT = 1  # of every file in a run directory; raised when old readers would misread what new writers write
 

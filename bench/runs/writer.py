@@ -20,23 +20,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from bench.disk import (
-    TEMPORARY,
     DamagedFile,
     check_inside,
     crossing,
-    differences,
-    one_line,
     parse_json,
     read_bytes,
     read_json,
     sha256_file,
-    strerror,
     sync,
     write_all,
     write_atomic,
     write_json,
 )
 from bench.errors import UserError
+from bench.names import TEMPORARY
 from bench.runs import checkpoints, ownership
 from bench.runs.checkpoints import Checkpoint
 from bench.runs.ownership import STALE_AFTER_S
@@ -52,6 +49,7 @@ from bench.runs.reader import (
     seal,
 )
 from bench.runs.tables import FORMAT, TABLES, header, parse_table, render_rows
+from bench.text import differences, one_line, strerror
 
 HEARTBEAT_EVERY_S = 5.0
 
@@ -71,7 +69,7 @@ class AlreadyFinished(UserError):
 
 
 class JobLike(Protocol):
-    """What this room needs of a `bench.studies.study.Job`."""
+    """What this room needs of a `bench.studies.job.Job`."""
 
     @property
     def study(self) -> str: ...

@@ -24,8 +24,8 @@ from bench.launch.local.pool import default_workers
 from bench.launch.pack import prepare_process
 from bench.machine import mkl
 from bench.machine.provenance import ROOT, provenance
+from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import default_config
-from bench.studies.study import Job, RunSettings
 from bench.timing.measurement import Row, in_fresh_processes, memory_mb, minutes, now, save
 from bench.timing.peers.serve import Server, ServerEnded
 from bench.timing.peers.work import BATCH, HIDDEN, OURS

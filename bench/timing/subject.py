@@ -17,8 +17,8 @@ import torch
 
 from bench.envs import tasks as envs
 from bench.errors import UserError
+from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import algorithm_config, canonical
-from bench.studies.study import Job, RunSettings
 from bench.timing import flops
 from bench.timing.peers.work import ENV, ROWS, transitions
 from bench.timing.stopwatch import seconds

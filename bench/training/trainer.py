@@ -22,8 +22,8 @@ from algos.noise import Draw, Noise, stream_seed
 from algos.replay import Replay
 from bench.envs import tasks as envs
 from bench.envs.parallel import ParallelPack
+from bench.studies.job import Job
 from bench.studies.overrides import agent_class, build_config
-from bench.studies.study import Job
 
 LOG_EVERY = 1000  # environment steps between rows of train.csv
 NO_TIME_LIMIT = 10_000  # steps after which an evaluation episode without a time limit is cut

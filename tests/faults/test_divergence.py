@@ -15,7 +15,7 @@ from algos.agent import Agent
 from bench.envs import tasks as envs
 from bench.launch import pack as worker
 from bench.runs import read_run
-from bench.studies.study import Job
+from bench.studies.job import Job
 from tests.faults.harness import note
 from tests.launching import TINY, spec, stub_study, substance
 

@@ -20,7 +20,7 @@ import pytest
 from bench.__main__ import main
 from bench.runs import read_run, read_study
 from bench.runs.reader import DONE, seal
-from bench.studies.study import Job
+from bench.studies.job import Job
 from tests.faults.harness import no_traceback, note
 from tests.launching import spec, stub_study
 from tests.synthetic import make_study

@@ -23,7 +23,7 @@ import pytest
 from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import make_plan
 from bench.runs import Run
-from bench.studies.study import load_study
+from bench.studies.file import load_study
 from tests.faults.harness import Grid, Launch, no_traceback, note, wait_for
 
 pytestmark = [pytest.mark.usefixtures("stubs"), pytest.mark.faults, pytest.mark.timeout(2400)]

@@ -128,7 +128,7 @@ def test_checkpoints_of_a_long_humanoid_run_cost_less_than_two_percent(tmp_path:
     (150 steps/s), with the tables growing beside them; its time is set against the 120 s that it covers.
     """
     from bench.launch.pack import CHECKPOINT_EVERY_S
-    from bench.studies.study import Job, RunSettings
+    from bench.studies.job import Job, RunSettings
     from bench.training.trainer import Trainer
 
     steps, pace = 1_000_000, 150

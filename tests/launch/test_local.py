@@ -22,7 +22,7 @@ from bench.launch.local.display import Display, duration, number
 from bench.launch.local.pool import LocalOptions, Outcome, Pool, default_workers
 from bench.launch.plan import Plan, execution_mode, make_plan
 from bench.runs import Writer, read_run
-from bench.studies.study import Job
+from bench.studies.job import Job
 from tests.launching import stub_study, substance
 
 pytestmark = pytest.mark.usefixtures("stubs")

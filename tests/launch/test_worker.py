@@ -19,7 +19,7 @@ import torch
 from bench.launch import pack as worker
 from bench.launch.pack import StopFlag, _Pace
 from bench.runs import Writer, read_run
-from bench.studies.study import Job
+from bench.studies.job import Job
 from tests.launching import environment, spec, stub_study, substance, wait_for
 
 pytestmark = pytest.mark.usefixtures("stubs", "here")

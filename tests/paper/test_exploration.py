@@ -14,7 +14,7 @@ from bench.paper.experiments.exploration import run as exploration
 from bench.paper.experiments.exploration import training
 from bench.paper.experiments.exploration.run import POINT, SWINGUP, cell_numbers
 from bench.runs import read_run
-from bench.studies.study import RunSettings
+from bench.studies.job import RunSettings
 
 TINY = replace(
     POINT,

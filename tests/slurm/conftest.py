@@ -22,7 +22,8 @@ from bench.launch.slurm import submit as slurm
 from bench.launch.slurm.profiles import Profile, load_profile
 from bench.launch.slurm.queue import Entry, queue_state
 from bench.runs import FORMAT, Run, read_run, write_study
-from bench.studies.study import Job, RunSettings, Study
+from bench.studies.job import Job, RunSettings
+from bench.studies.study import Study
 
 REPO = Path(__file__).parents[2]
 CLUSTER = REPO / "slurm" / "dev_cluster"

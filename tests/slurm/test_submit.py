@@ -16,7 +16,7 @@ from bench.launch.slurm import queue
 from bench.launch.slurm import submit as slurm
 from bench.launch.slurm.profiles import Profile
 from bench.runs import FORMAT, Writer, write_study
-from bench.studies.study import Job
+from bench.studies.job import Job
 
 CUDA = {"mode": "auto", "device": "cuda"}
 

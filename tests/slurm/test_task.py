@@ -12,7 +12,7 @@ from bench.launch.local.pool import LocalOptions
 from bench.launch.slurm.task import Task
 from bench.machine.provenance import provenance
 from bench.runs import Writer, read_run
-from bench.studies.study import Job
+from bench.studies.job import Job
 
 
 @pytest.fixture

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 import algos
-from bench.disk import is_safe_name
 from bench.errors import UserError
-from bench.studies.study import Job, RunSettings, Study, load_study, override, study_names
+from bench.names import is_safe_name
+from bench.studies.file import load_study, study_names
+from bench.studies.job import Job, RunSettings
+from bench.studies.request import override
+from bench.studies.study import Study
 
 SETTINGS = RunSettings(steps=1000, random_steps=100, eval_every=500)
 

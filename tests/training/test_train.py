@@ -17,8 +17,8 @@ import torch
 import algos
 from bench.launch import pack as worker
 from bench.runs import read_run
+from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import algorithm_config
-from bench.studies.study import Job, RunSettings
 from bench.training import trainer as train
 from bench.training.trainer import Diverged, Rows, Step, Trainer
 from tests.launching import TINY, spec, stub_study, substance

@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.csvfile import read_text
-from bench.disk import DamagedFile, check_inside, is_safe_name, one_line, write_atomic
+from bench.disk import DamagedFile, check_inside, write_atomic
 from bench.errors import UserError, suggest
+from bench.names import is_safe_name
+from bench.text import one_line
 
 FOLDERS = ("published", "external")
 PER_SEED = ("env", "algo", "seed", "env_step", "return")

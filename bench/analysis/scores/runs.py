@@ -14,7 +14,7 @@ from bench.analysis import stats
 from bench.analysis.scores.results import Results, RunScore, name_parts
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Link, Table, number
-from bench.disk import one_line
+from bench.text import one_line
 
 STATES = ("done", "diverged", "running", "stale", "failed", "damaged", "configuration changed", "missing")
 

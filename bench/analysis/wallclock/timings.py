@@ -18,7 +18,9 @@ from bench.analysis import stats
 from bench.analysis.csvfile import read_text
 from bench.analysis.scores.results import Results
 from bench.analysis.stats import Array
-from bench.disk import check_inside, is_safe_name, one_line, read_json
+from bench.disk import check_inside, read_json
+from bench.names import is_safe_name
+from bench.text import one_line
 
 TIMING = "timing"  # the folder under results/
 SAMPLES = ("algo", "what", "mode", "device", "threads", "dtype", "hidden", "batch", "T", "pack", "candidates")

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from bench.launch.local.pool import Pool
 from bench.runs import read_run
-from bench.studies.study import Job
+from bench.studies.job import Job
 
 LINE_EVERY_S = 30.0
 TABLE_EVERY_S = 1.0

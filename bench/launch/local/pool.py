@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from bench.disk import DamagedFile, check_inside, one_line, strerror
+from bench.disk import DamagedFile, check_inside
 from bench.errors import UserError
 from bench.launch.pack import stopping_signals
 from bench.launch.plan import Plan, execution_mode
 from bench.machine.hardware import available_cores
 from bench.machine.provenance import provenance
 from bench.runs import FINISHED, AlreadyFinished, Run, Superseded, Writer, read_run, remove_leftovers
-from bench.studies.study import Job
+from bench.studies.job import Job
+from bench.text import one_line, strerror
 
 POLL_S = 0.2
 BUSY_RETRY_S = 2.0  # how often to look whether a run that another process writes is free

@@ -19,8 +19,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.disk import DamagedFile, check_format, checked, is_safe_name, one_line, read_json, write_json
+from bench.disk import DamagedFile, check_format, checked, read_json, write_json
 from bench.errors import UserError
+from bench.names import is_safe_name
+from bench.text import one_line
 
 FORMAT = 1
 TIMEOUT_S = 60

@@ -15,11 +15,11 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError
 
-from bench.disk import one_line
 from bench.errors import UserError
 from bench.launch.slurm import queue
 from bench.launch.slurm.profiles import Profile
 from bench.launch.slurm.queue import Array
+from bench.text import one_line
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own

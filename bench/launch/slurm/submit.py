@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.disk import strerror
 from bench.errors import UserError, suggest
 from bench.launch.local.pool import LocalOptions
 from bench.launch.slurm import queue, sbatch
@@ -24,7 +23,8 @@ from bench.launch.slurm.queue import Array, Entries, Entry
 from bench.launch.slurm.task import Task
 from bench.runs import FINISHED, check_configuration, read_run
 from bench.runs.ownership import locked
-from bench.studies.study import Job
+from bench.studies.job import Job
+from bench.text import strerror
 
 REQUEUE_S = 10.0  # what of the warning time is kept for going back into the queue
 

@@ -20,7 +20,7 @@ from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import Plan
 from bench.machine.provenance import provenance, scheduler_ids
 from bench.runs import FINISHED, Run, Writer, checkpoint_step, ownership, read_run
-from bench.studies.study import Job
+from bench.studies.job import Job
 
 ATTEMPTS = 3  # in one Slurm job that brought no new checkpoint: then a run is given up
 LOOK_EVERY_S = 5.0  # for another attempt of this task that has taken over

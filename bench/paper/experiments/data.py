@@ -12,9 +12,9 @@ from bench.analysis import stats
 from bench.analysis.csvfile import read_text
 from bench.analysis.stats import Array
 from bench.analysis.table import MISSING, Entry, number, within
-from bench.disk import one_line
 from bench.errors import UserError
 from bench.paper.experiments.scores import COLUMNS
+from bench.text import one_line
 
 LABELS = ("part", "label", "measure", "setting", "algo")  # columns of text; all others hold numbers
 TABLES = {  # besides scores: their columns

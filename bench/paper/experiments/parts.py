@@ -26,8 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.disk import DamagedFile, differences, read_json, strerror, write_atomic, write_json
+from bench.disk import DamagedFile, read_json, write_atomic, write_json
 from bench.errors import UserError
+from bench.text import differences, strerror
 
 FORMAT = 1
 SCORES = "scores"  # the table with the columns measure, setting, algo, seed, value

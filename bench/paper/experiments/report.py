@@ -15,12 +15,13 @@ from bench.analysis.report.page import Heading
 from bench.analysis.report.sections import Section
 from bench.analysis.table import MISSING, Entry, Table, number
 from bench.analysis.verdicts import Verdict
-from bench.disk import DamagedFile, one_line, read_json
+from bench.disk import DamagedFile, read_json
 from bench.errors import UserError
 from bench.paper.claims import judge as claims
 from bench.paper.experiments.exploration import show as experiment_exploration
 from bench.paper.experiments.multimodality import show as experiment_multimodality
 from bench.paper.experiments.theorem import show as experiment_theorem
+from bench.text import one_line
 
 NAME = "experiments"  # the folder below the root of all results
 EXPERIMENTS: dict[str, ModuleType] = {

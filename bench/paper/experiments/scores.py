@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.analysis.csvfile import read_text
 from bench.analysis.stats import Array
-from bench.disk import one_line
+from bench.text import one_line
 
 COLUMNS = ("measure", "setting", "algo", "seed", "value")
 

@@ -17,7 +17,8 @@ from bench.envs import tasks as envs
 from bench.paper.experiments.exploration import problem as point
 from bench.paper.experiments.exploration.training import label, sample, train, visited
 from bench.paper.experiments.parts import Part, Row, Tables, read_rows
-from bench.studies.study import RunSettings, Study
+from bench.studies.job import RunSettings
+from bench.studies.study import Study
 from bench.training.trainer import Trainer
 
 EXPERIMENT = "exploration"

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from bench.machine.provenance import provenance
 from bench.runs import FORMAT, AlreadyFinished, Writer, write_study
-from bench.studies.study import Job, Study
+from bench.studies.job import Job
+from bench.studies.study import Study
 from bench.training.trainer import Diverged, Rows, Step, Trainer
 
 EXECUTION: dict[str, Any] = {"mode": "eager", "device": "cpu", "threads": 1, "dtype": "float32"}

@@ -1,0 +1,24 @@
+"""Which names may become part of a path, and what folder an environment has."""
+
+from __future__ import annotations
+
+import re
+
+TEMPORARY = ".tmp"  # suffix of every temporary name, so that leftovers of a crash can be found
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,@-]{0,199}")
+
+
+def is_safe_name(name: object) -> bool:
+    """Whether `name` can be part of a path and of a message: ASCII, no separator, no leading dot."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None and not name.endswith(TEMPORARY)
+
+
+def is_env_name(name: object) -> bool:
+    """Whether `name` can be an environment's: safe names, joined by slashes where it has a namespace."""
+    return isinstance(name, str) and len(name) <= 200 and all(map(is_safe_name, name.split("/")))
+
+
+def env_folder(env: str) -> str:
+    """The folder of an environment below a study's: slashes of a namespace become underscores."""
+    return env.replace("/", "_")
