@@ -14,8 +14,9 @@ None of them imports torch.
 from bench.runs.checkpoints import Checkpoint
 from bench.runs.ownership import STALE_AFTER_S
 from bench.runs.reader import FINISHED, STATES, DamagedRun, Run, read_run
+from bench.runs.records import FORMAT
 from bench.runs.study_file import StudyResults, read_study, read_study_file, studies, write_study
-from bench.runs.tables import FORMAT, TABLES
+from bench.runs.tables import TABLES
 from bench.runs.writer import (
     AlreadyFinished,
     BeingWritten,

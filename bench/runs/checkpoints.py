@@ -21,8 +21,6 @@ import numpy as np
 
 from bench.disk import (
     DamagedFile,
-    check_format,
-    checked,
     crossing,
     open_regular,
     read_bytes,
@@ -32,12 +30,12 @@ from bench.disk import (
     write_json,
 )
 from bench.names import TEMPORARY
-from bench.runs.tables import FORMAT, TABLES
+from bench.runs.records import FORMAT, SHARD, STATE, check
+from bench.runs.tables import TABLES
 
 MANIFEST = "checkpoint.json"
-_SHARD = re.compile(r"replay-(\d{1,18})-(\d{1,18})\.npy")
-_STATE = re.compile(r"state-\d{1,18}(-\d{1,9})?\.pt")
-_HEX = re.compile(r"[0-9a-f]{64}")
+_SHARD = re.compile(SHARD)
+_STATE = re.compile(STATE)
 
 
 @dataclass(frozen=True)
@@ -109,40 +107,24 @@ def _write(path: Path, data: bytes, what: str) -> str:
 def _rows(shard: str) -> tuple[int, int]:
     """The first and the last row in a shard, by its name."""
     match = _SHARD.fullmatch(shard)
-    if match is None:
-        raise DamagedFile(f"{MANIFEST} names a shard that is none")
+    assert match is not None  # `check` has seen the name
     return int(match[1]), int(match[2])
 
 
 def read_manifest(folder: Path, job_hash: str) -> dict[str, Any]:
     """The manifest in `folder`, checked. Raises FileNotFoundError or DamagedFile."""
     manifest = read_json(folder / MANIFEST)
-    check_format(manifest, FORMAT, MANIFEST)
-    if checked(manifest, "hash", str, MANIFEST) != job_hash:
+    if check(manifest, MANIFEST)["hash"] != job_hash:
         raise DamagedFile(f"{MANIFEST} belongs to a run with another configuration")
-    checked(manifest, "env_step", int, MANIFEST)
-    if not _STATE.fullmatch(checked(manifest, "state", str, MANIFEST)):
-        raise DamagedFile(f"{MANIFEST} names a state file that is none")
-    shards = checked(manifest, "shards", list, MANIFEST)
-    if not all(isinstance(name, str) for name in shards):
-        raise DamagedFile(f"{MANIFEST} names a shard that is none")
+    shards = manifest["shards"]
     bounds = [_rows(name) for name in shards]
     if any(first > last for first, last in bounds) or any(a[1] + 1 != b[0] for a, b in pairwise(bounds)):
         raise DamagedFile(f"{MANIFEST} names shards with a gap between them")
-    digests = checked(manifest, "sha256", dict, MANIFEST)
-    lengths = checked(manifest, "csv_bytes", dict, MANIFEST)
-    prefixes = checked(manifest, "csv_sha256", dict, MANIFEST)
-    if digests.keys() != {*shards, manifest["state"]} or not all(map(_is_digest, digests.values())):
+    if manifest["sha256"].keys() != {*shards, manifest["state"]}:
         raise DamagedFile(f"{MANIFEST} lacks the SHA-256 of a file that it names")
-    if lengths.keys() != TABLES.keys() or prefixes.keys() != TABLES.keys():
+    if manifest["csv_bytes"].keys() != TABLES.keys() or manifest["csv_sha256"].keys() != TABLES.keys():
         raise DamagedFile(f"{MANIFEST} lacks the length of a table")
-    for table in TABLES:
-        checked(lengths, table, int, MANIFEST)
     return manifest
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and _HEX.fullmatch(value) is not None
 
 
 def verify(folder: Path, manifest: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ import psutil
 
 from bench.disk import DamagedFile, read_json
 from bench.names import TEMPORARY
+from bench.runs.records import check
 from bench.text import one_line
 
 STALE_AFTER_S = (
@@ -136,12 +137,9 @@ def this_process(attempt: int, scheduler: dict[str, Any] | None) -> dict[str, An
 def read_owner(folder: Path) -> dict[str, Any] | None:
     """The owner that `folder` names; None if it names none, or nothing that a writer would have written."""
     try:
-        owner = read_json(folder / OWNER)
+        return check(read_json(folder / OWNER), OWNER)
     except (OSError, DamagedFile):
         return None
-    texts = all(isinstance(owner.get(key), str) for key in ("token", "host", "boot_id"))
-    numbers = (owner.get(key) for key in ("attempt", "pid"))
-    return owner if texts and all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers) else None
 
 
 def describe(owner: dict[str, Any]) -> str:

@@ -21,17 +21,16 @@ import numpy as np
 from bench.disk import (
     LARGEST_SEALED,
     DamagedFile,
-    check_format,
     check_inside,
-    checked,
     parse_json,
     read_bytes,
     read_json,
     sha256_file,
 )
-from bench.names import env_folder, is_env_name, is_safe_name
+from bench.names import env_folder, is_safe_name
 from bench.runs import ownership
-from bench.runs.tables import FORMAT, TABLES, header, parse_table
+from bench.runs.records import check
+from bench.runs.tables import TABLES, header, parse_table
 from bench.text import one_line, strerror
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ STATES = (*FINISHED, "running", "failed", "stale", "configuration changed", "mis
 RUN, DONE, FAILURE, POLICY = "run.json", "done.json", "failure.json", "policy.pt"
 SEALED = (RUN, *TABLES, POLICY)  # the files whose SHA-256 done.json holds, where they exist
 
-_HEX = re.compile(r"[0-9a-f]{64}")
 _SEED = re.compile(r"seed-(0|[1-9]\d{0,18})")
 
 
@@ -102,8 +100,8 @@ class Run:
 def read_run(path: Path, *, job_hash: str | None = None, verify: bool = True) -> Run:
     """The run in the folder `path` = root/study/env/label/seed-<k>.
 
-    With `job_hash` a run of another configuration is told by its state. Without `verify` neither the SHA-256
-    of a finished run nor the tables of an unfinished one are looked at, which is enough for a status line.
+    With `job_hash`, a run of a different configuration gets the state 'configuration changed'. `verify=False` skips the
+    SHA-256 of a finished run and the tables of an unfinished one, which is enough for a status line.
     Raises ValueError where `path` itself is no such folder's name, and nothing for what is in it.
     """
     seed = _SEED.fullmatch(path.name)
@@ -128,7 +126,7 @@ def _read(run: Run, job_hash: str | None, verify: bool) -> Run:
         if orphans:
             raise DamagedFile(f"{RUN} is missing beside {orphans[0]}") from None
         return run
-    meta = check_meta(parse_json(data, RUN))
+    meta = check(parse_json(data, RUN), RUN)
     if (env_folder(meta["env"]), meta["label"], meta["seed"]) != (run.env, run.label, run.seed):
         named = f"{meta['env']}/{meta['label']}/seed-{meta['seed']}"
         raise DamagedFile(f"{RUN} is that of {one_line(named)}, not of this folder")
@@ -143,42 +141,6 @@ def _read(run: Run, job_hash: str | None, verify: bool) -> Run:
         changed = "the run on disk has another configuration than the study's grid"
         return replace(run, state="configuration changed", reason=changed, verified=False, sha256={})
     return run
-
-
-def check_meta(meta: dict[str, Any]) -> dict[str, Any]:
-    """`meta`, the record of a run.json, with every field checked that is used by name. Raises DamagedFile."""
-    check_format(meta, FORMAT, RUN)
-    for key in ("study", "env", "algo", "label"):
-        named = is_env_name if key == "env" else is_safe_name
-        if not named(checked(meta, key, str, RUN)):
-            raise DamagedFile(f"{RUN}: {key!r} is no name: {one_line(meta[key], 60)}")
-    checked(meta, "seed", int, RUN)
-    check_hash(checked(meta, "hash", str, RUN), RUN)
-    checked(meta, "config", dict, RUN)
-    check_settings(checked(meta, "settings", dict, RUN), RUN)
-    attempts = checked(meta, "attempts", list, RUN)
-    if not attempts or not all(isinstance(attempt, dict) for attempt in attempts):
-        raise DamagedFile(f"{RUN}: 'attempts' is no list of attempts")
-    for attempt in attempts:
-        checked(attempt, "attempt", int, RUN)
-        checked(attempt, "started", str, RUN)
-        checked(attempt, "resumed_at_step", int, RUN)
-        checked(attempt, "execution", dict, RUN)
-        checked(attempt, "provenance", dict, RUN)
-    return meta
-
-
-def check_hash(value: str, name: str) -> None:
-    """DamagedFile unless `value` is a SHA-256."""
-    if not _HEX.fullmatch(value):
-        raise DamagedFile(f"{name}: 'hash' is no SHA-256")
-
-
-def check_settings(settings: dict[str, Any], name: str) -> None:
-    """DamagedFile unless `settings` maps names to numbers and text."""
-    for key, value in settings.items():
-        if not is_safe_name(key) or not (isinstance(value, str) or is_number(value)):
-            raise DamagedFile(f"{name}: setting {one_line(key, 60)} cannot be {one_line(value, 60)}")
 
 
 def seal(done: dict[str, Any]) -> str:
@@ -197,30 +159,19 @@ def _canonical_sha256(record: dict[str, Any]) -> str:
 
 
 def _finished(run: Run, done: dict[str, Any], verify: bool) -> Run:
-    check_format(done, FORMAT, DONE)
-    unknown = done.keys() - {"format", "outcome", "reason", "env_step", "files", "sha256"}
-    if unknown:
-        raise DamagedFile(f"{DONE} cannot hold {one_line(min(unknown), 60)!r}")
+    check(done, DONE)
     if done.get("sha256", seal(done)) != seal(done):  # the first runs of format 1 have none
         raise DamagedFile(f"{DONE} has changed since the run finished (SHA-256)")
-    outcome = checked(done, "outcome", str, DONE)
-    if outcome not in FINISHED:
-        raise DamagedFile(f"{DONE}: no run ends as {one_line(outcome, 40)}")
-    reason = done.get("reason")
-    if reason is not None and not isinstance(reason, str):
-        raise DamagedFile(f"{DONE}: 'reason' is no text")
-    files = checked(done, "files", dict, DONE)
+    files = done["files"]
     if RUN not in files or not files.keys() <= set(SEALED):
-        raise DamagedFile(f"{DONE}: 'files' names other files than a run's")
-    if not all(isinstance(digest, str) and _HEX.fullmatch(digest) for digest in files.values()):
-        raise DamagedFile(f"{DONE}: 'files' holds something else than SHA-256")
+        raise DamagedFile(f"{DONE}: 'files' must name run.json and other files of a run alone")
     if verify:
         _verify(run.path, files)
     return replace(
         run,
-        state=outcome,
-        reason=one_line(reason or ""),
-        env_step=checked(done, "env_step", int, DONE),
+        state=done["outcome"],
+        reason=one_line(done.get("reason") or ""),
+        env_step=done["env_step"],
         verified=verify,
         sha256=files,
     )
@@ -264,8 +215,7 @@ def _unfinished(run: Run, verify: bool) -> Run:
     except FileNotFoundError:
         gone = f"{ownership.describe(owner)} has gone" if owner else "stopped before its end"
         return replace(run, state="stale", reason=f"{gone}; it can be resumed")
-    check_format(failure, FORMAT, FAILURE)
-    return replace(run, state="failed", reason=one_line(checked(failure, "reason", str, FAILURE)))
+    return replace(run, state="failed", reason=one_line(check(failure, FAILURE)["reason"]))
 
 
 def _progress(path: Path) -> dict[str, float | None]:

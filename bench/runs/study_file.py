@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.disk import DamagedFile, check_format, check_inside, checked, read_json, write_json
+from bench.disk import DamagedFile, check_inside, read_json, write_json
 from bench.errors import UserError, suggest
-from bench.names import env_folder, is_env_name, is_safe_name
+from bench.names import env_folder, is_safe_name
 from bench.runs import ownership
-from bench.runs.reader import RUN, Run, check_hash, check_settings, is_what_it_says, read_run
-from bench.runs.tables import FORMAT
+from bench.runs.reader import RUN, Run, is_what_it_says, read_run
+from bench.runs.records import check
 from bench.text import differences, one_line, strerror
 
 STUDY = "study.json"
@@ -62,20 +62,8 @@ def studies(root: Path) -> list[str]:
 
 def check_study(record: dict[str, Any]) -> dict[str, Any]:
     """`record` if it is what study.json holds; DamagedFile otherwise."""
-    check_format(record, FORMAT, STUDY)
-    if not is_safe_name(checked(record, "study", str, STUDY)):
-        raise DamagedFile(f"{STUDY}: 'study' is no name: {one_line(record['study'], 60)}")
-    checked(record, "title", str, STUDY)
-    check_settings(checked(record, "settings", dict, STUDY), STUDY)
     seen = set()
-    for cell in checked(record, "grid", list, STUDY):
-        if not isinstance(cell, dict):
-            raise DamagedFile(f"{STUDY}: the grid holds {one_line(cell, 60)}")
-        for key in ("env", "algo", "label"):
-            named = is_env_name if key == "env" else is_safe_name
-            if not named(checked(cell, key, str, STUDY)):
-                raise DamagedFile(f"{STUDY}: {key!r} is no name: {one_line(cell[key], 60)}")
-        check_hash(checked(cell, "hash", str, STUDY), STUDY)
+    for cell in check(record, STUDY)["grid"]:
         if cell_key(cell) in seen:
             raise DamagedFile(f"{STUDY}: the grid names {'/'.join(map(str, cell_key(cell)))} twice")
         seen.add(cell_key(cell))
@@ -84,7 +72,7 @@ def check_study(record: dict[str, Any]) -> dict[str, Any]:
 
 def cell_key(cell: dict[str, Any]) -> tuple[str, str, int]:
     """What tells the cells of one grid apart: folder of the environment, label and seed."""
-    return env_folder(cell["env"]), cell["label"], checked(cell, "seed", int, STUDY)
+    return env_folder(cell["env"]), cell["label"], cell["seed"]
 
 
 def _cell_path(folder: Path, cell: dict[str, Any]) -> Path:

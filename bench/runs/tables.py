@@ -18,8 +18,6 @@ import numpy as np
 from bench.disk import DamagedFile
 from bench.text import one_line
 
-FORMAT = 1  # of every file in a run directory; raised when old readers would misread what new writers write
-
 # Kinds of a column: "count" an integer >= 0, "real" any float, "seconds" a finite float >= 0, "name" a word.
 TABLES: dict[str, dict[str, str]] = {
     "eval.csv": {

@@ -45,10 +45,10 @@ from bench.runs.reader import (
     RUN,
     SEALED,
     DamagedRun,
-    check_meta,
     seal,
 )
-from bench.runs.tables import FORMAT, TABLES, header, parse_table, render_rows
+from bench.runs.records import FORMAT, check
+from bench.runs.tables import TABLES, header, parse_table, render_rows
 from bench.text import differences, one_line, strerror
 
 HEARTBEAT_EVERY_S = 5.0
@@ -418,7 +418,7 @@ def _checkpoint_folder(path: Path, job: JobLike, checkpoint_root: Path | None) -
 def _read_meta(path: Path) -> dict[str, Any] | None:
     """run.json in the folder `path`; None if there is neither it nor data. UserError if it is damaged."""
     try:
-        return check_meta(parse_json(read_bytes(path / RUN), RUN))
+        return check(parse_json(read_bytes(path / RUN), RUN), RUN)
     except FileNotFoundError:
         orphan = next((name for name in TABLES if os.path.lexists(path / name)), None)
         if orphan is None:

@@ -1,7 +1,7 @@
 """A Study is a grid of algorithms, environments and seeds; it expands to Jobs.
 
-A setting that changes what is measured (steps, evaluation, action repeat) belongs to the study and shows in its folder's
-name. A setting that changes an algorithm makes a variant and shows in its label.
+A setting that changes what is measured (steps, evaluation, action repeat) belongs to the study and shows in the name of
+its folder. A setting that changes an algorithm makes a variant and shows in its label.
 """
 
 from __future__ import annotations

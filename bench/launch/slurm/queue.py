@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.disk import DamagedFile, check_format, checked, read_json, write_json
+from bench.disk import DamagedFile, read_json, write_json
 from bench.errors import UserError
-from bench.names import is_safe_name
+from bench.runs.records import FORMAT, ArrayRecord, check
 from bench.text import one_line
 
-FORMAT = 1
 TIMEOUT_S = 60
 ENDED = frozenset(
     [
@@ -126,25 +125,10 @@ def _read_arrays(folder: Path) -> list[Array]:
 
 def _checked_array(record: dict[str, Any], path: Path) -> Array:
     """The array in a record, with every field checked: they name files, and become arguments of Slurm's commands."""
-    name = path.name
-    check_format(record, FORMAT, name)
+    check(record, path.name, ArrayRecord)
     fields = {key: value for key, value in record.items() if key != "format"}
-    if fields.keys() != Array.__dataclass_fields__.keys():
-        raise DamagedFile(f"{name} has other fields than an array's record")
-    for key, kind in (("token", str), ("kind", str), ("name", str), ("tasks", list)):
-        checked(fields, key, kind, name)
-    if f"array-{fields['token']}.json" != name or not fields["name"].endswith(f".{fields['token']}"):
-        raise DamagedFile(f"{name}: 'token' and 'name' are not those of this file")
-    if not is_safe_name(fields["name"]):
-        raise DamagedFile(f"{name}: 'name' is no name: {one_line(fields['name'], 60)}")
-    for task in fields["tasks"]:
-        if not isinstance(task, list) or not all(isinstance(run, str) for run in task):
-            raise DamagedFile(f"{name}: 'tasks' are no lists of runs")
-    job = fields["job"]
-    if job is not None and not (isinstance(job, str) and re.fullmatch(r"[0-9]+", job)):
-        raise DamagedFile(f"{name}: 'job' is no id of Slurm's: {one_line(job, 60)}")
-    if not isinstance(fields["submitted"], int | float) or not isinstance(fields["cancelled"], bool):
-        raise DamagedFile(f"{name}: 'submitted' is no time, or 'cancelled' neither true nor false")
+    if f"array-{fields['token']}.json" != path.name or not fields["name"].endswith(f".{fields['token']}"):
+        raise DamagedFile(f"{path.name}: 'token' and 'name' are not those of this file")
     return Array(**fields)
 
 
