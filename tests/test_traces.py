@@ -18,12 +18,15 @@ from typing import Any
 import pytest
 
 import algos
-from bench.behaviour import BEHAVIOUR
+from bench.behaviour import BEHAVIOUR, behaviour_of
 from bench.provenance import versions
 from tests import record_traces
 from tests.record_traces import CASES, SETTINGS, Case, Record, read, write
 
 BEFORE_UPDATES, FROM_UPDATES = 1e-6, 2e-4
+
+#: Of the runs in results/ from before versions were recorded.
+OLD_DIGEST = "5cb79156f93f80f8643b97bb5b68c15e3b28d284462c7a5fafd55ceec598d24f"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
@@ -88,6 +91,21 @@ def test_every_algorithm_of_this_folder_has_a_trace_on_each_task() -> None:
     for task in record_traces.TASKS:
         assert ours <= {case.algo for case in CASES if case.env == task}, "add it to record_traces.CASES"
     assert {case.path for case in CASES} == set(record_traces.FOLDER.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("provenance", "version"),
+    [
+        ({"behaviour": 7, "code_digest": OLD_DIGEST}, 7),
+        ({"code_digest": OLD_DIGEST}, 1),
+        ({"code_digest": "a" * 64}, None),
+        ({"behaviour": True}, None),
+        ({"code_digest": ["a"]}, None),
+        ({}, None),
+    ],
+)
+def test_the_version_of_an_attempt(provenance: dict[str, Any], version: int | None) -> None:
+    assert behaviour_of(provenance) == version
 
 
 def test_a_trace_is_recorded_anew_only_for_another_behaviour(
