@@ -26,9 +26,7 @@ from bench.env_workers import ParallelPack
 from bench.study import Job
 
 LOG_EVERY = 1000  # environment steps between rows of train.csv
-NO_TIME_LIMIT = (
-    10_000  # environment steps; the first action that reaches it ends an evaluation without a time limit
-)
+NO_TIME_LIMIT = 10_000  # environment steps after which an evaluation episode without a time limit is cut
 AT_BOUND = 0.999  # an action coordinate beyond this counts as lying at +-1
 FINAL_MODES = (("sample", 1), ("greedy", 1), ("sample", 10))  # candidates chosen by the critics: "best of 10"
 
