@@ -14,7 +14,7 @@ None of them imports torch.
 from bench.checkpoints import Checkpoint
 from bench.grid import StudyResults, read_study, read_study_file, studies, write_study
 from bench.ownership import STALE_AFTER_S
-from bench.reader import FINISHED, STATES, DamagedRun, Run, read_run
+from bench.reader import FINISHED, RANDOM, STATES, DamagedRun, Run, read_run, untrained
 from bench.schema import FORMAT, TABLES
 from bench.writer import (
     AlreadyFinished,
@@ -29,6 +29,7 @@ from bench.writer import (
 __all__ = [
     "FINISHED",
     "FORMAT",
+    "RANDOM",
     "STALE_AFTER_S",
     "STATES",
     "TABLES",
@@ -47,5 +48,6 @@ __all__ = [
     "read_study_file",
     "remove_leftovers",
     "studies",
+    "untrained",
     "write_study",
 ]

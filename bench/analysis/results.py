@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from bench.analysis import stats
 from bench.analysis.stats import Array
-from bench.runs import FINISHED, Run
+from bench.runs import FINISHED, RANDOM, Run
 
 LARGEST_RETURN = 1000.0  # of a task of DM Control: 1000 steps, rewards in [0, 1]
-RANDOM = "random"  # the algorithm that acts uniformly at random
 
 FinalMode = tuple[str, int]  # mode, candidates
 
@@ -35,8 +34,10 @@ class RunScore:
 
     @property
     def state(self) -> str:
-        """As bench.runs has it, but damaged where a file of a finished run could not be read."""
-        return "damaged" if self.problem else self.run.state
+        """As bench.runs has it, but damaged where a file of a finished run could not be read, or untrained."""
+        if self.problem:
+            return "damaged"
+        return "untrained" if self.run.state in FINISHED and self.run.untrained else self.run.state
 
     @property
     def scored(self) -> bool:
@@ -44,7 +45,8 @@ class RunScore:
 
     @property
     def reason(self) -> str:
-        return self.problem or self.note or self.run.reason or ""
+        untrained = self.run.untrained if self.state == "untrained" else ""
+        return self.problem or untrained or self.note or self.run.reason or ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ from bench.analysis.tables import MISSING, Entry, Link, Table, number
 from bench.behaviour import behaviour_of
 from bench.files import one_line
 
-STATES = ("done", "diverged", "running", "stale", "failed", "damaged", "configuration changed", "missing")
+STATES = (
+    *("done", "diverged", "untrained", "running", "stale", "failed", "damaged"),
+    *("configuration changed", "missing"),
+)
 
 
 def runs(results: Results) -> Table:

@@ -9,6 +9,7 @@ import pytest
 
 from bench.analysis import load as loading
 from bench.analysis.load import load
+from bench.analysis.run_tables import warnings
 from bench.errors import UserError
 from tests.analysis import helpers
 
@@ -203,6 +204,24 @@ def test_no_such_study_suggests_another(tmp_path):
 def test_the_family_of_an_older_run_is_read_from_its_name(tmp_path, env, expected):
     helpers.study(tmp_path, envs=[env], seeds=1)
     assert (env in load(tmp_path, "made-up").control_envs) is expected
+
+
+def test_a_run_that_never_learned_is_no_score(tmp_path):
+    folder = helpers.study(tmp_path, algos=["sac", "random"], seeds=2)
+    for algo in ("sac", "random"):
+        settings = {"steps": 10_000, "random_steps": 10_000, "action_repeat": 1}
+        helpers.change_meta(folder / f"cheetah-run/{algo}/seed-0", settings=settings)
+    results = load(tmp_path, "made-up")
+    states = {(score.run.algo, score.run.seed): score.state for score in results.runs}
+    assert states == {
+        ("sac", 0): "untrained",
+        ("sac", 1): "done",
+        ("random", 0): "done",
+        ("random", 1): "done",
+    }
+    assert results.cell("cheetah-run", "sac").n == 1
+    reason = "steps = 10000 with random_steps = 10000 never updates the policy; 10001 steps would"
+    assert warnings(results)[0] == f"No score, untrained: cheetah-run/sac/seed-0. {reason}"
 
 
 @pytest.mark.parametrize(("family", "filling"), [("gymnasium", -50.0), ("dm_control", 0.0)])
