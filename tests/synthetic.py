@@ -81,7 +81,7 @@ def make_study(
     """
     settings = {
         "steps": evaluations * EVAL_EVERY,
-        "random_steps": EVAL_EVERY,
+        "random_steps": EVAL_EVERY // 2,
         "eval_every": EVAL_EVERY,
         "eval_episodes": episodes,
         "action_repeat": 1,

@@ -29,7 +29,7 @@ class _Shared:
             "obs": (size, obs_dim),
             "action": (size, act_dim),
             "reward": (size,),
-            "flags": (size, 2),
+            "flags": (size, 3),  # terminated, truncated, frames
         }
         self.buffers = {name: RawArray(ctypes.c_float, int(np.prod(s))) for name, s in self.shapes.items()}
 
@@ -51,6 +51,7 @@ class ParallelPack:
         shared = _Shared(size, spec.obs_dim, spec.act_dim)
         self._shared_obs, self._action = shared.view("obs"), shared.view("action")
         self._reward, self._flags = shared.view("reward"), shared.view("flags")
+        self.frames = np.ones(size, np.int64)
         self.obs = np.zeros((size, spec.obs_dim), np.float32)
         self._previous = np.zeros_like(self.obs)
         context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and CUDA's state
@@ -99,6 +100,7 @@ class ParallelPack:
         self._all("step")
         self._previous, self.obs = self.obs, self._previous
         self.obs[:] = self._shared_obs
+        self.frames[:] = self._flags[:, 2]
         return self.obs, self._reward.copy(), self._flags[:, 0] > 0, self._flags[:, 1] > 0
 
     def _all(self, command: str) -> None:
@@ -146,6 +148,7 @@ def _serve(pipe: Connection, shared: _Shared, name: str, action_repeat: int, own
 
     def step() -> None:
         obs[rows], reward[rows], flags[rows, 0], flags[rows, 1] = pack.step(action[rows])
+        flags[rows, 2] = pack.frames
 
     def place(command: Callable[..., Any], k: int, *arguments: Any) -> None:
         command(rows.index(k), *arguments)

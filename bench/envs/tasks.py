@@ -9,8 +9,8 @@ Observations are flat float32 vectors. Those of DM Control are the entries of it
 order, each flattened in C order (a scalar takes one place); those of Gymnasium the flattened Box.
 
 Actions are in [-1, 1] (clipped to it) and mapped affinely to the task's own bounds; a coordinate that has
-no bounds (`lqr`) takes [-1, 1] as it is. DM Control receives float64, Gymnasium the dtype of its action
-space.
+no bounds (`lqr`; infinite ones, or from `NO_BOUND` on) takes [-1, 1] as it is. DM Control receives float64, Gymnasium
+the dtype of its action space.
 
 Episodes. A time limit truncates; `terminated` is true only where the task itself ends the episode
 (DM Control: discount 0 at the last step). `lqr` has no time limit of its own and gets `LQR_STEPS`.
@@ -37,6 +37,8 @@ from bench.errors import UserError, suggest
 
 Family = Literal["dm_control", "gymnasium"]
 
+#: A bound of this size is none: so MuJoCo (mjMAXVAL) and libraries that write the largest float32 or float64 mean it.
+NO_BOUND = 1e10
 LQR_STEPS = 1000  # as long as the episodes of all other DM Control tasks
 
 
@@ -117,7 +119,11 @@ def make(name: str, *, action_repeat: int = 1, render_mode: str | None = None) -
 
 
 class AgentView(gymnasium.Wrapper):
-    """Flat float32 observations, actions in [-1, 1], action repeat: what all tasks have in common."""
+    """Flat float32 observations, actions in [-1, 1], action repeat: what all tasks have in common.
+
+    `step` adds "frames" to the info: the environment steps that it took, fewer than the action repeat where the episode
+    ended within.
+    """
 
     def __init__(self, env: gymnasium.Env, name: str, action_repeat: int = 1):
         super().__init__(env)
@@ -135,9 +141,10 @@ class AgentView(gymnasium.Wrapper):
         self.action_space = Box(-1.0, 1.0, (math.prod(actions.shape),), np.float32)
 
         low, high = actions.low.ravel().astype(np.float64), actions.high.ravel().astype(np.float64)
-        if np.any(np.isfinite(low) != np.isfinite(high)):
+        below, above = low > -NO_BOUND, high < NO_BOUND
+        if np.any(below != above):
             raise UserError(f"{name} has an action bounded on one side only; it cannot be mapped to [-1, 1]")
-        low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
+        low, high = np.where(below, low, -1.0), np.where(above, high, 1.0)
         # middle + half * a, not low + (a + 1) * half: where the bounds are ±1 it is exactly a.
         self._middle, self._half = (low + high) / 2, (high - low) / 2
         self._native_shape, self._native_dtype = actions.shape, actions.dtype
@@ -152,12 +159,12 @@ class AgentView(gymnasium.Wrapper):
         native = np.minimum(np.maximum(action, -1.0), 1.0) * self._half + self._middle
         native = native.astype(self._native_dtype, copy=False).reshape(self._native_shape)
         total = 0.0
-        for _ in range(self.action_repeat):
+        for frames in range(1, self.action_repeat + 1):  # noqa: B007 (used after the loop)
             obs, reward, terminated, truncated, info = self.env.step(native)
             total += float(reward)
             if terminated or truncated:
                 break
-        return _flat(obs), total, bool(terminated), bool(truncated), info
+        return _flat(obs), total, bool(terminated), bool(truncated), {**info, "frames": frames}
 
     def render(self) -> Any:
         """A (height, width, 3) uint8 image.
@@ -201,11 +208,7 @@ class DMControl(gymnasium.Env[np.ndarray, np.ndarray]):
         obs_dim = sum(math.prod(entry.shape) for entry in self._task_env.observation_spec().values())
         self.observation_space = Box(-np.inf, np.inf, (obs_dim,), np.float32)
         actions = self._task_env.action_spec()
-        # dm_control writes "no bounds" as mjMAXVAL.
-        unbounded = (actions.minimum <= -1e10) & (actions.maximum >= 1e10)
-        low = np.where(unbounded, -np.inf, actions.minimum)
-        high = np.where(unbounded, np.inf, actions.maximum)
-        self.action_space = Box(low, high, dtype=np.float64)
+        self.action_space = Box(actions.minimum, actions.maximum, dtype=np.float64)
         self._running = False
 
     def reset(
@@ -253,6 +256,7 @@ class Pack:
         size: S.
         obs: (S, obs_dim) float32, the latest observations. Two buffers take turns: what `step` or `reset`
             wrote stays as it is during the next `step` and is overwritten by the one after.
+        frames: (S,) environment steps that the latest `step` took in each environment.
         error: per seed, None or what went wrong.
     """
 
@@ -266,6 +270,7 @@ class Pack:
         self._reward = np.zeros(self.size, np.float32)
         self._terminated = np.zeros(self.size, bool)
         self._truncated = np.zeros(self.size, bool)
+        self.frames = np.ones(self.size, np.int64)
         self.error: list[str | None] = [None] * self.size
         self._running = [False] * self.size
         self._still = [False] * self.size
@@ -333,7 +338,7 @@ class Pack:
     def _advance(self, k: int, action: np.ndarray) -> bool:
         """Step environment k into the buffers; False where it failed."""
         try:
-            obs, reward, terminated, truncated, _ = self.envs[k].step(action)
+            obs, reward, terminated, truncated, info = self.envs[k].step(action)
         except Exception as error:
             self._stop(k, _one_line(error))
             return False
@@ -345,7 +350,7 @@ class Pack:
         if not np.isfinite(self.obs[k]).all():
             self._stop(k, "the environment returned an observation that is not finite")
             return False
-        self._terminated[k], self._truncated[k] = terminated, truncated
+        self._terminated[k], self._truncated[k], self.frames[k] = terminated, truncated, info["frames"]
         self._running[k] = not (terminated or truncated)
         return True
 

@@ -68,6 +68,16 @@ def run(spec: Mapping[str, Any], stop: Stop = lambda: None, say: Callable[[str],
     return next((outcome for outcome in ("failed", "busy", "stopped") if outcome in outcomes), "done")
 
 
+def _family(env: str) -> str | None:
+    """The family of a task; None where there is no such task, which the run's failure will say."""
+    from bench.envs import tasks as envs
+
+    try:
+        return envs.check_name(env)
+    except UserError:
+        return None
+
+
 class _Pack:
     """Seeds that stand at the same step, with a writer each."""
 
@@ -94,6 +104,7 @@ class _Pack:
         from bench.machine.provenance import provenance
 
         origin = provenance(self.execution["device"])
+        family = _family(self.jobs[0].env)
         opened: list[tuple[Job, Writer]] = []
         refused: list[UserError] = []
         for job in self.jobs:
@@ -103,6 +114,7 @@ class _Pack:
                     job,
                     execution=self.execution,
                     provenance=origin,
+                    family=family,
                     checkpoint_root=self.checkpoints,
                 )
                 opened.append((job, writer))

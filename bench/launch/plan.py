@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.runs import FINISHED, Run, check_configuration, checkpoint_step, read_run
+from bench.runs import FINISHED, Run, check_configuration, checkpoint_step, read_run, untrained
 from bench.studies.job import Job
 
 #: Below this many updates compiling takes longer than it saves (about 30 s against 2 to 10 ms an update).
@@ -35,7 +35,8 @@ def make_plan(
     """Sorts `jobs`. Seeds of a cell share a pack where they stand at the same step.
 
     Raises:
-        UserError: a run on disk is damaged or has another configuration than its job; nothing was written.
+        UserError: a run on disk is damaged or has another configuration than its job, or a run would never update its
+            policy; nothing was written.
     """
     plan = Plan()
     pending: dict[int, list[Job]] = {}  # by the step that they stand at
@@ -48,6 +49,8 @@ def make_plan(
             plan.done.append(job)
         elif run.state == "damaged":
             damaged.append(f"{run.path}: {run.reason}")
+        elif why := untrained(job.algo, asdict(job.settings), job.config):
+            raise UserError(f'{job.path}: {why}: raise STEPS or lower random_steps (SET="random_steps=...")')
         elif run.state == "failed" and not retry_failed:
             plan.failed.append((job, run.reason or ""))
         else:

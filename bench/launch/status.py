@@ -11,7 +11,7 @@ from rich.text import Text
 from bench.errors import UserError
 from bench.launch.local.display import duration, number
 from bench.launch.slurm.queue import Ask, queue_state
-from bench.runs import STATES, Run, StudyResults
+from bench.runs import FINISHED, STATES, Run, StudyResults
 
 SHOWN = ("done", "running", "missing")  # these always; other states where there are any
 
@@ -39,6 +39,8 @@ def show(results: StudyResults, console: Console | None = None, ask: Ask | None 
             line = f"step {step:,.0f} of {steps:,.0f}, {number(p.get('rate'))} steps/s"
             line += f", return {number(p.get('last_return'))}, {duration(p.get('eta_s'))} left"
             console.print(Text(f"{name}: running: {line}"), soft_wrap=True)
+        elif run.state in FINISHED and run.untrained:
+            console.print(Text(f"{name}: {run.state}, untrained: {run.untrained}"), soft_wrap=True)
         elif queued is not None and run.state not in ("done", "diverged"):
             console.print(Text(f"{name}: {run.state}: {queued}"), soft_wrap=True)
         elif run.state not in ("done", "missing", "damaged", "configuration changed"):  # the last two: below

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bench.machine.behaviour import BEHAVIOUR
 from bench.machine.hardware import available_cores, available_memory, cpu_model
 from bench.machine.mkl import use_avx512
 
@@ -26,11 +27,12 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def provenance(device: str = "cpu") -> dict[str, Any]:
     """A JSON-ready record of all that. On `device` "cuda" it asks CUDA for its names, which initialises it.
 
-    Keys: git (see `git_state`), code_digest, versions, hardware, os, threads, scheduler (see
-    `scheduler_ids`), host.
+    Keys: git (see `git_state`), behaviour (see bench/machine/behaviour.py), code_digest, versions, hardware, os, threads,
+    scheduler (see `scheduler_ids`), host.
     """
     return {
         "git": git_state(),
+        "behaviour": BEHAVIOUR,
         "code_digest": code_digest(),
         "versions": versions(),
         "hardware": hardware(device),
@@ -42,9 +44,9 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
 
 
 def code_digest(root: Path = ROOT) -> str:
-    """SHA-256 over what decides a score: the modules of algos/, bench/training/ and bench/envs/, with their names.
+    """SHA-256 over the modules of algos/, bench/training/ and bench/envs/, with their names.
 
-    Scores of different digests are pooled only with a note that says so.
+    It says which bytes ran. What they compute is said by the behaviour version, which a comment does not change.
     """
     files = [
         path for room in ("algos", "bench/training", "bench/envs") for path in (root / room).rglob("*.py")

@@ -13,7 +13,7 @@ None of them imports torch.
 
 from bench.runs.checkpoints import Checkpoint
 from bench.runs.ownership import STALE_AFTER_S
-from bench.runs.reader import FINISHED, STATES, DamagedRun, Run, read_run
+from bench.runs.reader import FINISHED, RANDOM, STATES, DamagedRun, Run, read_run, untrained
 from bench.runs.records import FORMAT
 from bench.runs.study_file import StudyResults, read_study, read_study_file, studies, write_study
 from bench.runs.tables import TABLES
@@ -30,6 +30,7 @@ from bench.runs.writer import (
 __all__ = [
     "FINISHED",
     "FORMAT",
+    "RANDOM",
     "STALE_AFTER_S",
     "STATES",
     "TABLES",
@@ -48,5 +49,6 @@ __all__ = [
     "read_study_file",
     "remove_leftovers",
     "studies",
+    "untrained",
     "write_study",
 ]

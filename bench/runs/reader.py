@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 # Every state a run can be in, from disk alone.
 FINISHED = ("done", "diverged")
+RANDOM = "random"  # the algorithm that acts uniformly at random and has nothing to learn
 STATES = (*FINISHED, "running", "failed", "stale", "configuration changed", "missing", "damaged")
 
 RUN, DONE, FAILURE, POLICY = "run.json", "done.json", "failure.json", "policy.pt"
@@ -68,6 +70,11 @@ class Run:
     verified: bool = False  # the SHA-256 of every file was checked against done.json
     sha256: dict[str, str] = field(default_factory=dict, repr=False)  # done.json's "files"
 
+    @property
+    def untrained(self) -> str:
+        """Why its evaluations are those of the initial policy; "" where they are not. Older code made such runs."""
+        return untrained(self.algo, self.meta.get("settings", {}), self.meta.get("config", {}))
+
     def columns(self, name: str) -> dict[str, np.ndarray]:
         """The columns of a table such as "eval.csv": name -> array (rows,), int64, float64 or object (str).
 
@@ -95,6 +102,23 @@ class Run:
         import pandas as pd  # here, since half a second is long for a status line
 
         return pd.DataFrame(self.columns(name))
+
+
+def untrained(algo: str, settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Why a run of these settings leaves a policy as it was initialised; "" where it does not, as for `random`.
+
+    Updates begin after `random_steps`, one per action; an actor that waits `actor_delay` updates needs as many.
+    """
+    numbers = [settings.get("steps"), settings.get("random_steps"), settings.get("action_repeat", 1)]
+    numbers.append(config.get("actor_delay", 1))
+    if algo == RANDOM or not all(type(number) is int and number >= 0 for number in numbers):
+        return ""
+    steps, random_steps, repeat, delay = numbers
+    needed = random_steps + delay * repeat
+    if steps >= needed:
+        return ""
+    cause = f" and actor_delay = {delay}" if delay > 1 else ""
+    return f"steps = {steps} with random_steps = {random_steps}{cause} never updates the policy; {needed} steps would"
 
 
 def read_run(path: Path, *, job_hash: str | None = None, verify: bool = True) -> Run:

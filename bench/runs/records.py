@@ -66,6 +66,9 @@ class RunRecord(Struct):
     config: dict[str, Any]
     settings: Settings
     attempts: Annotated[list[Attempt], Meta(min_length=1)]
+    family: Literal["dm_control", "gymnasium"] | None = (
+        None  # of the task; runs from before 2026-11-26 have none
+    )
 
 
 class Done(Struct, forbid_unknown_fields=True):

@@ -114,6 +114,7 @@ class Writer:
         *,
         execution: Mapping[str, Any],
         provenance: Mapping[str, Any],
+        family: str | None = None,
         checkpoint_root: Path | None = None,
         retry_failed: bool = True,
     ) -> Writer:
@@ -121,7 +122,8 @@ class Writer:
 
         The tables are cut back to the checkpoint; without a sound one they begin anew.
         `provenance["scheduler"]` (None, or a mapping with "job_id" and "restart_count") tells the scheduler's
-        restart of the owner's job, which takes over.
+        restart of the owner's job, which takes over. `family`: of the task, "dm_control" or "gymnasium"; None
+        leaves what an earlier attempt recorded.
         Raises AlreadyFinished; UserError where the folder cannot be written or is damaged, the run there has
         another configuration, a living process owns it, or it failed and `retry_failed` is false.
         """
@@ -134,7 +136,7 @@ class Writer:
                 _refuse(
                     root, job, checkpoint_root, retry_failed
                 )  # again, since somebody may have been faster
-                writer._claim(execution, provenance)
+                writer._claim(execution, provenance, family)
         except AlreadyFinished:
             remove_leftovers(root, job, checkpoint_root)
             raise
@@ -142,7 +144,7 @@ class Writer:
             raise UserError(f"{path} cannot be written: {strerror(error)}") from error
         return writer
 
-    def _claim(self, execution: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    def _claim(self, execution: Mapping[str, Any], provenance: Mapping[str, Any], family: str | None) -> None:
         scheduler = provenance.get("scheduler")
         owner = ownership.read_owner(self.path)
         if owner is not None and not ownership.restarts(owner, scheduler):
@@ -181,6 +183,9 @@ class Writer:
             attempt["restarted"] = reason
         identity = json.loads(json.dumps(self._job.identity(), allow_nan=False))
         names = {"study": self._job.study, "label": self._job.label, "hash": self._job.hash}
+        family = family or (meta or {}).get("family")
+        if family is not None:
+            names["family"] = family
         self._meta = {"format": FORMAT, **names, **identity, "attempts": [*attempts, attempt]}
         self._write_meta()
         self._cut_tables()

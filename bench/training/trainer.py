@@ -26,7 +26,7 @@ from bench.studies.job import Job
 from bench.studies.overrides import agent_class, build_config
 
 LOG_EVERY = 1000  # environment steps between rows of train.csv
-NO_TIME_LIMIT = 10_000  # steps after which an evaluation episode without a time limit is cut
+NO_TIME_LIMIT = 10_000  # environment steps after which an evaluation episode without a time limit is cut
 AT_BOUND = 0.999  # an action coordinate beyond this counts as lying at +-1
 FINAL_MODES = (("sample", 1), ("greedy", 1), ("sample", 10))  # candidates chosen by the critics: "best of 10"
 
@@ -54,7 +54,11 @@ class Diverged:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the whole pack is complete: the moment at which a checkpoint may be taken."""
+    """A step of the whole pack is complete: the moment at which a checkpoint may be taken.
+
+    env_step counts every action as `action_repeat` environment steps, also one that ended its episode earlier, so that
+    the seeds of a pack go in lock-step and all runs are evaluated at the same steps.
+    """
 
     env_step: int
 
@@ -248,15 +252,17 @@ class Trainer:
     def _end_episodes(self, ended: np.ndarray) -> Iterator[Event]:
         for k in map(int, np.flatnonzero(ended)):
             self.last_return[k] = float(self.returns[k])
-            values = {
-                "return": self.last_return[k],
-                "length": len(self.actions[k]) * self.settings.action_repeat,
-            }
+            length = self._length(len(self.actions[k]), self.pack.frames[k])
+            values = {"return": self.last_return[k], "length": length}
             yield self._train_rows(k, "episode", values)
             self.episode[k] += 1
             self.actions[k], self.returns[k] = [], 0.0
             with self.clock("env"):
                 self.pack.reset(k, self._reset_seed(k))
+
+    def _length(self, actions: int, last: int) -> int:
+        """Environment steps of an episode of so many actions, of which the last one was repeated `last` times."""
+        return (actions - 1) * self.settings.action_repeat + int(last)
 
     def _learn(self) -> Iterator[Event]:
         with self.clock("update"):
@@ -383,14 +389,14 @@ class Trainer:
             if not self.alive[k]:
                 pack.stand_still(j)
         running = np.repeat(self.alive, E)
-        returns, lengths = np.zeros(S * E), np.zeros(S * E, int)
-        repeat = self.settings.action_repeat
+        returns, actions_taken, lengths = np.zeros(S * E), 0, np.zeros(S * E, int)
         limit = self.spec.max_episode_steps or NO_TIME_LIMIT
-        while running.any() and lengths.max() * repeat < limit:
+        while running.any() and actions_taken * self.settings.action_repeat < limit:
             actions = np.nan_to_num(self._act(pack.obs.reshape(S, E, -1), mode, candidates))
             _, reward, terminated, truncated = pack.step(actions.reshape(S * E, -1))
             returns[running] += reward[running]
-            lengths[running] += 1
+            actions_taken += 1
+            lengths[running] = [self._length(actions_taken, n) for n in pack.frames[running]]
             yield Evaluating(self.env_step)
             failed = np.array([error is not None for error in pack.error])
             returns[running & failed] = math.nan  # what it would have been, nobody knows
@@ -399,7 +405,7 @@ class Trainer:
                 pack.stand_still(j)
             running &= ~ended
         return {
-            k: [(float(returns[j]), int(lengths[j]) * repeat) for j in range(k * E, (k + 1) * E)]
+            k: [(float(returns[j]), int(lengths[j])) for j in range(k * E, (k + 1) * E)]
             for k in range(S)
             if self.alive[k]
         }

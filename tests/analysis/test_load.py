@@ -9,7 +9,7 @@ import pytest
 
 from bench.analysis.scores import load as loading
 from bench.analysis.scores.load import load
-from bench.analysis.scores.results import is_dm_control
+from bench.analysis.scores.runs import warnings
 from bench.errors import UserError
 from tests.analysis import helpers
 
@@ -199,7 +199,40 @@ def test_no_such_study_suggests_another(tmp_path):
 
 @pytest.mark.parametrize(
     ("env", "expected"),
-    [("cheetah-run", True), ("Hopper-v5", False), ("lqr-lqr_2_1", True), ("Ant-v4", False)],
+    [("cheetah-run", True), ("Hopper-v5", False), ("lqr-lqr_2_1", False), ("Ant-v4", False)],
 )
-def test_dm_control_by_name(env, expected):
-    assert is_dm_control(env) is expected
+def test_the_family_of_an_older_run_is_read_from_its_name(tmp_path, env, expected):
+    helpers.study(tmp_path, envs=[env], seeds=1)
+    assert (env in load(tmp_path, "made-up").control_envs) is expected
+
+
+def test_a_run_that_never_learned_is_no_score(tmp_path):
+    folder = helpers.study(tmp_path, algos=["sac", "random"], seeds=2)
+    for algo in ("sac", "random"):
+        settings = {"steps": 10_000, "random_steps": 10_000, "action_repeat": 1}
+        helpers.change_meta(folder / f"cheetah-run/{algo}/seed-0", settings=settings)
+    results = load(tmp_path, "made-up")
+    states = {(score.run.algo, score.run.seed): score.state for score in results.runs}
+    assert states == {
+        ("sac", 0): "untrained",
+        ("sac", 1): "done",
+        ("random", 0): "done",
+        ("random", 1): "done",
+    }
+    assert results.cell("cheetah-run", "sac").n == 1
+    reason = "steps = 10000 with random_steps = 10000 never updates the policy; 10001 steps would"
+    assert warnings(results)[0] == f"No score, untrained: cheetah-run/sac/seed-0. {reason}"
+
+
+@pytest.mark.parametrize(("family", "filling"), [("gymnasium", -50.0), ("dm_control", 0.0)])
+def test_the_recorded_family_decides_and_not_the_name(tmp_path, family, filling):
+    for env in ("my-task", "MyTask-v1"):  # the names say the contrary of each other
+        folder = helpers.study(tmp_path / env, envs=[env], algos=["qsm"], seeds=2)
+        runs = [folder / env / f"qsm/seed-{k}" for k in range(2)]
+        for run in runs:
+            helpers.change_meta(run, family=family)
+        helpers.set_returns(runs[0], [-50.0] * 10)
+        helpers.diverge(runs[1], 1500, [70.0])
+        results = load(tmp_path / env, "made-up")
+        assert results.control_envs == ((env,) if family == "dm_control" else ())
+        assert results.cell(env, "qsm").returns[1].tolist() == [70.0] + [filling] * 9

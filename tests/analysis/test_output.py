@@ -161,16 +161,35 @@ def test_the_command_that_runs_it_again(tmp_path, name, seeds, expected):
     assert run_tables.command(load(tmp_path, name)).endswith(expected)
 
 
-def test_pooled_code_is_said_first(tmp_path):
+def _attempts(run, *attempts):
+    """Give a run these attempts: each the step that it resumed at and its provenance."""
+    (first, *_) = json.loads((run / "run.json").read_text())["attempts"]
+    made = [
+        first | {"attempt": i, "resumed_at_step": step, "provenance": helpers.ORIGIN | origin}
+        for i, (step, origin) in enumerate(attempts, start=1)
+    ]
+    helpers.change_meta(run, attempts=made)
+
+
+def test_pooled_behaviour_is_said_first(tmp_path):
     folder = helpers.study(tmp_path, seeds=2)
-    run = folder / "cheetah-run/qsm/seed-0"
-    meta = json.loads((run / "run.json").read_text())
-    meta["attempts"][-1]["provenance"] |= {"code_digest": "b" * 64, "git": {"dirty": True}}
-    helpers.change_meta(run, attempts=meta["attempts"])
+    old = {"code_digest": "5cb79156f93f80f8643b97bb5b68c15e3b28d284462c7a5fafd55ceec598d24f"}
+    _attempts(folder / "cheetah-run/qsm/seed-0", (0, old))
+    _attempts(folder / "cheetah-run/qsm/seed-1", (0, {"behaviour": 1, "code_digest": "b" * 64}))
+    _attempts(folder / "cheetah-run/sac/seed-0", (0, {"behaviour": 2} | old), (0, {"behaviour": 1}))
+    _attempts(folder / "cheetah-run/sac/seed-1", (0, {"behaviour": 1, "git": {"dirty": True}}), (3000, old))
     build(tmp_path, "made-up")
     page = (folder / "report/index.html").read_text()
-    assert "Scores of 2 versions of the code are pooled: aaaaaaaa (3 runs), bbbbbbbb (1 runs)." in page
+    assert "behaviour versions of the code are pooled" not in page  # other digests alone are no other numbers
     assert "1 runs were made with uncommitted changes" in page
+    _attempts(folder / "cheetah-run/sac/seed-1", (0, old), (3000, {"behaviour": 2}), (5000, {"behaviour": 1}))
+    _attempts(folder / "cheetah-run/sac/seed-0", (0, {}))
+    build(tmp_path, "made-up")
+    page = (folder / "report/index.html").read_text()
+    assert (
+        "Scores of different behaviour versions of the code are pooled: "
+        "1 (2 runs), 1 then 2 (1 run), unknown (code aaaaaaaa) (1 run)." in page
+    )
 
 
 def test_no_study_and_no_right_to_write(tmp_path):

@@ -33,6 +33,9 @@ PAPER_TASKS = [
 TRAJECTORIES = Path(__file__).parent / "trajectories"
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 class Scripted(gymnasium.Env):
     """Observes (its step count, the action), pays the count; ends, fails or goes wrong on schedule."""
 
@@ -122,6 +125,8 @@ def test_spaces_that_cannot_be_used():
         envs.spec("CartPole-v1")
     for space, complaint in [
         (Box(0.0, np.inf, (1,), np.float64), "one side"),
+        (Box(0.0, LARGEST, (1,), np.float32), "one side"),
+        (Box(-np.finfo(np.float64).max, 1.0, (1,), np.float64), "one side"),
         (Box(0, 5, (1,), np.int64), "int64"),
         (Discrete(2), "Discrete"),
     ]:
@@ -193,6 +198,10 @@ def test_agrees_with_plain_dm_control():
         ((-2, 6), 1.0, 6.0),
         ((-2, 6), 3.0, 6.0),  # clipped
         ((-np.inf, np.inf), 0.25, 0.25),  # no bounds: as it is
+        ((-LARGEST, LARGEST), 0.25, 0.25),  # nor these
+        ((-np.inf, LARGEST), 0.25, 0.25),
+        ((-1e10, 1e10), 0.25, 0.25),
+        ((-1e9, 1e9), 0.25, 2.5e8),
     ],
 )
 def test_actions_are_mapped_to_the_tasks_bounds(bounds, action, native):
@@ -202,6 +211,17 @@ def test_actions_are_mapped_to_the_tasks_bounds(bounds, action, native):
     env.step(np.array([action], np.float32))
     assert scripted.actions[0] == pytest.approx(native)
     assert scripted.actions[0].dtype == np.float32
+
+
+def test_the_largest_float64_is_no_bound():
+    scripted = Scripted()
+    largest = np.finfo(np.float64).max
+    scripted.action_space = Box(-largest, largest, (1,), np.float64)
+    env = envs.AgentView(scripted, "scripted")
+    env.reset(seed=0)
+    for action in (-1.0, 0.25, 1.0):
+        env.step(np.array([action], np.float32))
+    assert [float(action[0]) for action in scripted.actions] == [-1.0, 0.25, 1.0]
 
 
 def test_dm_control_receives_float64_and_the_very_action_where_bounds_are_one():
@@ -214,12 +234,19 @@ def test_dm_control_receives_float64_and_the_very_action_where_bounds_are_one():
     np.testing.assert_array_equal(control, action.astype(np.float64))
 
 
-def test_action_repeat_sums_rewards_and_stops_at_the_end():
-    env = envs.AgentView(Scripted(length=5, terminates=True), "scripted", action_repeat=3)
-    env.reset(seed=0)
-    action = np.zeros(1, np.float32)
-    assert env.step(action)[1:4] == (1 + 2 + 3, False, False)
-    assert env.step(action)[1:4] == (4 + 5, True, False)
+@pytest.mark.parametrize("terminates", [True, False])
+@pytest.mark.parametrize("repeat", [1, 2, 3, 4])
+def test_action_repeat_sums_rewards_and_stops_at_the_end(repeat, terminates):
+    pack = envs.Pack([envs.AgentView(Scripted(length=5, terminates=terminates), "scripted", repeat)])
+    pack.reset(0, 0)
+    counted = 0
+    while counted < 5:
+        _, (reward,), (terminated,), (truncated,) = pack.step(np.zeros((1, 1), np.float32))
+        taken = min(repeat, 5 - counted)
+        assert pack.frames[0] == taken
+        assert reward == sum(range(counted + 1, counted + taken + 1))
+        counted += taken
+        assert (terminated, truncated) == (counted == 5 and terminates, counted == 5 and not terminates)
 
 
 def test_action_repeat_shortens_dm_control_episodes():

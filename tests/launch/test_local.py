@@ -97,6 +97,30 @@ def test_a_plan_refuses_other_configurations_and_damaged_runs(tmp_path: Path) ->
         make_plan(tmp_path, [job])
 
 
+@pytest.mark.parametrize(
+    ("algo", "steps", "repeat", "reason"),
+    [
+        ("stub", 40, 1, "steps = 40 with random_steps = 40 never updates the policy; 41 steps would"),
+        ("stub", 20, 4, "steps = 20 with random_steps = 40 never updates the policy; 44 steps would"),
+        ("td3", 41, 1, "random_steps = 40 and actor_delay = 2 never updates the policy; 42 steps would"),
+        ("td3", 42, 1, ""),
+        ("stub", 44, 4, ""),
+        ("random", 40, 1, ""),
+    ],
+)
+def test_a_plan_refuses_runs_that_would_never_learn(
+    tmp_path: Path, algo: str, steps: int, repeat: int, reason: str
+) -> None:
+    study = stub_study(algo=algo, steps=steps, random_steps=40, eval_every=4, action_repeat=repeat)
+    if not reason:
+        assert make_plan(tmp_path, study.jobs()).packs == [study.jobs()]
+        return
+    with pytest.raises(UserError, match="raise STEPS or lower random_steps") as error:
+        make_plan(tmp_path, study.jobs())
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_a_plan_tells_how_many_runs_are_damaged(tmp_path: Path) -> None:
     grid = jobs(seeds=3)
     for job in grid:

@@ -61,6 +61,7 @@ def test_a_finished_run_tells_how_it_was_made(tmp_path: Path) -> None:
     }
     assert attempt["provenance"]["versions"]["torch"] == torch.__version__
     assert attempt["provenance"]["code_digest"]
+    assert meta["family"] == "gymnasium"
     left = {path.name for path in (tmp_path / pack[0].path).iterdir()}
     assert left == {
         "run.json",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.machine import hardware, provenance
+from bench.machine.behaviour import BEHAVIOUR
 
 SLURM = {
     "SLURM_JOB_ID": "77",
@@ -54,7 +55,9 @@ def test_the_record_is_whole_and_gives_nobody_away(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SOME_TOKEN", "hunter2")
     record = provenance.provenance()
     text = json.dumps(record)
-    assert set(record) == {"git", "code_digest", "versions", "hardware", "os", "threads", "scheduler", "host"}
+    keys = {"git", "behaviour", "code_digest", "versions", "hardware", "os", "threads", "scheduler", "host"}
+    assert set(record) == keys
+    assert record["behaviour"] == BEHAVIOUR
     assert set(record["versions"]) == {"python", "torch", "numpy", "mujoco", "dm-control", "gymnasium"}
     assert all(record["versions"].values())
     assert record["hardware"]["cpu"]
@@ -74,6 +77,7 @@ def test_the_code_digest_sees_names_and_bytes_of_what_decides_a_score(checkout: 
         lambda: (checkout / "algos/new.py").write_text(""),
         lambda: (checkout / "bench/envs/tasks.py").write_text("# changed\n"),
         lambda: (checkout / "bench/training/trainer.py").unlink(),
+        lambda: (checkout / "algos/core").mkdir() or (checkout / "algos/core/agent.py").write_text(""),
     ):
         change()
         seen.append(provenance.code_digest(checkout))

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import algos
+from algos.noise import stream_seed
+from bench.envs import tasks as envs
 from bench.launch import pack as worker
 from bench.runs import read_run
 from bench.studies.job import Job, RunSettings
@@ -118,9 +120,29 @@ def test_action_repeat_resumes_exactly_and_counts_environment_steps(tmp_path: Pa
     assert [e.env_step for e in found if isinstance(e, Step)] == list(range(4, 121, 4))
     assert trainer.replay.written == 30
     assert trainer.agent.updates == 20  # one per action after the random ones
-    lengths = [row["value"] for row in rows(found, "train.csv") if row["name"] == "length"]
-    assert lengths
-    assert all(length % 4 == 0 for length in lengths)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("repeat", [1, 2, 3, 4])
+def test_a_length_counts_the_environment_steps_that_took_place(repeat: int, workers: int) -> None:
+    """Episodes of 5 to 20 steps end within a repeated action; a Toy observes its steps and how many it will take."""
+    pack = jobs(seeds=(0, 1), action_repeat=repeat, steps=120, random_steps=60, eval_every=120)
+    trainer = Trainer(pack, {**EAGER, "env_workers": workers})
+    found = events(trainer)
+    for k in range(2):
+        transitions = trainer.replay.split(torch.from_numpy(trainer.replay.rows_between(0, 120 // repeat, k)))
+        counted = [0.0, *transitions.next_obs[:, 1].tolist()]
+        starts = [*transitions.obs[:, 1].tolist(), 0.0]
+        ends = [steps for steps, start in zip(counted, starts) if start == 0 and steps > 0]
+        lengths = [row["value"] for row in rows(found, "train.csv", k) if row["name"] == "length"]
+        assert lengths == ends[: len(lengths)]
+        assert len(lengths) > 3
+    env = envs.make("stubs/Toy-v0", action_repeat=repeat)
+    trainer.env_step = 0
+    for k, episodes in trainer.evaluate("sample", 1, 5).items():
+        seeds = [stream_seed(k, "evaluation environment", 0, i) % 2**32 for i in range(5)]
+        assert [length for _, length in episodes] == [min(20, env.reset(seed=seed)[0][2]) for seed in seeds]
+    trainer.close()
 
 
 def test_a_stopped_pack_can_go_on_as_single_seeds_and_back(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 How a run is scored, by its state:
 - done: as evaluated.
 - diverged (a loss, parameter or action that is not finite): from the divergence on, the return 0 on a DM
-  Control task, whose returns are never below 0; on any other task the lowest evaluation of that task in the
-  study. An evaluation whose return is not finite counts as a divergence too.
+  Control task whose returns are never below 0 (all but lqr); on any other task the lowest evaluation of that
+  task in the study. An evaluation whose return is not finite counts as a divergence too.
 - anything else (missing, running, stale, failed, damaged, configuration changed): no score. It enters no
   number and is named in the list of runs; n counts the scored runs alone.
 """
@@ -22,7 +22,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.scores.results import RANDOM, Cell, FinalMode, Results, RunScore, is_dm_control
+from bench.analysis.scores.results import (
+    RANDOM,
+    Cell,
+    FinalMode,
+    Results,
+    RunScore,
+    families,
+    is_scaled,
+)
 from bench.machine.hardware import available_cores
 from bench.runs import FINISHED, DamagedRun, Run, read_run, read_study
 
@@ -37,7 +45,8 @@ def load(root: Path, study: str) -> Results:
     settings = dict(found.meta.get("settings", {}))
     read = list(_read_all(found.runs))
     problems = [*found.problems, *_newly_damaged(root, found.runs, read)]
-    scores = _complete(read, settings)
+    of_task = families(score.run for score in read)
+    scores = _complete(read, settings, of_task)
     algos = {score.run.label: score.run.algo for score in scores}
     return Results(
         root=root,
@@ -46,6 +55,7 @@ def load(root: Path, study: str) -> Results:
         settings=settings,
         envs=tuple(dict.fromkeys(score.run.env for score in scores)),
         labels=tuple(sorted(algos, key=lambda label: algos[label] == RANDOM)),
+        families=of_task,
         algos=algos,
         runs=tuple(scores),
         cells=_cells(scores),
@@ -100,14 +110,15 @@ def _final_policies(run: Run) -> dict[FinalMode, float]:
     return {mode: float(np.mean(returns)) for mode, returns in episodes.items()}
 
 
-def _complete(scores: list[RunScore], settings: dict[str, Any]) -> list[RunScore]:
+def _complete(scores: list[RunScore], settings: dict[str, Any], of_task: dict[str, str]) -> list[RunScore]:
     """Finished runs on the evaluation steps of the study, diverged ones filled up by the rule above."""
     steps = _evaluation_steps(scores, settings)
-    lowest = _lowest_returns(scores)
+    filling = {
+        env: 0.0 if is_scaled(env, of_task[env]) else lowest
+        for env, lowest in _lowest_returns(scores).items()
+    }
     return [
-        _on_steps(score, steps, 0.0 if is_dm_control(score.run.env) else lowest.get(score.run.env, 0.0))
-        if score.state in FINISHED
-        else score
+        _on_steps(score, steps, filling.get(score.run.env, 0.0)) if score.state in FINISHED else score
         for score in scores
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,9 @@ from numpy.typing import NDArray
 
 from bench.analysis import stats
 from bench.analysis.stats import Array
-from bench.runs import FINISHED, Run
+from bench.runs import FINISHED, RANDOM, Run
 
-LARGEST_RETURN = 1000.0  # DM Control: 1000 steps, rewards in [0, 1]
-RANDOM = "random"  # the algorithm that acts uniformly at random
+LARGEST_RETURN = 1000.0  # of a task of DM Control: 1000 steps, rewards in [0, 1]
 
 FinalMode = tuple[str, int]  # mode, candidates
 
@@ -34,8 +34,10 @@ class RunScore:
 
     @property
     def state(self) -> str:
-        """As bench.runs has it, but damaged where a file of a finished run could not be read."""
-        return "damaged" if self.problem else self.run.state
+        """As bench.runs has it, but damaged where a file of a finished run could not be read, or untrained."""
+        if self.problem:
+            return "damaged"
+        return "untrained" if self.run.state in FINISHED and self.run.untrained else self.run.state
 
     @property
     def scored(self) -> bool:
@@ -43,7 +45,8 @@ class RunScore:
 
     @property
     def reason(self) -> str:
-        return self.problem or self.note or self.run.reason or ""
+        untrained = self.run.untrained if self.state == "untrained" else ""
+        return self.problem or untrained or self.note or self.run.reason or ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Results:
     settings: dict[str, Any]
     envs: tuple[str, ...]
     labels: tuple[str, ...]
+    families: dict[str, str]  # task -> "dm_control" or "gymnasium"
     algos: dict[str, str]  # label -> registry name
     runs: tuple[RunScore, ...]
     cells: dict[tuple[str, str], Cell]  # only those with at least one scored run
@@ -106,7 +110,8 @@ class Results:
 
     @property
     def control_envs(self) -> tuple[str, ...]:
-        return tuple(env for env in self.envs if is_dm_control(env))
+        """The tasks whose returns lie between 0 and LARGEST_RETURN."""
+        return tuple(env for env in self.envs if is_scaled(env, self.families[env]))
 
     @property
     def learners(self) -> tuple[str, ...]:
@@ -135,9 +140,23 @@ class Results:
         return {}
 
 
-def is_dm_control(env: str) -> bool:
-    """Whether a task is one of DM Control ("cheetah-run"): Gymnasium's end in a version ("Pendulum-v1")."""
-    return re.search(r"-v\d+$", env) is None
+def families(runs: Iterable[Run]) -> dict[str, str]:
+    """Task -> "dm_control" or "gymnasium", as one of its runs recorded it.
+
+    Runs from before it was recorded: Gymnasium's names end in a version ("Pendulum-v1"), those of DM Control do not.
+    """
+    found: dict[str, str] = {}
+    for run in runs:
+        if run.meta.get("family") in ("dm_control", "gymnasium"):
+            found[run.env] = run.meta["family"]
+        elif run.env not in found:
+            found[run.env] = "gymnasium" if re.search(r"-v\d+$", run.env) else "dm_control"
+    return found
+
+
+def is_scaled(env: str, family: str) -> bool:
+    """Whether a task's returns lie between 0 and LARGEST_RETURN: DM Control but lqr, whose rewards can be negative."""
+    return family == "dm_control" and not env.startswith("lqr-")
 
 
 def name_parts(name: str) -> list[str]:

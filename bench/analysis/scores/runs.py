@@ -14,9 +14,13 @@ from bench.analysis import stats
 from bench.analysis.scores.results import Results, RunScore, name_parts
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Link, Table, number
+from bench.machine.behaviour import behaviour_of
 from bench.text import one_line
 
-STATES = ("done", "diverged", "running", "stale", "failed", "damaged", "configuration changed", "missing")
+STATES = (
+    *("done", "diverged", "untrained", "running", "stale", "failed", "damaged"),
+    *("configuration changed", "missing"),
+)
 
 
 def runs(results: Results) -> Table:
@@ -30,7 +34,9 @@ def runs(results: Results) -> Table:
         scored = score.scored
         final, area, best = _measures(score) if scored else (float("nan"),) * 3
         step = float("nan") if run.env_step is None else float(run.env_step)
-        code = _provenance(score).get("code_digest")
+        attempts = _attempts(score)
+        behaviour = " then ".join(_behaviours(score))
+        code = attempts[-1]["provenance"].get("code_digest") if attempts else None
         where = quote(f"../{results.folder(run)}/")
         name = display_name(run.label, run.algo)
         rows.append(
@@ -41,13 +47,14 @@ def runs(results: Results) -> Table:
                 score.state,
                 number(step),
                 *(number(value) for value in (final, area, best)),
-                one_line(code or MISSING)[:8],
+                behaviour or MISSING,
                 score.reason or "",
             ]
         )
         record: dict[str, object] = {"env": run.env, "label": run.label, "algo": run.algo, "seed": run.seed}
         record |= {"state": score.state, "scored": scored, "env_step": run.env_step, "final": final}
-        record |= {"area": area, "best_biased": best, "code_digest": code, "reason": score.reason}
+        record |= {"area": area, "best_biased": best, "behaviour": behaviour, "code_digest": code}
+        record |= {"reason": score.reason}
         records.append(record)
     columns = [
         "Task",
@@ -58,13 +65,13 @@ def runs(results: Results) -> Table:
         "Final",
         "AUC",
         "Best (biased)",
-        "Code",
+        "Behaviour",
         "Reason",
     ]
     found = Counter(score.state for score in results.runs)
     notes = [
         "; ".join(f"{found[state]} {state}" for state in STATES if found[state]) + ".",
-        "Code: the first digits of the digest of algos/, bench/training/ and bench/envs/.",
+        "Behaviour: the version of what the code computes; it is raised whenever numbers are meant to change.",
     ]
     return Table("runs", "Runs", columns, rows, records, notes)
 
@@ -77,9 +84,24 @@ def _measures(score: RunScore) -> tuple[float, float, float]:
     )
 
 
-def _provenance(score: RunScore) -> dict[str, Any]:
-    """Of the last attempt; empty where the run has not started."""
-    return dict(score.run.meta["attempts"][-1]["provenance"]) if score.run.meta else {}
+def _attempts(score: RunScore) -> list[dict[str, Any]]:
+    """The attempts that made a run's numbers: those since it last began at step 0. Empty where it has not begun."""
+    attempts = list(score.run.meta["attempts"]) if score.run.meta else []
+    begun = [i for i, attempt in enumerate(attempts) if attempt["resumed_at_step"] == 0]
+    return attempts[begun[-1] :] if begun else attempts
+
+
+def _behaviours(score: RunScore) -> list[str]:
+    """The behaviour versions of those attempts, in their order, each once."""
+    return list(dict.fromkeys(_behaviour(attempt["provenance"]) for attempt in _attempts(score)))
+
+
+def _behaviour(provenance: dict[str, Any]) -> str:
+    version = behaviour_of(provenance)
+    if version is not None:
+        return str(version)
+    digest = provenance.get("code_digest")
+    return f"unknown (code {one_line(digest)[:8]})" if digest else "unknown"
 
 
 def provenance(results: Results) -> Table:
@@ -93,7 +115,9 @@ def provenance(results: Results) -> Table:
     for (key, value), runs_with_it in sorted(counts.items()):
         rows.append([key, value, number(runs_with_it)])
         records.append({"key": key, "value": value, "runs": runs_with_it})
-    notes = ["Of the last attempt of each scored run."]
+    notes = [
+        "A scored run counts at every value that one of its attempts had, from the last one that began at step 0 on."
+    ]
     return Table("provenance", "Provenance", ["What", "Value", "Runs"], rows, records, notes)
 
 
@@ -125,13 +149,13 @@ def _by_task(values: dict[str, list[str]]) -> str:
 
 
 def _origin(score: RunScore) -> Iterator[tuple[str, str]]:
-    found = _provenance(score)
-    attempts = score.run.meta["attempts"]
-    yield "attempts", str(len(attempts))
-    yield from _leaves("execution", {k: v for k, v in attempts[-1]["execution"].items() if k != "pack"})
-    for key in ("code_digest", "git", "versions", "hardware", "os"):
-        if key in found:
-            yield from _leaves(key, found[key])
+    yield "attempts", str(len(score.run.meta["attempts"]))
+    for attempt in _attempts(score):
+        yield from _leaves("execution", {k: v for k, v in attempt["execution"].items() if k != "pack"})
+        yield "behaviour", _behaviour(attempt["provenance"])
+        for key in ("code_digest", "git", "versions", "hardware", "os"):
+            if key in attempt["provenance"]:
+                yield from _leaves(key, attempt["provenance"][key])
 
 
 _line = functools.lru_cache(4096)(one_line)  # thousands of runs say the same of themselves
@@ -146,26 +170,22 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
         yield key, _line(shown)
 
 
-def code_digests(results: Results) -> dict[str, int]:
-    """{code digest: scored runs}, most frequent first."""
-    found = Counter(
-        one_line(_provenance(score).get("code_digest") or "unknown") for score in results.runs if score.scored
-    )
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+def _mixed_behaviours(results: Results) -> Iterator[str]:
+    """A line, where runs or attempts of different behaviour versions enter one table: which, most frequent first."""
+    found = Counter(tuple(_behaviours(score)) for score in results.runs if score.scored)
+    if len({version for versions in found for version in versions}) > 1:
+        ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        named = ", ".join(
+            f"{' then '.join(versions)} ({count} run{'s' if count > 1 else ''})"
+            for versions, count in ordered
+        )
+        yield f"Scores of different behaviour versions of the code are pooled: {named}."
 
 
 def warnings(results: Results) -> list[str]:
     """What a reader must know before any number: pooled code, runs left out and why."""
-    lines = []
-    digests = code_digests(results)
-    if len(digests) > 1:
-        named = ", ".join(f"{digest[:8]} ({count} runs)" for digest, count in digests.items())
-        lines.append(f"Scores of {len(digests)} versions of the code are pooled: {named}.")
-    dirty = sum(
-        1
-        for score in results.runs
-        if score.scored and (_provenance(score).get("git") or {}).get("dirty") not in (False, None)
-    )
+    lines = [*_mixed_behaviours(results)]
+    dirty = sum(score.scored and any(map(_dirty, _attempts(score))) for score in results.runs)
     if dirty:
         lines.append(f"{dirty} runs were made with uncommitted changes in the code.")
     names = {results.folder(score.run): score for score in results.unscored}
@@ -175,6 +195,11 @@ def warnings(results: Results) -> list[str]:
         shown = ", ".join(which[:5]) + (f" and {count - 5} more" if count > 5 else "")
         lines.append(f"No score, {state}: {shown}." + (f" {reason}" if reason else ""))
     return [*lines, *(problem for problem in results.problems)]
+
+
+def _dirty(attempt: dict[str, Any]) -> bool:
+    git = attempt["provenance"].get("git")
+    return isinstance(git, dict) and git.get("dirty") not in (False, None)
 
 
 def command(results: Results) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.envs import tasks as envs
 from bench.machine.provenance import provenance
 from bench.runs import FORMAT, AlreadyFinished, Writer, write_study
 from bench.studies.job import Job
@@ -67,14 +68,15 @@ def label(study: Study, algo: str) -> str:
 
 
 def _open(root: Path, jobs: Sequence[Job], execution: dict[str, Any]) -> list[Writer]:
-    origin = provenance()
+    how: dict[str, Any] = {"execution": execution, "provenance": provenance()}
+    how["family"] = envs.check_name(jobs[0].env)
     writers = []
     for job in jobs:
         try:
-            writers.append(Writer.open(root, job, execution=execution, provenance=origin))
+            writers.append(Writer.open(root, job, **how))
         except AlreadyFinished:  # by a part that was cut off before its record
             shutil.rmtree(root / job.path)
-            writers.append(Writer.open(root, job, execution=execution, provenance=origin))
+            writers.append(Writer.open(root, job, **how))
     return writers
 
 
