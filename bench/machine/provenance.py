@@ -27,8 +27,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 def provenance(device: str = "cpu") -> dict[str, Any]:
     """A JSON-ready record of all that. On `device` "cuda" it asks CUDA for its names, which initialises it.
 
-    Keys: git (see `git_state`), behaviour (see bench/machine/behaviour.py), code_digest, versions, hardware, os, threads,
-    scheduler (see `scheduler_ids`), host.
+    Keys: git (see `git_state`), behaviour (see behaviour.py), code_digest, versions, hardware, os, threads, scheduler
+    (see `scheduler_ids`), host.
     """
     return {
         "git": git_state(),
