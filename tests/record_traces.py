@@ -3,7 +3,7 @@
 A trace is everything that a run of `bench.training.trainer.Trainer` does that could differ: the transition and the
 losses of every step, the rows of eval.csv, train.csv and final.csv, and the sums and norms of all that is trained,
 after a stop and a resume in the middle of an episode. Networks and batches are small and episodes are cut at 25 steps,
-so that a trace takes about a second; all other settings are the algorithm's defaults, so that a changed default shows as well.
+so that a trace takes about a second. All other settings are the algorithm's defaults: a changed default shows as well.
 
 Existing traces are written again only after `BEHAVIOUR` (bench/machine/behaviour.py) was raised: docs/results.md, "When
 numbers may change".
