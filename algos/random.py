@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Config, Metrics, State
-from algos.noise import Draw, Draws
+from algos.core.agent import Agent, Batch, Metrics, State
+from algos.core.config import Config
+from algos.core.noise import Draw, Draws
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Config, Metrics, State, require
-from algos.networks import Generators, Params, init_mlp, mlp
-from algos.noise import Draw, Draws
+from algos.core.agent import Agent, Batch, Metrics, State
+from algos.core.config import Config, require
+from algos.core.networks import Generators, Params, init_mlp, mlp
+from algos.core.noise import Draw, Draws
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Config, Metrics, State, require
-from algos.networks import Generators, Params, init_mlp, mlp
-from algos.noise import Draw, Draws
-from algos.optim import polyak
+from algos.core.agent import Agent, Batch, Metrics, State
+from algos.core.config import Config, require
+from algos.core.networks import Generators, Params, init_mlp, mlp
+from algos.core.noise import Draw, Draws
+from algos.core.optim import polyak
 
 
 @dataclass(frozen=True)

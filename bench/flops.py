@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from algos.agent import Agent
-from algos.diffusion import ScoreNetwork
+from algos.core.agent import Agent
+from algos.core.score_network import ScoreNetwork
 
 _aten = torch.ops.aten
 PRODUCTS = (_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm)

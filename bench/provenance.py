@@ -42,11 +42,11 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
 
 
 def code_digest(root: Path = ROOT) -> str:
-    """SHA-256 over what decides a score: algos/*.py, bench/train.py and bench/envs.py, with their names.
+    """SHA-256 over what decides a score: algos/**/*.py, bench/train.py and bench/envs.py, with their names.
 
     Scores of different digests are pooled only with a note that says so.
     """
-    files = [*root.glob("algos/*.py"), root / "bench/train.py", root / "bench/envs.py"]
+    files = [*root.glob("algos/**/*.py"), root / "bench/train.py", root / "bench/envs.py"]
     digest = hashlib.sha256()
     for path in sorted(path for path in files if path.is_file()):
         code = path.read_bytes()

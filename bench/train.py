@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from algos.noise import Draw, Noise, stream_seed
-from algos.replay import Replay
+from algos.core.noise import Draw, Noise, stream_seed
+from algos.core.replay import Replay
 from bench import envs
 from bench.config import agent_class, build_config
 from bench.env_workers import ParallelPack

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algos import agent_class, optim
-from algos.agent import Agent, Batch
-from algos.noise import Draw, Draws
+from algos import agent_class
+from algos.core import optim
+from algos.core.agent import Agent, Batch
+from algos.core.noise import Draw, Draws
 
 LOSS_RTOL = 1e-5
 #: Float32 rounding of a batch mean of terms of order one, per action dimension, over which a log-probability sums:

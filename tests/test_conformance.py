@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 import algos
-from algos.agent import MODES, Agent, Batch, Config
+from algos.core.agent import MODES, Agent, Batch
+from algos.core.config import Config
 from bench.config import agent_class, algorithm_config, build_config, default_config, parse_overrides
 
 O, A, B = 5, 2, 16  # noqa: E741 (observation and action dimensions, batch)

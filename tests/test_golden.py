@@ -24,9 +24,9 @@ from golden_io import (
     networks,
 )
 
-from algos.agent import Agent, Batch
-from algos.execution import Execution
-from algos.noise import Draw, Draws
+from algos.core.agent import Agent, Batch
+from algos.core.execution import Execution
+from algos.core.noise import Draw, Draws
 
 OURS = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", OURS))

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from algos.agent import Agent
-from algos.replay import Replay
+from algos.core.agent import Agent
+from algos.core.replay import Replay
 from bench.train import AT_BOUND
 
 Array = NDArray[np.float64]

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Metrics, State
-from algos.networks import Params
-from algos.noise import Draws
+from algos.core.agent import Agent, Batch, Metrics, State
+from algos.core.networks import Params
+from algos.core.noise import Draws
 
 Q = Callable[[Tensor, Tensor], Tensor]
 

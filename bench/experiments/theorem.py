@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algos.diffusion import vp_schedule
+from algos.core.diffusion import vp_schedule
 from bench.experiments import gridworld, linear_quadratic
 from bench.experiments.parts import Part, Row, Tables, all_scores
 

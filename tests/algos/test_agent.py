@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from small import ACT_DIM, ALGORITHMS, OBS_DIM, make, parameters, random_batch, train
 
-import algos.agent
+import algos.core.agent
 from algos import agent_class, registry
-from algos.agent import Agent, Selection
-from algos.optim import BETA1, BETA2, EPS
+from algos.core.agent import Agent, Selection
+from algos.core.optim import BETA1, BETA2, EPS
 
 DIFFUSION = ("qsm", "dql", "dql-bc")
 SEEDS = (3, 0, 11, 7)
@@ -215,14 +215,14 @@ def test_the_actors_rate_follows_the_cosine_and_the_critics_does_not(name, monke
     """Adam by hand on the gradients that the agent used, at lr (1 + cos(pi count/decay))/2, count from 0 (as optax)."""
     used: dict[str, list[dict[str, torch.Tensor]]] = {"actor": [], "critic": []}
     agent = make(name, [0], actor_lr_decay=4, actor_lr=1e-3, critic_lr=2e-3)
-    original = algos.agent.adam
+    original = algos.core.agent.adam
 
     def spy(params, grads, optimiser, lr):
         part = next(part for part in used if agent.state[part] is params)
         used[part].append({leaf: g.clone() for leaf, g in grads.items()})
         original(params, grads, optimiser, lr)
 
-    monkeypatch.setattr(algos.agent, "adam", spy)
+    monkeypatch.setattr(algos.core.agent, "adam", spy)
     initial = {part: {leaf: p.clone() for leaf, p in agent.state[part].items()} for part in used}
     train(agent, 6)
     for part, lr in (("actor", 1e-3), ("critic", 2e-3)):

@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from algos.diffusion import (
+from algos.core.diffusion import (
     STEPS,
-    ScoreNetwork,
     add_noise,
     chain_draws,
     ddpm_step,
@@ -19,8 +18,9 @@ from algos.diffusion import (
     sample_chain,
     vp_schedule,
 )
-from algos.networks import Params
-from algos.noise import Noise
+from algos.core.networks import Params
+from algos.core.noise import Noise
+from algos.core.score_network import ScoreNetwork
 
 CPU = torch.device("cpu")
 OBS, ACT, B = 5, 2, 6

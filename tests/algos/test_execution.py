@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from algos import agent_class
-from algos.agent import Agent, Selection
-from algos.execution import Execution
-from algos.replay import Replay
+from algos.core.agent import Agent, Selection
+from algos.core.execution import Execution
+from algos.core.replay import Replay
 
 MODES = ("behaviour", "sample", "greedy")
 

@@ -8,19 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from algos.networks import (
-    ACTIVATIONS,
-    NARROW,
-    affine,
-    fourier_features,
-    init_mlp,
-    init_twin_q,
-    mish,
-    mlp,
-    sinusoidal_features,
-    twin_q,
-)
-from algos.noise import Noise
+from algos.core.kernels import ACTIVATIONS, NARROW, affine, mish
+from algos.core.networks import fourier_features, init_mlp, init_twin_q, mlp, sinusoidal_features, twin_q
+from algos.core.noise import Noise
 
 SEEDS = (3, 0, 11)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from algos.noise import PURPOSES, Draw, Noise, stream_seed
+from algos.core.noise import PURPOSES, Draw, Noise, stream_seed
 
 CPU = torch.device("cpu")
 SPECS = [

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from algos.optim import (
+from algos.core.optim import (
     BETA1,
     BETA2,
     EPS,

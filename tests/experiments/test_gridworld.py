@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from algos.diffusion import vp_schedule
+from algos.core.diffusion import vp_schedule
 from bench.experiments import gridworld as room
 from bench.experiments.gridworld import ACTIONS, GRID, NODES, STATES, World
 

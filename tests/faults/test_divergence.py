@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from algos.agent import Agent
+from algos.core.agent import Agent
 from bench import envs
 from bench.launch import worker
 from bench.runs import read_run

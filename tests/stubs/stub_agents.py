@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from algos.agent import Batch, Metrics, State, require
-from algos.networks import Generators
-from algos.noise import Draw, Draws
+from algos.core.agent import Batch, Metrics, State
+from algos.core.config import require
+from algos.core.networks import Generators
+from algos.core.noise import Draw, Draws
 from algos.random import Random, RandomConfig
 
 FAULTS = ("", "raise", "exit", "kill", "hang", "nan", "memory", "leak")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algos.agent import Batch
-from algos.noise import Draw, Noise
+from algos.core.agent import Batch
+from algos.core.noise import Draw, Noise
 
 
 class Replay:
