@@ -10,7 +10,7 @@ from torch import Tensor
 from algos.core.agent import Batch, Metrics, State
 from algos.core.diffusion_agent import DiffusionAgent, DiffusionConfig
 from algos.core.networks import Params
-from algos.core.noise import Draw, Draws
+from algos.core.noise import Draws
 
 
 class DQL(DiffusionAgent):
@@ -22,13 +22,10 @@ class DQL(DiffusionAgent):
     name = "dql"
     Config = DiffusionConfig
 
-    def actor_draws(self) -> list[Draw]:
-        return self.policy_draws("actor", self.config.batch_size)
-
     def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
         def loss(actor: Params) -> tuple[Tensor, Metrics]:
-            action = self.chain(actor, batch.obs, draws, "actor")
-            per_seed = -self.q(state["target_critic"], batch.obs, action).amin(1).mean(1)
+            action = self.chain(actor, batch.obs, draws.scope("actor"))
+            per_seed = -self.q(state, batch.obs, action, target=True).amin(1).mean(1)
             return per_seed.sum(), {"actor_loss": per_seed}
 
-        return self.minimise_actor(state, loss)
+        return self.minimise(state, "actor", loss)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from algos.core.agent import Batch, Metrics, Selection, State
-from algos.core.config import require
+from algos.core.config import at_least, between
 from algos.core.diffusion_agent import DiffusionAgent, DiffusionConfig
 from algos.core.networks import Generators, Params
-from algos.core.noise import Draw, Draws
+from algos.core.noise import Draws
 from algos.core.optim import polyak
 
 
@@ -40,9 +40,8 @@ class DQLBCConfig(DiffusionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.ema_decay <= 1, "ema_decay", self.ema_decay, "a number from 0 to 1")
-        for name in ("ema_every", "act_candidates"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        between(self, 0, 1, "ema_decay")
+        at_least(self, 1, "ema_every", "act_candidates")
 
 
 class DQLBC(DiffusionAgent):
@@ -68,27 +67,23 @@ class DQLBC(DiffusionAgent):
         """1 where the update ends with a step of the averaged actor, 0 elsewhere."""
         return int(count >= self.config.ema_start and count % self.config.ema_every == 0)
 
-    def actor_draws(self) -> list[Draw]:
-        rows = self.config.batch_size
-        return [*self.forward_draws(), *self.policy_draws("actor", rows), Draw("actor.coin", "uniform", ())]
-
     def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
-        noisy, steps = self.noised(batch, draws)
+        noisy, steps, noise = self.noised(batch, draws)
 
         def loss(actor: Params) -> tuple[Tensor, Metrics]:
             eps = self.predicted_noise(actor, batch.obs, noisy, steps)
-            bc_loss = (eps - draws["actor.noise"]).square().mean((1, 2))
-            action = self.chain(actor, batch.obs, draws, "actor")
-            q1, q2 = self.q(state["critic"], batch.obs, action).unbind(1)  # (S, B) each
+            bc_loss = (eps - noise).square().mean((1, 2))
+            action = self.chain(actor, batch.obs, draws.scope("actor"))
+            q1, q2 = self.q(state, batch.obs, action).unbind(1)  # (S, B) each
             q_loss = torch.where(
-                draws["actor.coin"] > 0.5,
+                draws.uniform("actor.coin") > 0.5,
                 -q1.mean(1) / q2.detach().abs().mean(1),
                 -q2.mean(1) / q1.detach().abs().mean(1),
             )
             per_seed = bc_loss + self.config.eta * q_loss
             return per_seed.sum(), {"actor_loss": per_seed, "bc_loss": bc_loss, "q_loss": q_loss}
 
-        metrics = self.minimise_actor(state, loss)
+        metrics = self.minimise(state, "actor", loss)
         if phase == 1:
             polyak(state["ema_actor"], state["actor"], 1 - self.config.ema_decay)
         return metrics

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from algos.core.agent import Batch, Metrics, State
-from algos.core.config import require
+from algos.core.config import positive
 from algos.core.diffusion_agent import DiffusionAgent, DiffusionConfig
 from algos.core.networks import Params
-from algos.core.noise import Draw, Draws
+from algos.core.noise import Draws
 from algos.core.optim import input_gradient
 
 
@@ -27,7 +27,7 @@ class QSMConfig(DiffusionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.M_q > 0, "M_q", self.M_q, "a positive number")
+        positive(self, "M_q")
 
 
 class QSM(DiffusionAgent):
@@ -42,13 +42,10 @@ class QSM(DiffusionAgent):
     Config = QSMConfig
     config: QSMConfig
 
-    def actor_draws(self) -> list[Draw]:
-        return self.forward_draws()
-
     def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
         c = self.config
-        noisy, steps = self.noised(batch, draws)
-        gradient = input_gradient(lambda a: self.q(state["critic"], batch.obs, a).mean(1).sum(), noisy)
+        noisy, steps, _ = self.noised(batch, draws)
+        gradient = input_gradient(lambda a: self.q(state, batch.obs, a).mean(1).sum(), noisy)
         if c.normalise_gradient:
             gradient = gradient / (gradient.abs().mean((1, 2), keepdim=True) + 1e-6)
         target = -c.M_q * gradient
@@ -60,4 +57,4 @@ class QSM(DiffusionAgent):
             per_seed = (eps - target).square().mean((1, 2))
             return per_seed.sum(), {"actor_loss": per_seed}
 
-        return self.minimise_actor(state, loss) | {"q_gradient": gradient.abs().mean((1, 2))}
+        return self.minimise(state, "actor", loss) | {"q_gradient": gradient.abs().mean((1, 2))}

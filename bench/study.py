@@ -24,6 +24,7 @@ from bench.config import (
     canonical,
     default_config,
     parse_overrides,
+    recorded,
     whole_number,
 )
 from bench.errors import UserError, suggest
@@ -158,7 +159,7 @@ class Study:
             for spec in self.algos:
                 algo, own = parse_overrides(spec)
                 config = algorithm_config(algo, {**self.base_config(algo, env), **own})
-                yield env, algo, self._label(algo, own), json.dumps(config, sort_keys=True)
+                yield env, algo, self._label(algo, own), json.dumps(recorded(algo, config), sort_keys=True)
 
     def base_config(self, algo: str, env: str) -> dict[str, Any]:
         """An algorithm's full configuration on a task (or "") in this study, the special over the general."""

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from algos.core.agent import Agent
+from algos.core.noise import Draws
 from bench import envs, flops
 from bench.config import algorithm_config, canonical
 from bench.errors import UserError
@@ -24,6 +26,7 @@ from bench.study import Job, RunSettings
 from bench.train import Step, Trainer
 
 DEVICE, THREADS, DTYPE = "cpu", 1, "float32"
+HALVES = ("critic_update", "actor_update")
 PARTS = ("update", "critic_update", "actor_update", "act_1", "act_10", "env_step", "end_to_end")
 
 
@@ -90,6 +93,8 @@ class Subject:
         self.replay.rows.copy_(torch.from_numpy(transitions(self.agent.obs_dim, self.agent.act_dim)))
         self.replay.written = self.replay.capacity
         self.period = flops.period(self.agent)
+        has_halves = type(self.agent).learn is Agent.learn  # an update of another order is timed as one
+        self.parts = tuple(part for part in case.parts if has_halves or part not in HALVES)
         self.candidates = self.agent.selection("behaviour").candidates
         self._numbers = itertools.count(flops.LATE)
         self._events = self.trainer.events()
@@ -110,7 +115,7 @@ class Subject:
             self._act_1()
         self.compile_s = self.agent.execution.preparation_s
         self.warm_up_s = seconds(lambda: self.update_often(calls))
-        for part in self.case.parts:
+        for part in self.parts:
             once = self.time(part)
             self.seconds[part] = float(np.median([once() for _ in range(calls)]))
 
@@ -153,7 +158,7 @@ class Subject:
 
     def update(self) -> None:
         """As a step of training does it: sample, update, read the metrics."""
-        metrics = self.agent.update(self.replay.sample(self.case.batch))
+        metrics = self.agent.update(self.replay.sample(self.agent.transitions()))
         for value in metrics.values():
             value.tolist()
 
@@ -162,26 +167,26 @@ class Subject:
             self.update()
 
     def _critic_update(self) -> float:
-        return self._half(("critic",), self._critic_step, ())
+        return self._half("critic", self._critic_step, self.agent.phase(flops.LATE))
 
     def _actor_update(self) -> float:
-        phase = self.agent.phase(next(self._numbers))
-        return self._half(("actor", phase), self._actor_step, (phase,))
+        return self._half("actor", self._actor_step, self.agent.phase(next(self._numbers)))
 
-    def _half(self, key: tuple, step: Callable[..., Any], constants: tuple) -> float:
+    def _half(self, name: str, step: Callable[..., Any], phase: int) -> float:
         """One half of the update, through the run's execution, on a batch and random numbers drawn before."""
         agent = self.agent
-        draws = agent.noise["update"].fill(agent.update_draws())
-        tensors = (agent.state, self.replay.sample(self.case.batch), draws)
-        return seconds(lambda: agent.execution(key, step, tensors, constants))
+        batch = self.replay.sample(agent.transitions())
+        draws = agent.noise["update"].fill(agent.update_draws(batch, phase))
+        tensors = (agent.state, batch, draws)
+        return seconds(lambda: agent.execution((name, phase), step, tensors, (phase,)))
 
-    def _critic_step(self, state: Any, batch: Any, draws: Any) -> Any:
+    def _critic_step(self, state: Any, batch: Any, draws: Any, phase: int) -> Any:
         with torch.no_grad():
-            return self.agent.critic_step(state, batch, draws)
+            return self.agent.critic_step(state, batch, Draws(draws), phase)
 
     def _actor_step(self, state: Any, batch: Any, draws: Any, phase: int) -> Any:
         with torch.no_grad():
-            return self.agent.actor_step(state, batch, draws, phase)
+            return self.agent.actor_step(state, batch, Draws(draws), phase)
 
     # -- acting ------------------------------------------------------------------------------------
 

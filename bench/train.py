@@ -23,7 +23,7 @@ from algos.core.replay import Replay
 from bench import envs
 from bench.config import agent_class, build_config
 from bench.env_workers import ParallelPack
-from bench.study import Job
+from bench.study import Job, RunSettings
 
 LOG_EVERY = 1000  # environment steps between rows of train.csv
 NO_TIME_LIMIT = 10_000  # steps after which an evaluation episode without a time limit is cut
@@ -142,6 +142,7 @@ class Trainer:
             self.seeds,
             device=execution["device"],
             execution=execution["mode"],
+            total_updates=updates_of(self.settings),
         )
         capacity = min(
             self.settings.replay_size, math.ceil(self.settings.steps / self.settings.action_repeat)
@@ -260,7 +261,7 @@ class Trainer:
 
     def _learn(self) -> Iterator[Event]:
         with self.clock("update"):
-            metrics = self.agent.update(self.replay.sample(self.agent.config.batch_size))
+            metrics = self.agent.update(self.replay.sample(self.agent.transitions()))
             self._set_preparation_apart()
         if self.agent.updates % self._metrics_every:
             return
@@ -445,6 +446,12 @@ class Trainer:
             self.sums.update({f"{k}/{name}": x for name, x in s["sums"].items()})
             self.counts.update({f"{k}/{name}": x for name, x in s["counts"].items()})
             self.pack.replay(k, self._reset_seed(k), s["actions"].numpy())
+
+
+def updates_of(settings: RunSettings) -> int:
+    """How many updates a whole run makes: one after every step that is not random."""
+    every = settings.action_repeat
+    return max(0, math.ceil(settings.steps / every) - math.ceil(settings.random_steps / every))
 
 
 def read_snapshot(data: bytes) -> dict[str, Any]:

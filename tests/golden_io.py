@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from algos import agent_class
-from algos.core import optim
 from algos.core.agent import Agent, Batch
-from algos.core.noise import Draw, Draws
+from algos.core.noise import Draw
 
 LOSS_RTOL = 1e-5
 #: Float32 rounding of a batch mean of terms of order one, per action dimension, over which a log-probability sums:
@@ -138,7 +137,7 @@ class Golden:
             rows("next_observations", m["obs_dim"]),
         )
 
-    def draws(self, prefix: str, specs: list[Draw]) -> Draws:
+    def draws(self, prefix: str, specs: list[Draw]) -> dict[str, Tensor]:
         """The recorded draws in their order, under the names that our algorithm declares in its order.
 
         Raises:
@@ -159,7 +158,8 @@ class Golden:
     def update(self, agent: Agent, i: int) -> dict[str, float]:
         """One update with the file's batch and draws, which repeat after the last; the metrics."""
         j, phase = i % self.meta["updates"], agent.phase(i)
-        arguments = (agent.state, self.batch(j), self.draws(f"update{j}", agent.update_draws()))
+        batch = self.batch(j)
+        arguments = (agent.state, batch, self.draws(f"update{j}", agent.update_draws(batch, phase)))
         metrics = agent.execution(("update", phase), agent.update_step, arguments, (phase,))
         return {name: float(value) for name, value in metrics.items()}
 
@@ -183,7 +183,7 @@ def build(meta: dict[str, Any], dtype: torch.dtype, execution: str = "eager") ->
     """
     cls = agent_class(ALGORITHM.get(meta["algo"], meta["algo"]))
     fields = {field.name for field in dataclasses.fields(cls.Config)}
-    adam = {"b1": optim.BETA1, "b2": optim.BETA2, "eps": optim.EPS}
+    adam = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
     if meta["adam"] != adam:
         raise ValueError(f"Adam with {meta['adam']}, ours is {adam}")
     settings: dict[str, object] = {}
@@ -347,9 +347,12 @@ def compare_actions(golden: Golden, agent: Agent) -> list[str]:
         )  # the file's, so that only the acting is compared
         obs = golden.tensor("act/observation").reshape(1, 1, -1)
         selection = agent.selection(mode)
-        specs = agent.act_draws(mode, 1, selection)
+        specs = agent.act_draws(obs, mode, selection)
         recorded = [k for k in golden.arrays if k.startswith(f"{key}/draw")]
-        draws = golden.draws(key, specs if recorded else [])  # the mean of a Gaussian draws nothing
+        if recorded:
+            draws = golden.draws(key, specs)
+        else:  # the mean of a Gaussian uses none
+            draws = {s.name: torch.zeros(1, *s.shape, dtype=golden.dtype) for s in specs}
         action = agent.act_step(agent.state, obs, draws, mode, selection).flatten()
         off = (action - golden.tensor(f"{key}/action").flatten()).abs().max().item()
         if not off <= ACTION_ATOL:

@@ -96,7 +96,7 @@ def test_mistakes_in_overrides(spec: str, message: str) -> None:
         ({"hidden": 256}, "hidden = 256: expected widths"),
         ({"hidden": {"a": 1}}, "expected widths"),
         ({"hidden": [[1]]}, "expected widths"),
-        ({"init": "zeros"}, "init = 'zeros': expected xavier_uniform or torch"),
+        ({"init": "zeros"}, "init = 'zeros': expected xavier_uniform, torch, "),
         ({"init": 3}, "init = 3: expected a name"),
         ({"M_q": True}, "M_q = True: expected a number"),
         ({"M_q": [1]}, "expected a number"),

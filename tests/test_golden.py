@@ -26,7 +26,7 @@ from golden_io import (
 
 from algos.core.agent import Agent, Batch
 from algos.core.execution import Execution
-from algos.core.noise import Draw, Draws
+from algos.core.noise import Draw
 
 OURS = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", OURS))
@@ -159,7 +159,7 @@ def write(path: Path, meta: dict[str, Any], after: tuple[int, ...]) -> Path:
             value = joined(locate(agent, name)).numpy().copy()
             arrays[f"{moment}/{name}"] = value.T if name.endswith(".weight") else value
 
-    def draw(prefix: str, specs: list[Draw]) -> Draws:
+    def draw(prefix: str, specs: list[Draw]) -> dict[str, Any]:
         draws = agent.noise["update"].fill(specs)
         for j, spec in enumerate(specs):
             arrays[f"{prefix}/draw{j:02d}/{spec.kind}"] = draws[spec.name][0].numpy().copy()
@@ -178,7 +178,7 @@ def write(path: Path, meta: dict[str, Any], after: tuple[int, ...]) -> Path:
         batch = {f"update{i}/batch/{name}": value.astype(np.float32) for name, value in batch.items()}
         arrays |= batch
         fields = Batch(*(torch.as_tensor(value)[None] for value in batch.values()))
-        draws = draw(f"update{i}", agent.update_draws())
+        draws = draw(f"update{i}", agent.update_draws(fields, agent.phase(i)))
         metrics = agent.update_step(agent.state, fields, draws, agent.phase(i))
         theirs = {"q_loss": "ql_loss", "target_q": "target_q_mean"}
         arrays |= {f"update{i}/info/{theirs.get(k, k)}": v[0].numpy().copy() for k, v in metrics.items()}
@@ -187,8 +187,9 @@ def write(path: Path, meta: dict[str, Any], after: tuple[int, ...]) -> Path:
     obs = arrays["act/observation"] = rng.normal(size=obs_dim).astype(np.float32)
     for kind, mode in (("eval", agent.evaluation_mode), ("explore", "behaviour")):
         selection = agent.selection(mode)
-        draws = draw(f"act/{kind}", agent.act_draws(mode, 1, selection))
-        action = agent.act_step(agent.state, torch.as_tensor(obs)[None, None], draws, mode, selection)
+        given = torch.as_tensor(obs)[None, None]
+        draws = draw(f"act/{kind}", agent.act_draws(given, mode, selection))
+        action = agent.act_step(agent.state, given, draws, mode, selection)
         arrays[f"act/{kind}/action"] = action.flatten().numpy().copy()
     np.savez(path, **arrays)
     return path

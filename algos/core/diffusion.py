@@ -6,16 +6,16 @@ the score of the policy at noise level t is -eps / sqrt(1 - abar_t).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from algos.core.networks import Params
-from algos.core.noise import Draw, Draws
-from algos.core.score_network import ScoreNetwork
+from algos.core.noise import Draws
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,26 @@ def vp_schedule(T: int) -> Schedule:
     """
     t = np.arange(1, T + 1)
     alpha = np.exp(-0.1 / T - 0.5 * (10.0 - 0.1) * (2 * t - 1) / T**2)
+    return of_alphas(alpha)
+
+
+def of_alphas(alpha: np.ndarray) -> Schedule:
+    """beta_t = 1 - alpha_t and abar_t from alpha_t, t = 0 ... T-1."""
     as_floats = lambda x: tuple(float(v) for v in x)  # noqa: E731
     return Schedule(as_floats(1 - alpha), as_floats(alpha), as_floats(np.cumprod(alpha)))
+
+
+def cosine_schedule(T: int) -> Schedule:
+    """abar(i) = cos^2((i/T + 0.008)/1.008 pi/2) at i = 0 ... T, beta_t = 1 - abar(t+1)/abar(t), at most 0.999.
+
+    Nichol and Dhariwal 2021, eq. 17.
+    """
+    abar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    return of_alphas(1 - np.clip(1 - abar[1:] / abar[:-1], 0, 0.999))
+
+
+#: Name -> T -> noise schedule. A package may add its own.
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {"vp": vp_schedule, "cosine": cosine_schedule}
 
 
 def one_hot(t: Tensor, T: int, dtype: torch.dtype) -> Tensor:
@@ -86,34 +104,35 @@ def posterior_step(schedule: Schedule, t: int, a: Tensor, eps: Tensor, z: Tensor
     return mean + variance**0.5 * z
 
 
+#: A package may add its own.
 STEPS: dict[str, Step] = {"iterate": ddpm_step, "x0": posterior_step}
 
 
-def chain_draws(prefix: str, T: int, shape: Sequence[int]) -> list[Draw]:
-    """x_T, then one normal for each of t = T-1 ... 0 (the last is drawn and not used, as in the references)."""
-    names = [f"{prefix}.x", *(f"{prefix}.z{t}" for t in reversed(range(T)))]
-    return [Draw(name, "normal", tuple(shape)) for name in names]
-
-
 def sample_chain(
-    network: ScoreNetwork,
+    network: Any,
     schedule: Schedule,
-    clip: str,
+    step: Step,
     params: Params,
-    obs: Tensor,
+    condition: Tensor,
     draws: Draws,
-    prefix: str,
+    act_dim: int,
+    *,
     noise: bool = True,
+    start: float = 1.0,
 ) -> Tensor:
-    """Actions (S, B, A) from the reverse chain at obs (S, B, O), differentiable in the parameters.
+    """Actions (S, n, A) from the reverse chain, differentiable in the parameters.
 
-    clip: "iterate" or "x0", see `STEPS`. noise=False leaves out what a step adds (x_T stays random).
+    condition: what `network.condition` makes of the observations, (S, n, H). noise=False leaves out what a step adds
+    (x_T stays random). start: standard deviation of x_T. One normal is drawn for each of t = T-1 ... 0 whatever is
+    added (the last is never used, as in the references).
     """
-    step = STEPS[clip]
-    state_part = network.condition(params, obs)
+    rows = condition.shape[1]
     table = network.time_table(params)
-    a = draws[f"{prefix}.x"]
+    a = draws.normal("x", rows, act_dim)
+    if start != 1.0:
+        a = start * a
     for t in reversed(range(schedule.T)):
-        eps = network(params, state_part + table[:, t : t + 1], a)
-        a = step(schedule, t, a, eps, draws[f"{prefix}.z{t}"] if noise else None)
+        z = draws.normal(f"z{t}", rows, act_dim)
+        eps = network(params, condition + table[:, t : t + 1], a)
+        a = step(schedule, t, a, eps, z if noise else None)
     return a

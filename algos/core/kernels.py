@@ -82,4 +82,16 @@ def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return _Narrow.apply(x, w, b)
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "mish": mish}
+def gelu(z: Tensor) -> Tensor:
+    """The tanh form, z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))), JAX's default."""
+    return F.gelu(z, approximate="tanh")
+
+
+#: A package may add its own.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "mish": mish,
+    "gelu": gelu,
+    "elu": F.elu,
+    "tanh": torch.tanh,
+}

@@ -7,7 +7,7 @@ Shapes: S seeds, B rows, O observation and A action dimensions, H hidden units. 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -28,30 +28,93 @@ def _uniform(generators: Generators, shape: Sequence[int], bound: float) -> Tens
     return (2 * torch.stack(rows) - 1) * bound
 
 
+def normal(generators: Generators, *shape: int) -> Tensor:
+    """(S, *shape), standard normal, drawn on each seed's own generator (on the CPU, in float64)."""
+    return torch.stack([torch.randn(*shape, generator=g, dtype=torch.float64) for g in generators])
+
+
+def _zero_bias(w: Tensor) -> Tensor:
+    return torch.zeros(*w.shape[:-2], 1, w.shape[-1], dtype=w.dtype)
+
+
+def xavier_uniform(generators: Generators, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """U(+-sqrt(6 / (in + out))), bias 0 (the QSM authors' code)."""
+    w = _uniform(generators, shape, math.sqrt(6 / (shape[-2] + shape[-1])))
+    return w, _zero_bias(w)
+
+
+def torch_default(generators: Generators, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """U(+-1/sqrt(in)) for both, PyTorch's default (the Diffusion-QL authors' code)."""
+    bound = 1 / math.sqrt(shape[-2])
+    w = _uniform(generators, shape, bound)
+    return w, _uniform(generators, (*shape[:-2], 1, shape[-1]), bound)
+
+
+def truncated_normal(generators: Generators, shape: Sequence[int], std: float) -> Tensor:
+    """N(0, std^2) truncated at two standard deviations of the untruncated one, by its inverse distribution function."""
+    edge = math.erf(math.sqrt(2))
+    return math.sqrt(2) * std * torch.erfinv(_uniform(generators, shape, edge))
+
+
+def lecun_normal(generators: Generators, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Truncated normal of variance 1/in, bias 0: flax' default."""
+    w = truncated_normal(generators, shape, math.sqrt(1 / shape[-2]) / 0.87962566103423978)
+    return w, _zero_bias(w)
+
+
+def he_normal(generators: Generators, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Truncated normal of variance 2/in, bias 0: flax' `he_normal`."""
+    w, b = lecun_normal(generators, shape)
+    return math.sqrt(2) * w, b
+
+
+def haiku_default(generators: Generators, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Normal of standard deviation 1/sqrt(in) truncated at two of them, bias 0: dm-haiku's default."""
+    w = truncated_normal(generators, shape, math.sqrt(1 / shape[-2]))
+    return w, _zero_bias(w)
+
+
+def orthogonal(generators: Generators, shape: Sequence[int], gain: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Rows or columns of length `gain` at right angles (Saxe et al. 2014), bias 0."""
+    *lead, fan_in, fan_out = shape
+    longer, shorter = max(fan_in, fan_out), min(fan_in, fan_out)
+    q, r = torch.linalg.qr(normal(generators, *lead, longer, shorter))
+    q = q * torch.diagonal(r, dim1=-2, dim2=-1).sign().unsqueeze(-2)  # uniform over all orthogonal matrices
+    w = gain * (q if fan_in >= fan_out else q.mT).contiguous()
+    return w, _zero_bias(w)
+
+
+def orthogonal_sqrt2(generators: Generators, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Orthogonal with gain sqrt 2."""
+    return orthogonal(generators, shape, math.sqrt(2))
+
+
+#: (generators, (..., in, out)) -> weight (S, ..., in, out) and bias (S, ..., 1, out). A package may add its own.
+Initialiser = Callable[[Generators, Sequence[int]], tuple[Tensor, Tensor]]
+INITIALISERS: dict[str, Initialiser] = {
+    "xavier_uniform": xavier_uniform,
+    "torch": torch_default,
+    "lecun_normal": lecun_normal,
+    "he_normal": he_normal,
+    "haiku": haiku_default,
+    "orthogonal": orthogonal,
+    "orthogonal_sqrt2": orthogonal_sqrt2,
+}
+
+
 def init_linear(
-    generators: Generators, fan_in: int, fan_out: int, scheme: str, twins: int = 0
+    generators: Generators, fan_in: int, fan_out: int, scheme: str, critics: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Weight (S, [twins,] in, out) and bias (S, [twins,] 1, out).
-
-    scheme "xavier_uniform": U(+-sqrt(6 / (in + out))), bias 0 (the QSM authors' code).
-    scheme "torch": U(+-1/sqrt(in)) for both, PyTorch's default (the Diffusion-QL authors' code).
-    """
-    lead = (twins,) if twins else ()
-    if scheme == "xavier_uniform":
-        w = _uniform(generators, (*lead, fan_in, fan_out), math.sqrt(6 / (fan_in + fan_out)))
-        return w, torch.zeros(len(generators), *lead, 1, fan_out, dtype=w.dtype)
-    bound = 1 / math.sqrt(fan_in)
-    return (
-        _uniform(generators, (*lead, fan_in, fan_out), bound),
-        _uniform(generators, (*lead, 1, fan_out), bound),
-    )
+    """Weight (S, [critics,] in, out) and bias (S, [critics,] 1, out); scheme: one of `INITIALISERS`."""
+    lead = (critics,) if critics else ()
+    return INITIALISERS[scheme](generators, (*lead, fan_in, fan_out))
 
 
-def init_mlp(generators: Generators, sizes: Sequence[int], scheme: str, twins: int = 0) -> Params:
+def init_mlp(generators: Generators, sizes: Sequence[int], scheme: str, critics: int = 0) -> Params:
     """Parameters w0, b0, w1, b1, ... of a multi-layer perceptron with the given layer sizes."""
     params: Params = {}
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        params[f"w{i}"], params[f"b{i}"] = init_linear(generators, fan_in, fan_out, scheme, twins)
+        params[f"w{i}"], params[f"b{i}"] = init_linear(generators, fan_in, fan_out, scheme, critics)
     return params
 
 
@@ -70,40 +133,3 @@ def mlp(params: Params, x: Tensor, activation: str) -> Tensor:
     for i in range(last):
         x = act(affine(x, params[f"w{i}"], params[f"b{i}"]))
     return affine(x, params[f"w{last}"], params[f"b{last}"])
-
-
-def init_twin_q(
-    generators: Generators, obs_dim: int, act_dim: int, hidden: Sequence[int], scheme: str
-) -> Params:
-    """Parameters of two critics Q(s, a), weights (S, 2, in, out)."""
-    return init_mlp(generators, (obs_dim + act_dim, *hidden, 1), scheme, twins=2)
-
-
-def twin_q(params: Params, obs: Tensor, action: Tensor, activation: str) -> Tensor:
-    """All critics that `params` hold (two, or one of them) at (S, B, O) and (S, B, A) -> (S, critics, B)."""
-    S, B = obs.shape[:2]
-    critics = params["w0"].shape[1]
-    x = torch.cat([obs, action], -1)
-    x = x.unsqueeze(1).expand(S, critics, B, x.shape[-1]).flatten(0, 1)  # (S critics, B, O + A)
-    stacked = {name: p.flatten(0, 1) for name, p in params.items()}
-    return mlp(stacked, x, activation).view(S, critics, B)
-
-
-# -- time features ---------------------------------------------------------------------------------
-
-
-def fourier_features(kernel: Tensor, t: Tensor) -> Tensor:
-    """cos and sin of 2 pi t w: t (T,), learnable w (S, F, 1) -> (S, T, 2F) (QSM authors' `FourierFeatures`)."""
-    phase = 2 * math.pi * t[:, None] * kernel.transpose(1, 2)  # (S, T, F)
-    return torch.cat([phase.cos(), phase.sin()], -1)
-
-
-def sinusoidal_features(dim: int, t: Tensor) -> Tensor:
-    """Fixed sinusoids, frequencies 10000^(-i/(dim/2 - 1)): t (T,) -> (T, dim).
-
-    As in the Diffusion-QL authors' `SinusoidalPosEmb`.
-    """
-    half = dim // 2
-    rate = torch.exp(torch.arange(half, device=t.device, dtype=t.dtype) * -(math.log(10000) / (half - 1)))
-    phase = t[:, None] * rate
-    return torch.cat([phase.sin(), phase.cos()], -1)

@@ -101,7 +101,7 @@ def train(agent: Agent, updates: int, random_actions: int) -> None:
         for action in agent.act(obs, mode="behaviour").transpose(0, 1).numpy():
             replay.add(still, action, nothing, nothing + 1, still)
         for _ in range(BLOCK):
-            agent.update(replay.sample(agent.config.batch_size))
+            agent.update(replay.sample(agent.transitions()))
 
 
 def samples(agent: Agent, n: int) -> Array:

@@ -87,7 +87,7 @@ def test_a_seed_that_diverges_ends_alone(
         def broken(self: Agent, batch: Any) -> Any:
             metrics = update(self, batch)
             if self.updates == 60 and part == "parameter":
-                name = self.trained()[0]
+                name = next(iter(self.optimiser))
                 next(iter(self.state[name].values()))[1] = bad
             if self.updates == 60 and part == "loss":
                 first = next(iter(metrics))
