@@ -15,14 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from algos.agent import Agent
+    from algos.core.agent import Agent
 
 ENTRY_POINTS = "qsm_bench.algorithms"
-
-#: Modules in this folder that are no algorithms.
-INFRASTRUCTURE = ("agent", "diffusion", "execution", "networks", "noise", "optim", "replay")
-
-_SECOND_IN_THEIR_FILE = {"dql-bc": "algos.dql:DQLBC"}
 
 
 @functools.cache
@@ -30,9 +25,9 @@ def registry() -> dict[str, str]:
     """Name -> "module:class" of every algorithm there is (a file in this folder: "module"); nothing is imported yet."""
     entries = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
     stems = sorted(path.stem for path in Path(__file__).parent.glob("[A-Za-z]*.py"))
-    modules = [stem for stem in stems if stem.isidentifier() and stem not in INFRASTRUCTURE]
+    modules = [stem for stem in stems if stem.isidentifier()]
     files = {stem.replace("_", "-"): f"algos.{stem}" for stem in modules}
-    return {**entries, **files, **_SECOND_IN_THEIR_FILE}
+    return {**entries, **files}
 
 
 def agent_class(name: str) -> type[Agent]:
@@ -48,7 +43,7 @@ def agent_class(name: str) -> type[Agent]:
 
 
 def _class_named(name: str, module: ModuleType) -> type[Agent]:
-    from algos.agent import Agent
+    from algos.core.agent import Agent
 
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Agent) and getattr(value, "name", None) == name:

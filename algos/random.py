@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Config, Metrics, State
-from algos.noise import Draw, Draws
+from algos.core.agent import Agent, Batch, Metrics, State
+from algos.core.config import Config
+from algos.core.noise import Draws
+from algos.core.optim import Adam
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,11 @@ class Random(Agent):
     name = "random"
     Config = RandomConfig
 
-    def trained(self) -> tuple[str, ...]:
-        return ()
+    def optimisers(self) -> dict[str, Adam]:
+        return {}
 
-    def policy_draws(self, prefix: str, rows: int) -> list[Draw]:
-        return [Draw(f"{prefix}.u", "uniform", (rows, self.act_dim))]
+    def policy(self, state: State, obs: Tensor, draws: Draws, mode: str) -> Tensor:
+        return (2 * draws.uniform64("u", obs.shape[1], self.act_dim) - 1).to(obs.dtype)
 
-    def policy(self, state: State, obs: Tensor, draws: Draws, prefix: str, greedy: bool) -> Tensor:
-        return (2 * draws[f"{prefix}.u"] - 1).to(obs.dtype)
-
-    def update_draws(self) -> list[Draw]:
-        return []
-
-    def update_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
+    def learn(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
         return {}

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Config, Metrics, State, require
-from algos.networks import Generators, Params, init_mlp, mlp
-from algos.noise import Draw, Draws
+from algos.core.agent import Agent, Batch, Metrics, State
+from algos.core.config import Config, one_of, positive
+from algos.core.networks import Generators, Params, init_mlp, mlp
+from algos.core.noise import Draws
+from algos.core.optim import Adam, clip_by_norm
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,8 @@ class SACConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.actor_q in ("mean", "min"), "actor_q", self.actor_q, "mean or min")
-        for name in ("temperature_lr", "initial_temperature"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        one_of(self, "actor_q", ("mean", "min"))
+        positive(self, "temperature_lr", "initial_temperature")
 
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # the paper's code and the QSM authors'
@@ -52,11 +53,9 @@ class SAC(Agent):
             "temperature": {"log": temperature},
         }
 
-    def trained(self) -> tuple[str, ...]:
-        return ("actor", "critic", "temperature")
-
-    def policy_draws(self, prefix: str, rows: int) -> list[Draw]:
-        return [Draw(f"{prefix}.z", "normal", (rows, self.act_dim))]
+    def optimisers(self) -> dict[str, Adam]:
+        c = self.config
+        return super().optimisers() | {"temperature": Adam(c.temperature_lr, clip=clip_by_norm(c.grad_norm))}
 
     def gaussian(self, actor: Params, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the tanh, (S, B, A) each."""
@@ -71,37 +70,37 @@ class SAC(Agent):
         log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))  # log(1 - tanh(u)^2), stable for large |u|
         return torch.tanh(u), (log_normal - log_slope).sum(-1)
 
-    def policy(self, state: State, obs: Tensor, draws: Draws, prefix: str, greedy: bool) -> Tensor:
+    def policy(self, state: State, obs: Tensor, draws: Draws, mode: str) -> Tensor:
         mean, log_std = self.gaussian(state["actor"], obs)
-        return torch.tanh(mean if greedy else mean + log_std.exp() * draws[f"{prefix}.z"])
+        z = draws.normal("z", obs.shape[1], self.act_dim)
+        return torch.tanh(mean if mode == "greedy" else mean + log_std.exp() * z)
 
     def target_action(self, state: State, next_obs: Tensor, draws: Draws) -> tuple[Tensor, Tensor | float]:
         """The bonus is the entropy term -alpha log pi(a'|s')."""
-        action, log_prob = self.sample(state["actor"], next_obs, draws["target.z"])
+        z = draws.normal("target.z", next_obs.shape[1], self.act_dim)
+        action, log_prob = self.sample(state["actor"], next_obs, z)
         return action, -state["temperature"]["log"].exp() * log_prob
-
-    def actor_draws(self) -> list[Draw]:
-        return self.policy_draws("actor", self.config.batch_size)
 
     def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
         c = self.config
         alpha = state["temperature"]["log"].exp()  # (S, 1)
+        z = draws.normal("actor.z", batch.obs.shape[1], self.act_dim)
 
         def actor_loss(actor: Params) -> tuple[Tensor, Metrics]:
-            action, log_prob = self.sample(actor, batch.obs, draws["actor.z"])
-            q = self.q(state["critic"], batch.obs, action)
+            action, log_prob = self.sample(actor, batch.obs, z)
+            q = self.q(state, batch.obs, action)
             q = q.mean(1) if c.actor_q == "mean" else q.amin(1)
             per_seed = (alpha * log_prob - q).mean(1)
             return per_seed.sum(), {"actor_loss": per_seed, "entropy": -log_prob.mean(1)}
 
-        metrics = self.minimise_actor(state, actor_loss)
+        metrics = self.minimise(state, "actor", actor_loss)
         surplus = metrics["entropy"] - c.target_entropy_per_dim * self.act_dim
 
         def temperature_loss(temperature: Params) -> tuple[Tensor, Metrics]:
             per_seed = temperature["log"].exp().squeeze(1) * surplus
             return per_seed.sum(), {"temperature_loss": per_seed}
 
-        metrics |= self.minimise(state, "temperature", temperature_loss, c.temperature_lr)
+        metrics |= self.minimise(state, "temperature", temperature_loss)
         return metrics | {"temperature": alpha.squeeze(1)}
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Config, Metrics, State, require
-from algos.networks import Generators, Params, init_mlp, mlp
-from algos.noise import Draw, Draws
-from algos.optim import polyak
+from algos.core.agent import Agent, Batch, Metrics, State
+from algos.core.config import Config, at_least, not_negative, one_of
+from algos.core.networks import Generators, Params, init_mlp, mlp
+from algos.core.noise import Draws
+from algos.core.optim import polyak
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,9 @@ class TD3Config(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.actor_q in ("mean", "first"), "actor_q", self.actor_q, "mean or first")
-        require(self.actor_delay >= 1, "actor_delay", self.actor_delay, "at least 1")
-        for name in ("action_noise", "target_noise", "target_noise_clip"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "zero or a positive number")
+        one_of(self, "actor_q", ("mean", "first"))
+        at_least(self, 1, "actor_delay")
+        not_negative(self, "action_noise", "target_noise", "target_noise_clip")
 
 
 class TD3(Agent):
@@ -50,7 +50,7 @@ class TD3(Agent):
             "target_actor": {name: p.clone() for name, p in actor.items()},
         }
 
-    def exploration_noise(self) -> float:
+    def exploration_noise(self, state: State) -> Tensor | float:
         return self.config.action_noise
 
     def phase(self, count: int) -> int:
@@ -60,37 +60,28 @@ class TD3(Agent):
     def targets_move(self, phase: int) -> bool:
         return phase == 1 or not self.config.delay_targets
 
-    def policy_draws(self, prefix: str, rows: int) -> list[Draw]:
-        return []
-
-    def policy(self, state: State, obs: Tensor, draws: Draws, prefix: str, greedy: bool) -> Tensor:
+    def policy(self, state: State, obs: Tensor, draws: Draws, mode: str) -> Tensor:
         return torch.tanh(mlp(state["actor"], obs, "relu"))
-
-    def target_draws(self) -> list[Draw]:
-        return [Draw("target.noise", "normal", (self.config.batch_size, self.act_dim))]
 
     def target_action(self, state: State, next_obs: Tensor, draws: Draws) -> tuple[Tensor, Tensor | float]:
         c = self.config
-        noise = (c.target_noise * draws["target.noise"]).clamp(-c.target_noise_clip, c.target_noise_clip)
+        z = draws.normal("target.noise", next_obs.shape[1], self.act_dim)
+        noise = (c.target_noise * z).clamp(-c.target_noise_clip, c.target_noise_clip)
         action = torch.tanh(mlp(state["target_actor"], next_obs, "relu")) + noise
         return (action.clamp(-1.0, 1.0) if c.clip_target_action else action), 0.0
-
-    def actor_draws(self) -> list[Draw]:
-        return []
 
     def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
         if phase == 0:
             return {}
         c = self.config
-        critic = state["critic"]
-        if c.actor_q == "first":
-            critic = {name: p[:, :1] for name, p in critic.items()}
+        first = 1 if c.actor_q == "first" else None
 
         def loss(actor: Params) -> tuple[Tensor, Metrics]:
-            q = self.q(critic, batch.obs, torch.tanh(mlp(actor, batch.obs, "relu")))  # (S, critics, B)
+            action = torch.tanh(mlp(actor, batch.obs, "relu"))
+            q = self.q(state, batch.obs, action, first=first)  # (S, 2 or 1, B)
             per_seed = -q.mean((1, 2))
             return per_seed.sum(), {"actor_loss": per_seed}
 
-        metrics = self.minimise_actor(state, loss)
+        metrics = self.minimise(state, "actor", loss)
         polyak(state["target_actor"], state["actor"], c.tau)
         return metrics

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from algos.agent import Agent
-from algos.noise import stream_seed
+from algos.core.agent import Agent
+from algos.core.noise import stream_seed
 from bench.disk import read_bytes, write_atomic
 from bench.envs import tasks as envs
 from bench.errors import UserError

@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 import algos
-from algos.agent import MODES, Agent, Batch, Config
+from algos.core.agent import MODES, Agent, Batch
+from algos.core.config import Config
 from bench.studies.overrides import (
     agent_class,
     algorithm_config,
@@ -61,7 +62,7 @@ def batch(size: int, seeds: tuple[int, ...] = SEEDS, count: int = 0) -> Batch:
 
 
 def train(agent: Agent, updates: int, start: int = 0) -> list[dict[str, torch.Tensor]]:
-    size = agent.config.batch_size
+    size = agent.transitions()
     return [agent.update(batch(size, agent.seeds, start + i)) for i in range(updates)]
 
 
@@ -115,7 +116,7 @@ def test_an_update_changes_the_state_and_tells_numbers(algo: str) -> None:
         assert bool(value.isfinite().all())
     assert agent.updates == 4
     assert agent.finite() == [True] * len(SEEDS)
-    for part in agent.trained():
+    for part in agent.optimiser:
         for k in range(len(SEEDS)):
             changed = [key for key, x in state_of(agent, k).items() if not torch.equal(x, before[k][key])]
             assert any(key.startswith(f"{part}.") for key in changed), f"{part} is not trained"
@@ -201,9 +202,9 @@ def test_its_policy_can_be_stored(algo: str) -> None:
 
 def test_it_leaves_the_batch_as_it_is(algo: str) -> None:
     agent = make(algo)
-    given = batch(agent.config.batch_size)
+    given = batch(agent.transitions())
     agent.update(given)
-    for mine, theirs in zip(given, batch(agent.config.batch_size)):
+    for mine, theirs in zip(given, batch(agent.transitions())):
         assert torch.equal(mine, theirs)
 
 
@@ -220,9 +221,9 @@ def test_it_makes_no_random_numbers_itself(algo: str) -> None:
 def test_its_update_is_a_function_of_tensors(algo: str) -> None:
     # No `.item()`, no branch on data: torch can follow every operation with tensors that hold no values.
     agent = make(algo)
-    size = agent.config.batch_size
+    size = agent.transitions()
     for count in range(3):
-        draws = agent.noise["update"].fill(agent.update_draws())
+        draws = agent.noise["update"].fill(agent.update_draws(batch(size), agent.phase(count)))
 
         def step(state: Any, data: Any, numbers: Any, phase: int = agent.phase(count)) -> Any:
             return agent.update_step(state, data, numbers, phase)

@@ -17,7 +17,7 @@ ROOMS = (
     ("timing",),
     ("launch",),
     ("analysis",),
-    ("video",),
+    ("video", "check"),
     ("training",),
     ("runs",),
     ("studies",),

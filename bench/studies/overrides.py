@@ -36,7 +36,9 @@ def _default(algo: str) -> Any:
     try:
         default = agent_class(algo).Config()
         kinds = {field: type(getattr(default, field)) for field in _fields(default)}
-    except (AttributeError, TypeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a user's own Config may fail in any way
         raise UserError(f"algorithm {algo!r} has no usable Config: {_one_line(error)}") from error
     for field, kind in kinds.items():
         if kind not in (bool, int, float, str, tuple):
@@ -49,12 +51,26 @@ def default_config(algo: str) -> dict[str, Any]:
     return _plain(_default(algo))
 
 
+def recorded(algo: str, config: Overrides) -> dict[str, Any]:
+    """What is recorded and hashed of a full configuration: a field that was added later only where it is set.
+
+    So the hashes of runs from before it stay as they are (see `algos.core.config.later`).
+    """
+    plain = default_config(algo)
+    late = {f.name for f in dataclasses.fields(_default(algo)) if f.metadata.get("later")}
+    return {key: value for key, value in config.items() if key not in late or value != plain[key]}
+
+
 def algorithm_config(algo: str, overrides: Overrides) -> dict[str, Any]:
     """The full configuration, JSON-able. Raises UserError for a field that is unknown, ill-typed or out of range."""
     try:
         return _plain(dataclasses.replace(_default(algo), **_values(algo, overrides)))
+    except UserError:
+        raise
     except (ValueError, AssertionError) as error:
         raise UserError(f"{algo}: {' '.join(str(error).split()) or 'a setting is out of range'}") from None
+    except Exception as error:  # a user's own Config may fail in any way
+        raise UserError(f"{algo}: its Config refuses this: {_one_line(error)}") from error
 
 
 def _values(algo: str, overrides: Overrides) -> dict[str, Any]:

@@ -17,7 +17,14 @@ from typing import Any
 from bench.errors import UserError
 from bench.names import env_folder
 from bench.studies.job import Job, RunSettings
-from bench.studies.overrides import Overrides, algorithm_config, canonical, default_config, parse_overrides
+from bench.studies.overrides import (
+    Overrides,
+    algorithm_config,
+    canonical,
+    default_config,
+    parse_overrides,
+    recorded,
+)
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
 # The name of a job's log holds more than its label, and a file's name has 255 bytes at most.
@@ -65,7 +72,7 @@ class Study:
             for spec in self.algos:
                 algo, own = parse_overrides(spec)
                 config = algorithm_config(algo, {**self.base_config(algo, env), **own})
-                yield env, algo, self._label(algo, own), json.dumps(config, sort_keys=True)
+                yield env, algo, self._label(algo, own), json.dumps(recorded(algo, config), sort_keys=True)
 
     def base_config(self, algo: str, env: str) -> dict[str, Any]:
         """An algorithm's full configuration on a task (or "") in this study, the special over the general."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from algos.agent import Agent
-from algos.diffusion import ScoreNetwork
+from algos.core.agent import Agent
+from algos.core.score_network import ScoreNetwork
 
 _aten = torch.ops.aten
 PRODUCTS = (_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm)
@@ -41,10 +41,10 @@ def gflop(call: Callable[[], Any]) -> float:
 
 @contextmanager
 def counted_networks(agent: Agent) -> Iterator[list[int]]:
-    """Counts forward evaluations of a network on a batch, in the one entry of the list; the two critics count two.
+    """Counts forward evaluations of a network on a batch, in the one entry of the list; each critic counts.
 
-    Counted are `Agent.q`, the noise-prediction network, and the `mlp`s that the algorithm's own module calls; not the
-    embedding of the time, whose T rows are computed once for all.
+    Counted are the critics (`forward` where they have one, else `q`), the noise-prediction network, and the `mlp`s
+    that the algorithm's own module calls; not the embedding of the time, whose T rows are computed once for all.
     """
     counts = [0]
 
@@ -56,7 +56,12 @@ def counted_networks(agent: Agent) -> Iterator[list[int]]:
         return call
 
     with ExitStack() as patches:
-        targets: list[tuple[Any, str, int]] = [(type(agent), "q", 2), (ScoreNetwork, "__call__", 1)]
+        critics = agent.config.critics
+        values = "forward" if hasattr(agent.critic, "forward") else "q"
+        targets: list[tuple[Any, str, int]] = [
+            (type(agent.critic), values, critics),
+            (ScoreNetwork, "__call__", 1),
+        ]
         modules = {sys.modules[cls.__module__] for cls in type(agent).__mro__ if issubclass(cls, Agent)}
         targets += [(module, "mlp", 1) for module in modules if hasattr(module, "mlp")]
         for owner, name, networks in targets:

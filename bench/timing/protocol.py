@@ -202,10 +202,10 @@ def measure(subjects: Sequence[Subject], protocol: Protocol) -> tuple[list[Row],
     total = 0.0
     for i, subject in enumerate(subjects):
         budget = 0.0
-        for part in subject.case.parts:
+        for part in subject.parts:
             calls[i, part] = protocol.calls_per_round(subject.case.reference, subject.seconds[part])
             budget += protocol.rounds * (calls[i, part] + 1) * subject.seconds[part] * subject.calls(part)
-        least = protocol.rounds * min(calls[i, part] for part in subject.case.parts)
+        least = protocol.rounds * min(calls[i, part] for part in subject.parts)
         print(f"{subject.case.title}, {subject.mode}: each part {least} times or more, {budget:.0f} s")
         total += budget
     print(f"timing {len(calls)} parts in {protocol.rounds} rounds, about {minutes(total)}", flush=True)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from algos.core.agent import Agent
+from algos.core.noise import Draws
 from bench.envs import tasks as envs
 from bench.errors import UserError
 from bench.studies.job import Job, RunSettings
@@ -25,6 +27,7 @@ from bench.timing.stopwatch import seconds
 from bench.training.trainer import Step, Trainer
 
 DEVICE, THREADS, DTYPE = "cpu", 1, "float32"
+HALVES = ("critic_update", "actor_update")
 PARTS = ("update", "critic_update", "actor_update", "act_1", "act_10", "env_step", "end_to_end")
 
 
@@ -91,6 +94,8 @@ class Subject:
         self.replay.rows.copy_(torch.from_numpy(transitions(self.agent.obs_dim, self.agent.act_dim)))
         self.replay.written = self.replay.capacity
         self.period = flops.period(self.agent)
+        has_halves = type(self.agent).learn is Agent.learn  # an update of another order is timed as one
+        self.parts = tuple(part for part in case.parts if has_halves or part not in HALVES)
         self.candidates = self.agent.selection("behaviour").candidates
         self._numbers = itertools.count(flops.LATE)
         self._events = self.trainer.events()
@@ -99,6 +104,15 @@ class Subject:
         self._pack: envs.Pack | None = None
         self._steps_left = 0
         self._random = np.random.default_rng(0)
+        self._declare()
+
+    def _declare(self) -> None:
+        """The calls that only list the random numbers, so that no other call is counted or timed together with one."""
+        batch = self.replay.sample(self.agent.transitions())
+        for i in range(self.period):
+            self.agent.update_draws(batch, self.agent.phase(flops.LATE + i))
+        for rows, mode in ((1, "behaviour"), (10, self.agent.evaluation_mode)):
+            self.agent.act_draws(batch.obs[:, :rows], mode, self.agent.selection(mode))
 
     def prepare(self, calls: int) -> None:
         """Compile, and call every part so often; then `seconds` has what each part takes, roughly.
@@ -111,7 +125,7 @@ class Subject:
             self._act_1()
         self.compile_s = self.agent.execution.preparation_s
         self.warm_up_s = seconds(lambda: self.update_often(calls))
-        for part in self.case.parts:
+        for part in self.parts:
             once = self.time(part)
             self.seconds[part] = float(np.median([once() for _ in range(calls)]))
 
@@ -154,7 +168,7 @@ class Subject:
 
     def update(self) -> None:
         """As a step of training does it: sample, update, read the metrics."""
-        metrics = self.agent.update(self.replay.sample(self.case.batch))
+        metrics = self.agent.update(self.replay.sample(self.agent.transitions()))
         for value in metrics.values():
             value.tolist()
 
@@ -163,26 +177,26 @@ class Subject:
             self.update()
 
     def _critic_update(self) -> float:
-        return self._half(("critic",), self._critic_step, ())
+        return self._half("critic", self._critic_step, self.agent.phase(flops.LATE))
 
     def _actor_update(self) -> float:
-        phase = self.agent.phase(next(self._numbers))
-        return self._half(("actor", phase), self._actor_step, (phase,))
+        return self._half("actor", self._actor_step, self.agent.phase(next(self._numbers)))
 
-    def _half(self, key: tuple, step: Callable[..., Any], constants: tuple) -> float:
+    def _half(self, name: str, step: Callable[..., Any], phase: int) -> float:
         """One half of the update, through the run's execution, on a batch and random numbers drawn before."""
         agent = self.agent
-        draws = agent.noise["update"].fill(agent.update_draws())
-        tensors = (agent.state, self.replay.sample(self.case.batch), draws)
-        return seconds(lambda: agent.execution(key, step, tensors, constants))
+        batch = self.replay.sample(agent.transitions())
+        draws = agent.noise["update"].fill(agent.update_draws(batch, phase))
+        tensors = (agent.state, batch, draws)
+        return seconds(lambda: agent.execution((name, phase), step, tensors, (phase,)))
 
-    def _critic_step(self, state: Any, batch: Any, draws: Any) -> Any:
+    def _critic_step(self, state: Any, batch: Any, draws: Any, phase: int) -> Any:
         with torch.no_grad():
-            return self.agent.critic_step(state, batch, draws)
+            return self.agent.critic_step(state, batch, Draws(draws), phase)
 
     def _actor_step(self, state: Any, batch: Any, draws: Any, phase: int) -> Any:
         with torch.no_grad():
-            return self.agent.actor_step(state, batch, draws, phase)
+            return self.agent.actor_step(state, batch, Draws(draws), phase)
 
     # -- acting ------------------------------------------------------------------------------------
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from algos.noise import Draw, Noise, stream_seed
-from algos.replay import Replay
+from algos.core.noise import Draw, Noise, stream_seed
+from algos.core.replay import Replay
 from bench.envs import tasks as envs
 from bench.envs.parallel import ParallelPack
-from bench.studies.job import Job
+from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import agent_class, build_config
 
 LOG_EVERY = 1000  # environment steps between rows of train.csv
@@ -146,6 +146,7 @@ class Trainer:
             self.seeds,
             device=execution["device"],
             execution=execution["mode"],
+            total_updates=updates_of(self.settings),
         )
         capacity = min(
             self.settings.replay_size, math.ceil(self.settings.steps / self.settings.action_repeat)
@@ -217,7 +218,7 @@ class Trainer:
             yield Step(self.env_step)
 
     def _random_actions(self) -> np.ndarray:
-        draw = self.random_actions.fill([Draw("u", "uniform", (self.spec.act_dim,))])["u"]
+        draw = self.random_actions.fill([Draw("u", "uniform64", (self.spec.act_dim,))])["u"]
         return (2 * draw - 1).float().numpy()
 
     def _behave(self) -> np.ndarray:
@@ -266,7 +267,7 @@ class Trainer:
 
     def _learn(self) -> Iterator[Event]:
         with self.clock("update"):
-            metrics = self.agent.update(self.replay.sample(self.agent.config.batch_size))
+            metrics = self.agent.update(self.replay.sample(self.agent.transitions()))
             self._set_preparation_apart()
         if self.agent.updates % self._metrics_every:
             return
@@ -451,6 +452,12 @@ class Trainer:
             self.sums.update({f"{k}/{name}": x for name, x in s["sums"].items()})
             self.counts.update({f"{k}/{name}": x for name, x in s["counts"].items()})
             self.pack.replay(k, self._reset_seed(k), s["actions"].numpy())
+
+
+def updates_of(settings: RunSettings) -> int:
+    """How many updates a whole run makes: one after every step that is not random."""
+    every = settings.action_repeat
+    return max(0, math.ceil(settings.steps / every) - math.ceil(settings.random_steps / every))
 
 
 def read_snapshot(data: bytes) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from algos import agent_class
-from algos.agent import Agent, Batch
+from algos.core.agent import Agent, Batch
 
 ALGORITHMS = ("qsm", "dql", "dql-bc", "sac", "td3")
 OBS_DIM, ACT_DIM = 5, 2

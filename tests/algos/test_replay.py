@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from algos.replay import Replay
+from algos.core.replay import Replay
 
 OBS, ACT, SEEDS = 3, 2, (8, 1)
 S = len(SEEDS)

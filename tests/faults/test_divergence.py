@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from algos.agent import Agent
+from algos.core.agent import Agent
 from bench.envs import tasks as envs
 from bench.launch import pack as worker
 from bench.runs import read_run
@@ -87,7 +87,7 @@ def test_a_seed_that_diverges_ends_alone(
         def broken(self: Agent, batch: Any) -> Any:
             metrics = update(self, batch)
             if self.updates == 60 and part == "parameter":
-                name = self.trained()[0]
+                name = next(iter(self.optimiser))
                 next(iter(self.state[name].values()))[1] = bad
             if self.updates == 60 and part == "loss":
                 first = next(iter(metrics))

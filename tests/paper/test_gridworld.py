@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from algos.diffusion import vp_schedule
+from algos.core.diffusion import vp_schedule
 from bench.paper.experiments.theorem import gridworld as room
 from bench.paper.experiments.theorem.gridworld import ACTIONS, GRID, NODES, STATES, World
 

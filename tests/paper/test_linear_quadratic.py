@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from algos.diffusion import vp_schedule
+from algos.core.diffusion import vp_schedule
 from bench.paper.experiments.theorem import linear_quadratic as room
 
 SEEDS = range(3)

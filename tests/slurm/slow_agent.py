@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from algos.agent import Batch, Metrics
+from algos.core.agent import Batch, Metrics
 from algos.sac import SAC, SACConfig
 from bench.launch import pack as worker
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from algos.agent import Batch, Metrics, State, require
-from algos.networks import Generators
-from algos.noise import Draw, Draws
+from algos.core.agent import Batch, Metrics, State
+from algos.core.config import require
+from algos.core.networks import Generators
+from algos.core.noise import Draws
+from algos.core.optim import Adam
 from algos.random import Random, RandomConfig
 
 FAULTS = ("", "raise", "exit", "kill", "hang", "nan", "memory", "leak")
@@ -43,15 +45,13 @@ class Stub(Random):
     def initial_state(self, generators: Generators) -> State:
         return super().initial_state(generators) | {"sum": {"x": torch.zeros(len(self.seeds), 1)}}
 
-    def trained(self) -> tuple[str, ...]:
-        return ("sum",)
+    def optimisers(self) -> dict[str, Adam]:
+        return {"sum": Adam(1e-3)}  # never stepped: a part that counts as trained
 
-    def update_draws(self) -> list[Draw]:
-        return [Draw("stub.z", "normal", (self.config.batch_size,))]
-
-    def update_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
+    def learn(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
         x: Tensor = state["sum"]["x"]
-        step = (batch.obs.mean(-1) * draws["stub.z"] + batch.reward + batch.mask).mean(1, keepdim=True)
+        z = draws.normal("stub.z", self.config.batch_size)
+        step = (batch.obs.mean(-1) * z + batch.reward + batch.mask).mean(1, keepdim=True)
         x.mul_(0.99).add_(step)
         return {"stub_loss": x.squeeze(1).clone()}
 

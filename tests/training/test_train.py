@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import algos
-from algos.noise import stream_seed
+from algos.core.noise import stream_seed
 from bench.envs import tasks as envs
 from bench.launch import pack as worker
 from bench.runs import read_run

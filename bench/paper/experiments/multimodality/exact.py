@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from algos.agent import Agent, Batch, Metrics, State
-from algos.networks import Params
-from algos.noise import Draws
+from algos.core.agent import Agent, Batch, Metrics, State
+from algos.core.noise import Draws
 
 Q = Callable[[Tensor, Tensor], Tensor]
 
@@ -22,8 +21,10 @@ def with_exact_q(algorithm: type[Agent], q: Q) -> type[Agent]:
     """
 
     class Exact(algorithm):  # type: ignore[misc, valid-type]
-        def q(self, critic: Params, obs: Tensor, action: Tensor) -> Tensor:
-            return q(obs, action).unsqueeze(1).expand(-1, 2, -1)
+        def q(
+            self, state: State, obs: Tensor, action: Tensor, target: bool = False, first: int | None = None
+        ) -> Tensor:
+            return q(obs, action).unsqueeze(1).expand(-1, first or 2, -1)
 
         def critic_step(self, state: State, batch: Batch, draws: Draws, phase: int = 0) -> Metrics:
             return {}

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from algos.agent import Agent
-from algos.replay import Replay
+from algos.core.agent import Agent
+from algos.core.replay import Replay
 from bench.training.trainer import AT_BOUND
 
 Array = NDArray[np.float64]
@@ -101,7 +101,7 @@ def train(agent: Agent, updates: int, random_actions: int) -> None:
         for action in agent.act(obs, mode="behaviour").transpose(0, 1).numpy():
             replay.add(still, action, nothing, nothing + 1, still)
         for _ in range(BLOCK):
-            agent.update(replay.sample(agent.config.batch_size))
+            agent.update(replay.sample(agent.transitions()))
 
 
 def samples(agent: Agent, n: int) -> Array:

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from algos.diffusion import ddpm_step, vp_schedule
-from algos.optim import input_gradient
+from algos.core.diffusion import ddpm_step, vp_schedule
+from algos.core.optim import input_gradient
 from bench.paper.experiments.multimodality.exact import make
 from bench.paper.experiments.multimodality.problem import (
     ACT_DIM,

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from algos.diffusion import Schedule
+from algos.core.diffusion import Schedule
 
 Array = NDArray[np.float64]
 

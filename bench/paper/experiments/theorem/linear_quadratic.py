@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_discrete_lyapunov
 
-from algos.diffusion import Schedule, vp_schedule
+from algos.core.diffusion import Schedule, vp_schedule
 
 Array = NDArray[np.float64]
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algos.diffusion import vp_schedule
+from algos.core.diffusion import vp_schedule
 from bench.paper.experiments.parts import Part, Row, Tables, all_scores
 from bench.paper.experiments.theorem import gridworld, linear_quadratic
 

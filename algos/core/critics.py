@@ -1,0 +1,139 @@
+"""Critics: Q(s, a) and how it is trained. A choice of the user's, `critic=mlp`, for every algorithm.
+
+Shapes: S seeds, K critics, B batch, O observation and A action dimensions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from algos.core.networks import Generators, Params, init_mlp, mlp
+from algos.core.optim import Adam, clip_by_norm, polyak
+
+State = dict[str, Params]
+Metrics = dict[str, Tensor]
+
+#: Name -> "module:class". A package adds one here, or under the entry-point group below.
+CRITICS = {
+    "mlp": "algos.core.critics:MLPCritic",
+    "simba": "algos.core.critic_simba:SimBaCritic",
+    "crossq": "algos.core.critic_crossq:CrossQCritic",
+}
+ENTRY_POINTS = "qsm_bench.critics"
+
+
+@functools.cache
+def _offered() -> dict[str, str]:
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def critic_names() -> list[str]:
+    """The names that the setting `critic` can take."""
+    return list({**CRITICS, **_offered()})
+
+
+def critic_class(name: str) -> Callable[..., Critic]:
+    """The class of a critic. Raises KeyError or ImportError."""
+    module, _, attribute = {**_offered(), **CRITICS}[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+class Critic:
+    """K critics side by side. A subclass says what its networks are and how one step trains them.
+
+    Its parts of the agent's state: "critic", the trained parameters; "target_critic", an average of them, where there
+    are target networks; "critic_stats", running statistics, where there are some. All have the seed axis S in front.
+    """
+
+    def __init__(self, config: Any, obs_dim: int, act_dim: int):
+        self.config, self.obs_dim, self.act_dim = config, obs_dim, act_dim
+
+    def initial_state(self, generators: Generators) -> State:
+        """The critic's parts of the state."""
+        raise NotImplementedError
+
+    def optimiser(self) -> Adam:
+        """How "critic" is stepped."""
+        return Adam(self.config.critic_lr, clip=clip_by_norm(self.config.grad_norm))
+
+    def q(
+        self, state: State, obs: Tensor, action: Tensor, target: bool = False, first: int | None = None
+    ) -> Tensor:
+        """Values (S, K, B) at obs (S, B, O) and action (S, B, A), differentiable in the action; statistics stand still.
+
+        target: of the target networks where there are some. first: of so many critics only.
+        """
+        raise NotImplementedError
+
+    def step(
+        self, agent: Any, state: State, batch: Any, draws: Any, next_action: Tensor, bonus: Tensor | float
+    ) -> Metrics:
+        """One step of all critics towards `agent.td_target` by `agent.critic_loss`, through `agent.minimise`.
+
+        What changes beside the parameters, such as running statistics, the loss returns and this method writes.
+        """
+        raise NotImplementedError
+
+    def move_targets(self, state: State, tau: float) -> None:
+        """One step of the target networks where there are some."""
+        if "target_critic" in state:
+            polyak(state["target_critic"], state["critic"], tau)
+
+    def observe(self, state: State, obs: Tensor) -> None:
+        """Before every action of the behaviour policy, at obs (S, n, O): where statistics of observations run."""
+
+    def normalised(self, state: State, obs: Tensor) -> Tensor:
+        """Observations as every network of the agent gets them, when acting and in an update."""
+        return obs
+
+
+class MLPCritic(Critic):
+    """Multi-layer perceptrons on (s, a) with target networks."""
+
+    def initial_state(self, generators: Generators) -> State:
+        c = self.config
+        sizes = (self.obs_dim + self.act_dim, *(c.critic_hidden or c.hidden), 1)
+        critic = init_mlp(generators, sizes, c.init, c.critics)
+        return {"critic": critic, "target_critic": {name: p.clone() for name, p in critic.items()}}
+
+    def q(
+        self, state: State, obs: Tensor, action: Tensor, target: bool = False, first: int | None = None
+    ) -> Tensor:
+        params = state["target_critic" if target else "critic"]
+        if first is not None:
+            params = {name: p[:, :first] for name, p in params.items()}
+        return self.forward(params, obs, action)
+
+    def forward(self, params: Params, obs: Tensor, action: Tensor) -> Tensor:
+        """Values (S, K, B) of the critics whose parameters are `params`."""
+        return q_networks(params, obs, action, self.config.critic_activation)
+
+    def step(
+        self, agent: Any, state: State, batch: Any, draws: Any, next_action: Tensor, bonus: Tensor | float
+    ) -> Metrics:
+        next_q = self.q(state, batch.next_obs, next_action, target=True)
+        y = agent.td_target(batch, next_q, bonus)  # (S, B)
+
+        def loss(critic: Params) -> tuple[Tensor, Metrics]:
+            q = self.forward(critic, batch.obs, batch.action)
+            per_seed = agent.critic_loss(q, y)
+            return per_seed.sum(), {"critic_loss": per_seed, "q": q.mean((1, 2)), "target_q": y.mean(1)}
+
+        return agent.minimise(state, "critic", loss)
+
+
+def q_networks(params: Params, obs: Tensor, action: Tensor, activation: str) -> Tensor:
+    """All critics that `params` hold, weights (S, K, in, out), at (S, B, O) and (S, B, A) -> (S, K, B)."""
+    S, B = obs.shape[:2]
+    critics = params["w0"].shape[1]
+    x = torch.cat([obs, action], -1)
+    x = x.unsqueeze(1).expand(S, critics, B, x.shape[-1]).flatten(0, 1)  # (S K, B, O + A)
+    stacked = {name: p.flatten(0, 1) for name, p in params.items()}
+    return mlp(stacked, x, activation).view(S, critics, B)
