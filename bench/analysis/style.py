@@ -1,4 +1,4 @@
-"""How algorithms look: one colour each in every figure, told apart in grey by line and marker as well."""
+"""How algorithms look: one colour each in every figure, distinct in grey by line and marker as well."""
 
 from __future__ import annotations
 

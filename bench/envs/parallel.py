@@ -1,7 +1,7 @@
-"""A pack of environments stepped by several processes at once: what a GPU that trains many seeds waits for least.
+"""A batch of environments stepped by several processes at once, so that a GPU training many seeds does not wait for it.
 
 `ParallelPack` is a `bench.envs.tasks.Pack` whose environments live in child processes; numbers are the same to the bit.
-Actions, observations and what else a step gives lie in shared memory; a pipe to each child carries only commands.
+Actions, observations and the other results of a step lie in shared memory; a pipe to each child carries only commands.
 """
 
 from __future__ import annotations

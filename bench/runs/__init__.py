@@ -1,13 +1,13 @@
-"""The run directory, results/<study>/<env>/<label>/seed-<k>/: the only room that knows its files.
+"""The run directory, results/<study>/<env>/<label>/seed-<k>/: the only code that knows its files.
 
-docs/results.md describes the format. This is the room's face; behind it are
-    schema.py       the columns of each table, written and read
-    files.py        how files reach the disk whole, and are read without trust; the fault hook of the tests
+docs/results.md describes the format. This module re-exports the public names of:
+    records.py      the shape of each JSON file
+    tables.py       the columns of each CSV, written and read
     ownership.py    the lock, the owner, and whether it lives
     checkpoints.py  the trainer's state and the replay shards
     writer.py       `Writer`: the one process that may write a run
     reader.py       `read_run`: one run, in whatever state
-    grid.py         study.json: `write_study`, `read_study`
+    study_file.py   study.json: `write_study`, `read_study`
 None of them imports torch.
 """
 

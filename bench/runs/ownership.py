@@ -1,4 +1,4 @@
-"""Who may write a run directory: one process at a time, told by owner.json, decided under a lock.
+"""Which process may write a run directory: one at a time, named by owner.json, decided under a lock.
 
 An owner on this host lives while a process with its pid, start time and boot does. An owner elsewhere cannot
 be asked, so its heartbeat file decides: it lives while that file is younger than `STALE_AFTER_S`.

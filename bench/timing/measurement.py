@@ -1,4 +1,4 @@
-"""Where measurements of time and memory go: results/<kind>/<machine>/, or <kind>-draft where they prove nothing."""
+"""Where measurements of time and memory go: results/<kind>/<machine>/, or <kind>-draft where they are no evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How things are timed against each other: one pinned core, turns in random order, and a look at who else computes.
+"""How things are timed against each other: one pinned core, turns in random order, and a look at what else runs.
 
 Neighbouring calls share whatever disturbs the machine, so that things timed in turns can be compared, and things timed
 one after the other cannot.

@@ -65,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluating:
-    """An evaluation goes on: a sign of life, and no moment for a checkpoint."""
+    """An evaluation is in progress: send a heartbeat, but do not checkpoint."""
 
     env_step: int
 

@@ -1,4 +1,4 @@
-"""A process that times its own work when told to: a line of JSON in, a line out."""
+"""A process that times its own work on request: a line of JSON in, a line out."""
 
 from __future__ import annotations
 
