@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from bench.analysis import stats
 from bench.analysis.experiment_data import interval, mean_entry, read_scores, read_table, values
 from bench.analysis.figures import line, short_count
+from bench.analysis.resampling import CURVE_RESAMPLES
 from bench.analysis.sections import Picture
 from bench.analysis.style import COLUMN, PAGE, display_name, legend, plain, styles
 from bench.analysis.tables import Entry, Table, number, within
@@ -85,8 +86,8 @@ def _coverage(coverage: pd.DataFrame) -> Figure:
                 rows = rows if len(rows) else _rows(coverage, task, algo)  # no noise to leave out
                 steps, cells = _curves(rows)
                 relative = cells / reference
-                drawn = stats.draws(len(cells), "coverage", task, algo)
-                low, high = stats.interval(relative[drawn].mean(axis=1))
+                groups = [(len(cells), ("coverage", task, algo))]
+                low, high = stats.resampled(stats.mean, [relative.T], groups, CURVE_RESAMPLES).interval()
                 ax.fill_between(steps, low, high, color=look[algo].color, alpha=0.18, linewidth=0)
                 handles[algo] = line(ax, steps, relative.mean(axis=0), look[algo])
             if row == 0:

@@ -11,10 +11,11 @@ import numpy as np
 from scipy import stats as distributions
 
 from bench.analysis import stats
+from bench.analysis.coverage import FEW_SEEDS_ONLY
 from bench.analysis.external import per_seed
 from bench.analysis.load import load
 from bench.analysis.results import Cell, Results
-from bench.analysis.score_tables import FEW_SEEDS_ONLY, count
+from bench.analysis.score_tables import count
 from bench.analysis.stats import Array
 from bench.analysis.style import display_name
 from bench.analysis.tables import MISSING, Entry, Table, number, within

@@ -12,6 +12,7 @@ from bench.analysis import (
     beside,
     claims,
     comparison_tables,
+    coverage,
     external,
     figures,
     run_tables,
@@ -207,7 +208,7 @@ def _pictures(*drawn: tuple[str, str, Figure | None]) -> list[Picture]:
     for name, caption, figure in drawn:
         if figure is not None:
             few = any("†" in text.get_text() for text in figure.findobj(Text))
-            found.append(Picture(name, f"{caption} {score_tables.FEW}" if few else caption, figure))
+            found.append(Picture(name, f"{caption} {coverage.FEW}" if few else caption, figure))
     return found
 
 
