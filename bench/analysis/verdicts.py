@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import stats as distributions
 
 from bench.analysis.stats import Contrast
 
@@ -92,15 +93,20 @@ def overall(findings: Sequence[Finding], needs: Collection[str] = (BETTER, AS_GO
 def seeds_that_decide(contrast: Contrast, n: int, margin: float) -> float:
     """About how many seeds make the interval narrow enough if value and spread stay as they are.
 
-    Half its width shrinks as 1 / sqrt(n); it must get below the distance to 0, or fit within the margin.
+    Half its width goes as t / sqrt(n), with Student's t at its degrees of freedom, which grow as n - 1. It must get
+    below the distance to 0, or fit within the margin. Infinity where MANY seeds are not enough.
     """
     half = (contrast.high - contrast.low) / 2
     room = max(abs(contrast.value), margin - abs(contrast.value))
-    return float(np.inf) if room <= 0 else float(np.floor(n * (half / room) ** 2)) + 1
+    seeds = np.arange(n + 1, MANY + 1)
+    freedom, tail = contrast.degrees_of_freedom, 0.5 + contrast.level / 2
+    t = distributions.t.ppf(tail, [freedom, *freedom * (seeds - 1) / max(n - 1, 1)])
+    enough = half * np.sqrt(n / seeds) * t[1:] / t[0] < room
+    return float(seeds[enough.argmax()]) if enough.any() else float(np.inf)
 
 
 def _more(contrast: Contrast, n: int, margin: float, unit: str) -> str:
     needed = seeds_that_decide(contrast, n, margin)
     if needed > MANY:
         return f"more than {MANY:,} {unit}: too close to the bound"
-    return f"about {max(needed, n + 1):.0f} {unit}, if value and spread stay as they are"
+    return f"about {needed:.0f} {unit}, if value and spread stay as they are"

@@ -11,10 +11,11 @@ import numpy as np
 from scipy import stats as distributions
 
 from bench.analysis import stats
+from bench.analysis.coverage import FEW_SEEDS_ONLY
 from bench.analysis.external.scores import per_seed
 from bench.analysis.scores.load import load
 from bench.analysis.scores.results import Cell, Results
-from bench.analysis.scores.tables import FEW_SEEDS_ONLY, count
+from bench.analysis.scores.tables import count
 from bench.analysis.stats import Array
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within

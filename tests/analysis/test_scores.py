@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import numpy as np
 import pytest
+from scipy import stats as distributions
 
 from bench.analysis import stats
 from bench.analysis.scores import comparisons as comparison_tables
@@ -13,6 +15,7 @@ from bench.analysis.scores import estimates as scores
 from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.load import load
 from bench.analysis.table import to_markdown
+from bench.paper.claims import judge as claims
 from tests.analysis import helpers
 
 
@@ -22,15 +25,95 @@ def set_finals(folder, env, label, finals):
         helpers.set_returns(folder / env / label / f"seed-{seed}", [value] * 10)
 
 
-def test_an_estimate_is_the_mean_with_its_percentile_interval(tmp_path):
+def test_an_estimate_is_the_mean_with_its_stretched_interval_and_rliables(tmp_path):
     folder = helpers.study(tmp_path, seeds=4)
     set_finals(folder, "cheetah-run", "qsm", [100, 200, 300, 800])
     cell = load(tmp_path, "made-up").cell("cheetah-run", "qsm")
     estimate = scores.mean_over_seeds(cell, cell.final)
-    resampled = cell.final[cell.draws()].mean(axis=1)
+    resampled = [np.mean(rows) for rows in itertools.product(cell.final, repeat=4)]  # all 256
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    stretch = np.sqrt(4 / 3) * distributions.t.ppf(0.975, 3) / distributions.norm.ppf(0.975)
     assert estimate.value == 350
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(resampled, [2.5, 97.5])))
+    assert (estimate.rliable_low, estimate.rliable_high) == pytest.approx((low, high))
+    assert estimate.high == pytest.approx(350 + stretch * (high - 350))
+    assert 350 - stretch * (350 - low) < 0
+    assert estimate.low == 0  # where the returns of DM Control end
     assert estimate.n == 4
+
+
+@pytest.mark.parametrize(
+    ("env", "cut"), [("cheetah-run", True), ("lqr-lqr_2_1", False), ("Pendulum-v1", False)]
+)
+def test_intervals_end_where_the_returns_of_the_task_do(tmp_path, env, cut):
+    folder = helpers.study(tmp_path, envs=[env], seeds=2)
+    set_finals(folder, env, "qsm", [10, 300])
+    set_finals(folder, env, "sac", [700, 990])
+    results = load(tmp_path, "made-up")
+    ours, theirs = results.cells[env, "qsm"], results.cells[env, "sac"]
+    estimates = [scores.mean_over_seeds(cell, cell.final) for cell in (ours, theirs)]
+    apart = scores.difference(ours, theirs)
+    ends = (estimates[0].low, estimates[1].high, apart.low)
+    assert (ends == (0, 1000, -1000)) is cut
+    assert all(np.array(ends) <= (0, np.inf, -1000))
+
+
+def test_a_contrast_of_one_task_has_its_permutation_p(tmp_path):
+    folder = helpers.study(tmp_path, seeds=5)
+    set_finals(folder, "cheetah-run", "qsm", [500, 510, 520, 530, 540])
+    set_finals(folder, "cheetah-run", "sac", [100, 110, 120, 130, 140])
+    table = comparison_tables.by_task(load(tmp_path, "made-up"))
+    assert table.records[0]["permutation_p"] == pytest.approx(2 / 252)
+    assert "p = 0.008" in table.rows[0][1].detail
+
+
+def test_with_unequal_seeds_equal_algorithms_have_equal_aggregates(tmp_path):
+    """An easy task at 850 and a hard one at 100; one algorithm has more seeds on the easy one, the others on the
+    hard one.
+    """
+    algos = ["qsm", "sac", "td3", "dql"]
+    folder = helpers.study(tmp_path, envs=["easy-run", "hard-run"], algos=algos, seeds=10)
+    rng = np.random.default_rng(0)
+    for label in algos:
+        for env, level in (("easy-run", 850), ("hard-run", 100)):
+            set_finals(folder, env, label, level + 20 * rng.standard_normal(10))
+            for seed in range(5, 10) if (env == "easy-run") != (label == "qsm") else ():
+                shutil.rmtree(folder / env / label / f"seed-{seed}")
+    results = load(tmp_path, "made-up")
+    tasks = scores.common_tasks(results)
+    assert tasks.cut == 0.25
+    assert any("each run weighs 1/n of its task" in note for note in tasks.notes)
+    found = {label: scores.cells_of(results, label, tasks.envs) for label in algos}
+    estimates = [scores.aggregate(cells, scores.statistics(tasks.cut)["IQM"]) for cells in found.values()]
+    for estimate in estimates:
+        assert estimate.value == pytest.approx(0.475, abs=0.03)
+    assert max(estimate.low for estimate in estimates) < min(estimate.high for estimate in estimates)
+    ends = [scores.aggregate_curve(cells, tasks.cut)[0][-1] for cells in found.values()]
+    assert ends == pytest.approx([0.475] * 4, abs=0.03)
+    shares = [scores.profile(cells, np.array([0.5]))[0][0] for cells in found.values()]
+    assert shares == pytest.approx([0.5] * 4)
+    verdicts = {finding.verdict for finding in claims.judge(results, [])[0].findings}
+    assert not verdicts & {"better", "worse"}
+
+
+def test_a_grid_in_progress_shows_equal_algorithms_as_equal(tmp_path):
+    """3 to 10 seeds a task, on tasks from 100 to 900."""
+    envs = [f"{name}-run" for name in "abcdef"]
+    folder = helpers.study(tmp_path, envs=envs, seeds=10)
+    rng = np.random.default_rng(1)
+    for label, sizes in (("qsm", [10, 9, 7, 5, 3, 3]), ("sac", [3, 3, 4, 6, 9, 10])):
+        for env, level, n in zip(envs, (900, 900, 700, 300, 100, 100), sizes):
+            set_finals(folder, env, label, level + 20 * rng.standard_normal(10))
+            for seed in range(n, 10):
+                shutil.rmtree(folder / env / label / f"seed-{seed}")
+    results = load(tmp_path, "made-up")
+    tasks = scores.common_tasks(results)
+    qsm, sac = (scores.cells_of(results, label, tasks.envs) for label in ("qsm", "sac"))
+    for statistic in scores.statistics(tasks.cut).values():
+        ours, theirs = (scores.aggregate(cells, statistic) for cells in (qsm, sac))
+        assert max(ours.low, theirs.low) < min(ours.high, theirs.high)
+        assert ours.value == pytest.approx(theirs.value, abs=0.03)
+    improvement = scores.improvement(qsm, sac)
+    assert improvement.low < 0.5 < improvement.high
 
 
 @pytest.mark.parametrize(("seeds", "marked"), [(6, {"sac"}), (7, {"qsm", "sac"})])
@@ -112,12 +195,11 @@ def test_the_aggregate_curve_is_the_iqm_at_each_evaluation(tmp_path):
     helpers.study(tmp_path, envs=["a-run", "b-run"], seeds=3)
     results = load(tmp_path, "made-up")
     cells = scores.cells_of(results, "qsm", results.envs)
-    value, low, high = scores.aggregate_curve(cells)
+    value, low, high = scores.aggregate_curve(cells, 1 / 6)  # whole runs: one of six
     last = [cell.returns[:, -1] / 1000 for cell in cells]
     assert value[-1] == pytest.approx(stats.iqm(last))
-    drawn = [cell.draws()[: scores.CURVE_RESAMPLES] for cell in cells]
-    expected = stats.interval(stats.bootstrap(last, stats.iqm, drawn))
-    assert (low[-1], high[-1]) == pytest.approx(expected)
+    expected = stats.resampled(stats.iqm, last, [cell.group for cell in cells], scores.CURVE_RESAMPLES)
+    assert (low[-1], high[-1]) == pytest.approx(expected.interval())
 
 
 def test_steps_to_90_percent_of_the_best(tmp_path):
@@ -140,19 +222,19 @@ def test_steps_to_90_percent_of_the_best(tmp_path):
     assert steps["qsm"].tolist() == [3000, 3000]
 
 
-def test_n_is_printed_and_marked_below_ten(tmp_path):
-    folder = helpers.study(tmp_path, envs=["a-run", "b-run"], seeds=10)
+def test_n_is_printed_and_marked_up_to_twenty(tmp_path):
+    folder = helpers.study(tmp_path, envs=["a-run"], seeds=21)
     results = load(tmp_path, "made-up")
     shown = to_markdown(score_tables.final_return(results))
-    assert "QSM (n = 10)" in shown
+    assert "QSM (n = 21)" in shown
     assert "†" not in shown
     shutil.rmtree(folder / "a-run/qsm/seed-0")
     results = load(tmp_path, "made-up")
     shown = to_markdown(score_tables.final_return(results))
-    assert "n = 9†" in shown
-    assert "SAC (n = 10)" in shown
-    assert "1 of 40 runs have no score" in shown
-    assert "† Fewer than 10 seeds" in score_tables.summary(results)
+    assert "n = 20†" in shown
+    assert "SAC (n = 21)" in shown
+    assert "1 of 42 runs have no score" in shown
+    assert "† With so few seeds" in score_tables.summary(results)
 
 
 def test_the_summary_fits_a_terminal(tmp_path):
@@ -176,7 +258,7 @@ def test_improvements_of_a_pair_add_up_to_one(tmp_path):
     helpers.study(tmp_path, envs=["a-run", "b-run"], seeds=5)
     table = comparison_tables.improvements(load(tmp_path, "made-up"))
     assert [(row[1].text, row[1].detail) for row in table.rows] == [("5", "†")] * 2
-    assert any(note.startswith("† Fewer than 10 seeds") for note in table.notes)
+    assert any(note.startswith("† With so few seeds") for note in table.notes)
     records = table.records
     assert [(record["label"], record["over"]) for record in records] == [("qsm", "sac"), ("sac", "qsm")]
     assert records[0]["value"] + records[1]["value"] == pytest.approx(1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.analysis import stats
+from bench.analysis import resampling, stats
+from bench.analysis.resampling import Resampled, Resamples
 
 RLIABLE = json.loads((Path(__file__).parent / "rliable.json").read_text())
 
@@ -48,9 +50,35 @@ def test_best_and_steps_to_threshold():
 def test_iqm_cuts_whole_runs_from_both_ends_of_the_pooled_scores():
     tasks = [np.array([100.0, 1, 2, 3]), np.array([4.0, 5, 6, -50])]
     assert stats.iqm(tasks) == pytest.approx(3.5)  # of -50 1 2 3 4 5 6 100, two are cut from each end
-    assert stats.iqm([np.array([1.0, 2, 30])]) == pytest.approx(
-        11
-    )  # a quarter of three runs is less than one run
+    # a quarter of three runs is less than one run
+    assert stats.iqm([np.array([1.0, 2, 30])]) == pytest.approx(11)
+
+
+def test_each_run_weighs_one_nth_of_its_task():
+    easy, hard = np.full(10, 850.0), np.full(5, 100.0)
+    # half of the weight on either task, whichever has more seeds: a quarter of the weight each is left
+    assert stats.iqm([easy, hard]) == pytest.approx(475)
+    assert stats.iqm([easy[:5], np.full(10, 100.0)]) == pytest.approx(475)
+    assert stats.performance_profile([easy, hard], np.array([500.0])) == pytest.approx(0.5)
+
+
+def test_the_weighted_iqm_cuts_a_quarter_of_the_weight_and_parts_of_runs():
+    tasks = [np.array([1.0, 9.0]), np.array([2.0, 4.0, 6.0])]
+    # in units of 1/12: weights 3 3 and 2 2 2; from 3 to 9 of 12 there are 2 of the run at 2, 2 at 4, 2 at 6
+    assert stats.iqm(tasks) == pytest.approx(4.0)
+    # cut a third: from 4 to 8 of 12 there are 1 at 2, 2 at 4, 1 at 6
+    assert stats.iqm(tasks, cut=1 / 3) == pytest.approx(4.0)
+    assert stats.iqm([np.array([0.0, 12.0]), np.array([1.0, 2.0, 3.0])]) == pytest.approx(2.0)
+    assert stats.iqm([np.array([0.0, 2.5]), np.array([1.0, 2.0, 3.0])]) == pytest.approx(
+        (2 + 4 + 2 * 2.5) / 6
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tasks", "share"), [([5, 5], 3, 3 / 15), ([3], 1, 0), ([8], 1, 0.25), ([5, 6], 2, 0.25)]
+)
+def test_the_cut_is_whole_runs_where_all_that_is_compared_has_equal_seeds(sizes, tasks, share):
+    assert stats.trimmed_share(sizes, tasks) == share
 
 
 def test_mean_median_and_optimality_gap_weigh_tasks_alike():
@@ -60,7 +88,7 @@ def test_mean_median_and_optimality_gap_weigh_tasks_alike():
     assert stats.optimality_gap(tasks) == pytest.approx(1 - (0.3 + 0.6 + 2.9 / 3) / 3)  # 1.4 counts as 1
 
 
-def test_statistics_work_on_a_batch_of_resamples():
+def test_statistics_carry_leading_axes():
     rng = np.random.default_rng(0)
     tasks = [rng.random((6, 5)), rng.random((6, 3))]
     for statistic in (stats.iqm, stats.mean, stats.median, stats.optimality_gap):
@@ -100,136 +128,143 @@ def test_comparisons_agree_with_rliable():
 
 
 @pytest.mark.parametrize("name", ["iqm", "mean", "optimality_gap"])
-def test_intervals_agree_with_rliable_to_the_noise_of_resampling(name):
+def test_percentile_intervals_agree_with_rliable_to_the_noise_of_resampling(name):
     tasks = columns("x")
-    drawn = [stats.draws(len(scores), f"task {i}", resamples=20_000) for i, scores in enumerate(tasks)]
-    bounds = stats.interval(stats.bootstrap(tasks, getattr(stats, name), drawn))
+    groups = [(len(scores), (f"task {i}",)) for i, scores in enumerate(tasks)]
+    bounds = stats.resampled(getattr(stats, name), tasks, groups, 20_000).percentile()
     width = RLIABLE["intervals"][name][1] - RLIABLE["intervals"][name][0]
     np.testing.assert_allclose(bounds, RLIABLE["intervals"][name], atol=0.03 * width)
 
 
-# --- the bootstrap ----------------------------------------------------------------------------------------
+# --- on resamples -----------------------------------------------------------------------------------------
 
 
-def test_draws_depend_on_the_key_alone():
-    first = stats.draws(5, "cheetah-run", "qsm", resamples=50)
-    assert (first == stats.draws(5, "cheetah-run", "qsm", resamples=50)).all()
-    assert (first != stats.draws(5, "cheetah-run", "sac", resamples=50)).any()
-    assert (first != stats.draws(5, "walker-run", "qsm", resamples=50)).any()
-    assert set(np.unique(first)) == set(range(5))
+def drawn_seeds(tasks: list[np.ndarray], resamples: int, name: str = "") -> tuple[list, list]:
+    """Resampled seeds of each task as indices (resamples, n) and as counts."""
+    rows = [
+        resampling.draws(scores.shape[-1], name, str(i), resamples=resamples)
+        for i, scores in enumerate(tasks)
+    ]
+    return rows, [resampling.counts_of(drawn) for drawn in rows]
 
 
-def test_chunks_change_nothing(monkeypatch):
-    rng = np.random.default_rng(0)
-    tasks = [rng.random(5), rng.random(7)]
-    drawn = [stats.draws(len(scores), str(i), resamples=101) for i, scores in enumerate(tasks)]
-    whole = stats.bootstrap(tasks, stats.iqm, drawn)
-    monkeypatch.setattr(stats, "CHUNK", 40)
-    np.testing.assert_array_equal(stats.bootstrap(tasks, stats.iqm, drawn), whole)
-
-
-@pytest.mark.parametrize("sizes", [(7, 10, 5), (3,), (1, 1), (2, 2)])
-def test_iqm_by_counts_is_the_iqm_of_the_resamples(sizes, monkeypatch):
+@pytest.mark.parametrize("sizes", [(7, 10, 5), (3,), (1, 1), (2, 2), (13, 11, 9, 8, 7)])
+def test_statistics_by_counts_are_those_of_the_resamples(sizes, monkeypatch):
     monkeypatch.setattr(stats, "CACHED", 7)
     rng = np.random.default_rng(0)
     tasks = [np.round(rng.random((4, n)), 1) for n in sizes]  # with ties
-    drawn = [stats.draws(n, str(i), resamples=50) for i, n in enumerate(sizes)]
-    samples = stats.bootstrap_iqm(tasks, [stats.counts_of(rows) for rows in drawn])
-    assert samples.shape == (4, 50)
-    for k in range(4):
-        np.testing.assert_allclose(
-            samples[k], stats.bootstrap([t[k] for t in tasks], stats.iqm, drawn), atol=1e-12
-        )
+    rows, counts = drawn_seeds(tasks, 50)
+    for statistic in (stats.iqm, stats.mean, stats.median, stats.optimality_gap):
+        samples = statistic(tasks, counts)
+        assert samples.shape == (50, 4)
+        for b in range(50):
+            resampled = [scores[:, drawn[b]] for scores, drawn in zip(tasks, rows)]
+            np.testing.assert_allclose(samples[b], statistic(resampled), atol=1e-12)
+        np.testing.assert_allclose(statistic([scores[2] for scores in tasks], counts), samples[:, 2])
 
 
-def test_curves_are_resampled_as_whole_seeds():
+def test_the_profile_by_counts_is_that_of_the_resamples():
     rng = np.random.default_rng(0)
-    curves, drawn = rng.random((6, 9)), stats.draws(6, "x", resamples=40)
-    expected = curves[drawn].mean(axis=1)  # the same seeds at every checkpoint
-    np.testing.assert_allclose(stats.bootstrap_means(curves, stats.counts_of(drawn)), expected)
+    tasks, thresholds = [rng.random(4), rng.random(6)], np.linspace(0, 1, 5)
+    rows, counts = drawn_seeds(tasks, 20)
+    expected = [
+        stats.performance_profile([scores[drawn[b]] for scores, drawn in zip(tasks, rows)], thresholds)
+        for b in range(20)
+    ]
+    np.testing.assert_allclose(stats.performance_profile(tasks, thresholds, counts), expected)
 
 
 def test_bootstrap_of_improvement_resamples_both_sides():
     rng = np.random.default_rng(0)
     ours, theirs = [rng.random(4), rng.random(5)], [rng.random(3), rng.random(6)]
     ours[0][1] = theirs[0][2]
-    drawn = [stats.draws(len(x), "a", resamples=30) for x in ours]
-    other = [stats.draws(len(y), "b", resamples=30) for y in theirs]
+    rows, counts = drawn_seeds(ours, 30, "a")
+    their_rows, their_counts = drawn_seeds(theirs, 30, "b")
     expected = [
         stats.probability_of_improvement(
-            [x[rows[b]] for x, rows in zip(ours, drawn)], [y[rows[b]] for y, rows in zip(theirs, other)]
+            [x[drawn[b]] for x, drawn in zip(ours, rows)],
+            [y[drawn[b]] for y, drawn in zip(theirs, their_rows)],
         )
         for b in range(30)
     ]
-    counts = [[stats.counts_of(rows) for rows in side] for side in (drawn, other)]
-    np.testing.assert_allclose(stats.bootstrap_improvement(ours, theirs, *counts), expected)
-
-
-@pytest.mark.parametrize(("n", "lowest", "highest"), [(5, 0.85, 0.95), (10, 0.89, 0.97), (30, 0.92, 0.98)])
-def test_intervals_cover_the_truth_about_as_often_as_documented(n, lowest, highest):
-    """300 simulated studies of four tasks; the truth is the IQM of a very large one."""
-    rng = np.random.default_rng(n)
-    levels, spreads = np.array([0.3, 0.5, 0.7, 0.9]), np.array([0.15, 0.1, 0.1, 0.05])
-
-    def study(seeds: int) -> list[np.ndarray]:
-        return list((levels + spreads * rng.standard_normal((seeds, 4))).T)
-
-    truth = stats.iqm(study(200_000))
-    covered = 0
-    for trial in range(300):
-        tasks = study(n)
-        drawn = [stats.draws(n, str(trial), str(task), resamples=400) for task in range(4)]
-        low, high = stats.interval(stats.bootstrap(tasks, stats.iqm, drawn))
-        covered += low <= truth <= high
-    assert lowest <= covered / 300 <= highest
-
-
-@pytest.mark.parametrize("n", stats.COVERAGE)
-@pytest.mark.parametrize(("tasks", "statistic"), [(1, stats.mean), (4, stats.mean), (4, stats.iqm)])
-def test_intervals_of_few_seeds_cover_as_rarely_as_the_tables_say(n, tasks, statistic):
-    """1000 simulated studies with normal scores, as every table's note states it."""
-    rng = np.random.default_rng(n)
-    levels = np.linspace(0.3, 0.9, tasks)
-
-    def study(shape: tuple[int, ...]) -> list[np.ndarray]:
-        return [level + 0.1 * rng.standard_normal(shape) for level in levels]
-
-    truth = statistic(study((200_000,)))
-    drawn = [stats.draws(n, str(task), resamples=500) for task in range(tasks)]
-    studies = study((1000, n))
-    samples = [statistic([scores[i][rows] for scores, rows in zip(studies, drawn)]) for i in range(1000)]
-    low, high = stats.interval(np.stack(samples, axis=1))
-    covered = 100 * np.mean((low <= truth) & (truth <= high))
-    assert covered == pytest.approx(stats.COVERAGE[n][tasks > 1], abs=6)
+    found = stats.probability_of_improvement(ours, theirs, counts, their_counts)
+    np.testing.assert_allclose(found, expected)
 
 
 # --- several contrasts ------------------------------------------------------------------------------------
 
 
-def normal(mean: float, deviation: float) -> np.ndarray:
-    """10,000 numbers whose quantiles are the normal distribution's."""
-    return mean + deviation * stats.distributions.norm.ppf((np.arange(10_000) + 0.5) / 10_000)
+def normal(mean: float, deviation: float) -> Resampled:
+    """A difference whose 10,000 resamples have the normal distribution's quantiles, of very many seeds."""
+    quantiles = stats.distributions.norm.ppf((np.arange(10_000) + 0.5) / 10_000)
+    resamples = Resamples((np.ones((10_000, 10_000), np.int8),), None)
+    return Resampled(np.array(mean), mean + deviation * quantiles, resamples)
 
 
 def test_holm_steps_down_from_the_smallest_p():
-    samples = {"b": normal(0.2, 0.1), "a": normal(1.0, 0.1), "c": normal(0.22, 0.1)}
-    found = stats.holm({name: float(values.mean()) for name, values in samples.items()}, samples)
+    contrasts = {"b": normal(0.2, 0.1), "a": normal(1.0, 0.1), "c": normal(0.22, 0.1)}
+    found = stats.holm(contrasts)
     assert list(found) == ["b", "a", "c"]
     assert found["a"].level == pytest.approx(1 - 0.05 / 3)
     assert found["c"].level == pytest.approx(1 - 0.05 / 2)  # p = 0.028 > 0.05 / 2: not rejected, so
     assert found["b"].level == pytest.approx(1 - 0.05 / 2)  # the rest keeps this width, though p = 0.0455
     assert found["b"].low < 0 < found["c"].high
     assert found["a"].low == pytest.approx(1 - 2.394 * 0.1, abs=1e-3)
+    assert contrasts["c"].p() == pytest.approx(0.0278, abs=5e-4)
 
 
 def test_holm_counts_contrasts_that_could_not_be_computed():
-    found = stats.holm({"a": 1.0}, {"a": normal(1.0, 0.1)}, hypotheses=3)
+    found = stats.holm({"a": normal(1.0, 0.1)}, hypotheses=3)
     assert found["a"].level == pytest.approx(1 - 0.05 / 3)
 
 
-def test_two_sided_p_is_never_zero():
-    assert stats.two_sided_p(np.ones(999)) == pytest.approx(0.002)
-    assert stats.two_sided_p(np.array([-1.0, 1.0])) == 1.0
+def test_the_permutation_test_lists_every_split():
+    low, high = np.arange(5.0), np.arange(5.0) + 10
+    assert stats.permutation_p(low, high) == pytest.approx(2 / 252)  # no other split is as far apart
+    assert stats.permutation_p(high[:3], low[:3]) == pytest.approx(2 / 20)
+    assert stats.permutation_p(np.ones(4), np.ones(3)) == 1.0
+    x, y = np.array([1.0, 5.0]), np.array([2.0, 3.0, 9.0])
+    apart = [
+        abs(sum(pair) / 2 - (20 - sum(pair)) / 3) for pair in itertools.combinations([1.0, 5, 2, 3, 9], 2)
+    ]
+    assert stats.permutation_p(x, y) == pytest.approx(np.mean([a >= abs(3 - 14 / 3) - 1e-9 for a in apart]))
+
+
+def test_the_permutation_test_draws_splits_where_there_are_many():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal(30), rng.standard_normal(40) + 0.5
+    expected = stats.distributions.ttest_ind(x, y).pvalue  # close for so many normal scores
+    assert stats.permutation_p(x, y) == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (5, 5), (4, 9)])
+def test_newcombes_interval_of_a_share_of_pairs(n, m):
+    """Its bounds solve method 5's equation, contain the value, and mirror each other."""
+    z, N = stats.distributions.norm.ppf(0.975), (n + m) / 2 - 1
+    for share in (0.0, 0.3, 0.5, 0.92, 1.0):
+        low, high = stats.mann_whitney_interval(np.array(share), n, m)
+        assert 0 <= low <= share <= high <= 1
+        assert low < high
+        for p in (float(low), float(high)):
+            if 0 < p < 1:
+                error = np.sqrt(p * (1 - p) * (1 + N * (1 - p) / (2 - p) + N * p / (1 + p)) / (n * m))
+                assert abs(p - share) == pytest.approx(z * error, abs=1e-9)
+        mirrored = stats.mann_whitney_interval(np.array(1 - share), n, m)
+        np.testing.assert_allclose(mirrored, (1 - high, 1 - low), atol=1e-12)
+
+
+def test_the_interval_of_improvement_adds_squares_over_tasks():
+    ours, theirs = [np.array([3.0, 4, 5]), np.array([1.0, 5, 9])], [np.zeros(3), np.array([2.0, 4, 6])]
+    low, high = stats.improvement_interval(ours, theirs)
+    one, two = (
+        stats.improvement_interval(ours[:1], theirs[:1]),
+        stats.improvement_interval(ours[1:], theirs[1:]),
+    )
+    value, shares = stats.probability_of_improvement(ours, theirs), (1.0, 5 / 9)
+    assert value == pytest.approx((1 + 5 / 9) / 2)
+    assert low == pytest.approx(value - np.hypot(shares[0] - one[0], shares[1] - two[0]) / 2)
+    assert high == pytest.approx(value + np.hypot(one[1] - shares[0], two[1] - shares[1]) / 2)
+    assert low < 1 - 1e-3  # though every run of the first task wins
 
 
 @pytest.mark.parametrize(

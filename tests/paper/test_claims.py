@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats as distributions
 
 from bench.analysis import verdicts
 from bench.analysis.report import page as report
@@ -73,6 +75,14 @@ def test_seeds_that_would_decide():
     assert verdicts.seeds_that_decide(contrast(-0.05, 0.15), 5, 0.05) == 21
     assert verdicts.seeds_that_decide(contrast(-0.1, 0.1), 5, 0.05) == 21  # as good: within the margin
     assert verdicts.seeds_that_decide(contrast(-0.1, 0.1), 5, 0.0) == np.inf
+
+
+def test_seeds_that_would_decide_count_on_students_t():
+    # at 8 degrees of freedom t = 2.306; with 5 -> N seeds they grow to 2 (N - 1): 2.306 / t sqrt(N / 5) must exceed 2
+    found = replace(contrast(-0.05, 0.15), degrees_of_freedom=8)
+    t = distributions.t.ppf(0.975, [8, 28, 30, 32])
+    assert [t[0] / t[i] * np.sqrt(n / 5) > 2 for i, n in ((1, 15), (2, 16), (3, 17))] == [False, True, True]
+    assert verdicts.seeds_that_decide(found, 5, 0.05) == 16
 
 
 @pytest.fixture

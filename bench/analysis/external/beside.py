@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis import stats
+from bench.analysis.coverage import FEW_SEEDS_ONLY, mark
 from bench.analysis.scores.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
 from bench.analysis.scores.results import Results
-from bench.analysis.scores.tables import FEW_SEEDS_ONLY, count
+from bench.analysis.scores.tables import count
 from bench.analysis.style import MARKERS, display_name, legend, styles
 from bench.analysis.table import Entry, Table, number, within
 
@@ -73,7 +73,7 @@ def table(results: Results, external: pd.DataFrame) -> Table:
     notes = [
         "External: measured by others, under protocols that differ from ours in widths, learning rate, batch "
         "or action repeat; see results/published/README.md. Brackets: lowest and highest seed.",
-        *([FEW_SEEDS_ONLY] if any(cell.n < stats.FEW_SEEDS for cell in results.cells.values()) else []),
+        *([FEW_SEEDS_ONLY] if any(mark(cell.n) for cell in results.cells.values()) else []),
     ]
     columns = ["Task", "Algorithm", "Env steps", "Source (external)", "External", "Ours at this step"]
     return Table("external", "Beside external scores", columns, rows, records, notes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from bench.analysis import coverage
 from bench.analysis.external import beside
 from bench.analysis.external import scores as external
 from bench.analysis.scores import comparisons as comparison_tables
@@ -198,7 +199,7 @@ def _pictures(*drawn: tuple[str, str, Figure | None]) -> list[Picture]:
     for name, caption, figure in drawn:
         if figure is not None:
             few = any("†" in text.get_text() for text in figure.findobj(Text))
-            found.append(Picture(name, f"{caption} {score_tables.FEW}" if few else caption, figure))
+            found.append(Picture(name, f"{caption} {coverage.FEW}" if few else caption, figure))
     return found
 
 

@@ -6,29 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.analysis import stats
+from bench.analysis.coverage import FEW_SEEDS_ONLY, mark
 from bench.analysis.scores.estimates import (
-    STATISTICS,
     TaskSet,
     aggregate,
+    bootstrapped_improvement,
     cells_of,
     common_tasks,
     difference,
     extreme_tasks,
-    improvement,
     standard_deviation,
+    statistics,
     steps_to_best,
 )
 from bench.analysis.scores.results import FinalMode, Results
-from bench.analysis.scores.tables import (
-    FEW_SEEDS_ONLY,
-    common_notes,
-    count,
-    mark,
-    record_of,
-    seeds_entry,
-    task_name,
-)
+from bench.analysis.scores.tables import common_notes, count, p_value, record_of, seeds_entry, task_name
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within
 
@@ -51,8 +43,8 @@ def _aggregates(results: Results, tasks: TaskSet, name: str, title: str) -> Tabl
     for label in tasks.labels:
         cells = cells_of(results, label, tasks.envs)
         row: list[Entry] = [display_name(label, results.algos[label])]
-        row.append(seeds_entry(min(cell.n for cell in cells)))
-        for measure, statistic in STATISTICS.items():
+        row.append(seeds_entry(min(cell.n for cell in cells), len(cells)))
+        for measure, statistic in statistics(tasks.cut).items():
             estimate = aggregate(cells, statistic)
             row.append(number(estimate.value, 3, detail=within(estimate.low, estimate.high, 3)))
             record = {"label": label, "algo": results.algos[label], "statistic": measure}
@@ -61,11 +53,11 @@ def _aggregates(results: Results, tasks: TaskSet, name: str, title: str) -> Tabl
     notes = [
         f"Final return / 1000 over {len(tasks.envs)} tasks: {', '.join(tasks.envs)}. "
         "n: seeds of the task with the fewest. "
-        "Stratified bootstrap over seeds within tasks, 95% intervals.",
+        "Brackets: 95% intervals over seeds, resampled within tasks.",
         *tasks.notes,
-        *common_notes(results),
+        *common_notes(results, len(tasks.envs)),
     ]
-    return Table(name, title, ["Algorithm", "n", *STATISTICS], rows, records, notes)
+    return Table(name, title, ["Algorithm", "n", *statistics(tasks.cut)], rows, records, notes)
 
 
 def improvements(results: Results) -> Table:
@@ -76,24 +68,23 @@ def improvements(results: Results) -> Table:
     records: list[dict[str, object]] = []
     for ours in labels:
         fewest = min(cell.n for cell in cells_of(results, ours, tasks.envs))
-        row: list[Entry] = [display_name(ours, results.algos[ours]), seeds_entry(fewest)]
+        row: list[Entry] = [display_name(ours, results.algos[ours]), seeds_entry(fewest, len(tasks.envs))]
         for theirs in labels:
             if ours == theirs:
                 row.append(MISSING)
                 continue
             pair = [cells_of(results, label, tasks.envs) for label in (ours, theirs)]
-            estimate = improvement(*pair)
+            estimate = bootstrapped_improvement(*pair)
             row.append(number(estimate.value, 2, detail=within(estimate.low, estimate.high, 2)))
             records.append({"label": ours, "over": theirs, **record_of(estimate)})
         rows.append(row)
     columns = ["P(row > column)", "n", *(display_name(label, results.algos[label]) for label in labels)]
     notes = [
         "Probability that the final return of a run of the row's algorithm is higher than one of the "
-        "column's on the same task, ties half, averaged over tasks. 95% bootstrap intervals over seeds. "
-        "n: seeds of the task with the fewest. Where every run of one is above every run of the other, no resample "
-        "is different: that interval has no width, and says nothing.",
+        "column's on the same task, ties half, averaged over tasks. Brackets: 95% intervals (Newcombe's method 5 for "
+        "each task, combined by square and add). n: seeds of the task with the fewest.",
         *tasks.notes,
-        *common_notes(results),
+        *common_notes(results, len(tasks.envs)),
     ]
     return Table(
         "improvement", "Probability of improvement", columns, rows if len(labels) > 1 else [], records, notes
@@ -158,7 +149,7 @@ def final_policies(results: Results) -> Table:
         "Sample: an action drawn from the policy; greedy: its mean, or the denoising chain without "
         "added noise; best of k: of k samples, the one with the highest Q.",
         "Runs that diverged have no final policy and are not in this table.",
-        *([FEW_SEEDS_ONLY] if any(cell.n < stats.FEW_SEEDS for cell in results.cells.values()) else []),
+        *([FEW_SEEDS_ONLY] if any(mark(cell.n) for cell in results.cells.values()) else []),
     ]
     columns = ["Task", "Algorithm", *(_mode_name(mode) for mode in modes)]
     return Table("final_policies", "Final policies by evaluation mode", columns, rows, records, notes)
@@ -186,16 +177,17 @@ def by_task(results: Results, subject: str = "qsm") -> Table:
                 row.append(MISSING)
                 continue
             estimate = difference(cell, other)
-            row.append(
-                number(estimate.value, detail=f"{within(estimate.low, estimate.high)} {count(estimate.n)}")
-            )
-            records.append({"env": env, "label": ours, "minus": label, **record_of(estimate)})
+            detail = f"{within(estimate.low, estimate.high)} {p_value(estimate.p)} {count(estimate.n)}"
+            row.append(number(estimate.value, detail=" ".join(detail.split())))
+            record = {"env": env, "label": ours, "minus": label, **record_of(estimate)}
+            records.append({**record, "permutation_p": estimate.p})
         rows.append(row)
     name = display_name(subject, subject)
     columns = ["Task", *(f"{name} − {display_name(label, results.algos[label])}" for label in others)]
     notes = [
-        "Difference of mean final returns with 95% bootstrap intervals over seeds, not corrected for their "
-        "number: descriptive, it decides no claim.",
+        "Difference of mean final returns with 95% intervals over seeds and the p-value of a two-sided permutation "
+        "test (exact up to 10 against 10 seeds), neither corrected for their number: descriptive, they decide no "
+        "claim.",
         *common_notes(results),
     ]
     return Table(

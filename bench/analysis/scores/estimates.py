@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from bench.analysis import stats
+from bench.analysis.resampling import CURVE_RESAMPLES, RESAMPLES, Array, Counts, Resampled, resample
 from bench.analysis.scores.results import LARGEST_RETURN, RANDOM, Cell, Results
-from bench.analysis.stats import Array, Statistic
+from bench.analysis.stats import Statistic, Tasks
 
 FLOOR, CEILING = 0.05, 0.95  # of the largest return
-CURVE_RESAMPLES = 1000  # the first of a cell's, for a band that is looked at, not read off
 FEWEST_TIES = 7  # seeds; below it a difference is too uncertain to call a tie
-STATISTICS: dict[str, Statistic] = {
-    "IQM": stats.iqm,
-    "Median": stats.median,
-    "Mean": stats.mean,
-    "Optimality gap": stats.optimality_gap,
-}
+RLIABLE_RESAMPLES = 2000  # of P(X > Y), whose own interval is none of the bootstrap
+Scale = tuple[float, float]  # the lowest and the highest value that a number can have
+EVERYTHING: Scale = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95% bootstrap interval over seeds; n: the smallest number of seeds behind it.
+    """A value with its 95% interval over seeds; n: the smallest number of seeds behind it.
 
-    A single seed says nothing about its spread: low and high are nan then.
+    rliable_low, rliable_high: the plain percentile interval of the bootstrap. p: of the permutation test, for a
+    difference of means. A single seed says nothing about its spread: all of these are nan then.
     """
 
     value: float
     low: float
     high: float
     n: int
+    rliable_low: float = np.nan
+    rliable_high: float = np.nan
+    p: float = np.nan
 
     @classmethod
-    def of(cls, value: float, samples: Array, cells: Sequence[Cell]) -> Estimate:
-        """From the value itself and its resamples (B,)."""
+    def of(cls, found: Resampled, cells: Sequence[Cell], scale: Scale = EVERYTHING) -> Estimate:
+        """The stretched interval, cut off where the `scale` of the number ends."""
         n = min(cell.n for cell in cells)
-        low, high = stats.interval(samples) if n > 1 else (float("nan"), float("nan"))
-        return cls(float(value), float(low), float(high), n)
+        if n == 1:
+            return cls(float(found.value), np.nan, np.nan, n)
+        low, high = np.clip(found.interval(), *scale)
+        return cls(float(found.value), float(low), float(high), n, *map(float, found.percentile()))
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,33 @@ class TaskSet:
     envs: tuple[str, ...]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    cut: float = (
+        0.25  # the share of the weight that the IQM leaves out at either end, the same for all labels
+    )
+
+
+def return_scale(*cells: Cell) -> Scale:
+    """The returns that are possible on these cells' tasks.
+
+    In DM Control 1000 rewards in [0, 1], but for its lqr tasks, whose rewards have no lower bound. The true mean
+    lies in that range, so that an interval loses nothing where it is cut off there.
+    """
+    bounded = all(
+        cell.scaled and cell.returns.min() >= 0 and cell.returns.max() <= LARGEST_RETURN for cell in cells
+    )
+    return (0.0, LARGEST_RETURN) if bounded else EVERYTHING
 
 
 def mean_over_seeds(cell: Cell, per_seed: Array) -> Estimate:
-    """Mean and interval of one number per seed: (n,)."""
-    return Estimate.of(per_seed.mean(), stats.bootstrap_means(per_seed, cell.counts), [cell])
+    """Mean and interval of one number per seed, in units of return: (n,)."""
+    found = stats.resampled(stats.mean, [per_seed], [cell.group], RESAMPLES)
+    return Estimate.of(found, [cell], return_scale(cell))
+
+
+def curve_band(cell: Cell) -> tuple[Array, Array]:
+    """Low and high of the mean return at every evaluation, each (K,); nan for a single seed."""
+    found = stats.resampled(stats.mean, [cell.returns.T], [cell.group], CURVE_RESAMPLES)
+    return _band(found, [cell], return_scale(cell))
 
 
 def standard_deviation(per_seed: Array) -> float:
@@ -80,9 +106,12 @@ def best_labels(results: Results, env: str) -> set[str]:
 
 
 def difference(ours: Cell, theirs: Cell) -> Estimate:
-    """Mean final return of one cell minus that of another."""
-    sides = [stats.bootstrap_means(side.final, side.counts) for side in (ours, theirs)]
-    return Estimate.of(ours.final.mean() - theirs.final.mean(), sides[0] - sides[1], [ours, theirs])
+    """Mean final return of one cell minus that of another, with the p-value of the permutation test."""
+    groups = [ours.group, theirs.group]
+    found = stats.resampled_difference(stats.mean, [ours.final], [theirs.final], groups, RESAMPLES)
+    low, high = return_scale(ours, theirs)
+    estimate = Estimate.of(found, [ours, theirs], (low - high, high - low))
+    return replace(estimate, p=stats.permutation_p(ours.final, theirs.final)) if estimate.n > 1 else estimate
 
 
 # --- over all tasks ---------------------------------------------------------------------------------------
@@ -116,7 +145,15 @@ def common_tasks(results: Results, *, without_extremes: bool = False) -> TaskSet
     if without_extremes:
         flagged = extreme_tasks(results)
         envs = [env for env in envs if env not in flagged]
-    return TaskSet(tuple(envs), labels if envs else (), tuple(notes))
+    if not envs:
+        return TaskSet((), (), tuple(notes))
+    sizes = {results.cells[env, label].n for env in envs for label in labels}
+    if len(sizes) > 1:
+        notes.append(
+            "Seeds differ between tasks or algorithms: each run weighs 1/n of its task, and the IQM leaves out a "
+            "quarter of the weight at either end."
+        )
+    return TaskSet(tuple(envs), labels, tuple(notes), stats.trimmed_share(sizes, len(envs)))
 
 
 def extreme_tasks(results: Results) -> dict[str, str]:
@@ -146,48 +183,76 @@ def cells_of(results: Results, label: str, envs: Sequence[str]) -> list[Cell]:
     return [results.cells[env, label] for env in envs]
 
 
+def statistics(cut: float) -> dict[str, Statistic]:
+    """The aggregates over tasks by name; cut: as in TaskSet."""
+    return {
+        "IQM": functools.partial(stats.iqm, cut=cut),
+        "Median": stats.median,
+        "Mean": stats.mean,
+        "Optimality gap": stats.optimality_gap,
+    }
+
+
 def aggregate(cells: Sequence[Cell], statistic: Statistic) -> Estimate:
     """A statistic of final return / 1000 over tasks and seeds."""
     tasks = [cell.final / LARGEST_RETURN for cell in cells]
-    samples = stats.bootstrap(tasks, statistic, [cell.draws() for cell in cells])
-    return Estimate.of(float(statistic(tasks)), samples, cells)
+    found = stats.resampled(statistic, tasks, [cell.group for cell in cells], RESAMPLES)
+    return Estimate.of(found, cells, _unit_scale(cells))
 
 
-def aggregate_curve(cells: Sequence[Cell]) -> tuple[Array, Array, Array]:
-    """IQM of return / 1000 at every evaluation: value, low, high, each (K,)."""
+def aggregate_curve(cells: Sequence[Cell], cut: float) -> tuple[Array, Array, Array]:
+    """IQM of return / 1000 at every evaluation: value, low, high, each (K,). cut: as in TaskSet."""
     tasks = [cell.returns.T / LARGEST_RETURN for cell in cells]
-    samples = stats.bootstrap_iqm(tasks, [cell.counts[:CURVE_RESAMPLES] for cell in cells])
-    value = stats.iqm(tasks)
-    return value, *_band(value, samples.T, cells)
+    iqm = functools.partial(stats.iqm, cut=cut)
+    found = stats.resampled(iqm, tasks, [cell.group for cell in cells], CURVE_RESAMPLES)
+    return found.value, *_band(found, cells, _unit_scale(cells))
 
 
 def profile(cells: Sequence[Cell], thresholds: Array) -> tuple[Array, Array, Array]:
     """Performance profile of final return / 1000: value, low, high, each (number of thresholds,)."""
+
+    def statistic(tasks: Tasks, counts: Sequence[Counts] | None) -> Array:
+        return stats.performance_profile(tasks, thresholds, counts)
+
     tasks = [cell.final / LARGEST_RETURN for cell in cells]
-
-    def statistic(resampled: stats.Tasks) -> Array:
-        return stats.performance_profile(resampled, thresholds)
-
-    share = statistic(tasks)
-    return share, *_band(share, stats.bootstrap(tasks, statistic, [cell.draws() for cell in cells]), cells)
+    found = stats.resampled(statistic, tasks, [cell.group for cell in cells], CURVE_RESAMPLES)
+    return found.value, *_band(found, cells, (0.0, 1.0))
 
 
-def _band(value: Array, samples: Array, cells: Sequence[Cell]) -> tuple[Array, Array]:
+def _unit_scale(cells: Sequence[Cell]) -> Scale:
+    low, high = return_scale(*cells)
+    return low / LARGEST_RETURN, high / LARGEST_RETURN
+
+
+def _band(found: Resampled, cells: Sequence[Cell], scale: Scale) -> tuple[Array, Array]:
     """Low and high around a curve, all nan where a task has a single seed."""
-    if min(cell.n for cell in cells) > 1:
-        return stats.interval(samples)
-    return np.full_like(value, np.nan), np.full_like(value, np.nan)
+    if min(cell.n for cell in cells) == 1:
+        return np.full_like(found.value, np.nan), np.full_like(found.value, np.nan)
+    low, high = np.clip(found.interval(), *scale)
+    return low, high
 
 
 def improvement(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
-    """Probability that a run of ours scores higher than one of theirs on the same task, averaged over
-    tasks.
+    """Probability that a run of ours scores higher than one of theirs on the same task, averaged over tasks,
+    with the interval of `stats.improvement_interval`.
     """
     x, y = [cell.final for cell in ours], [cell.final for cell in theirs]
-    samples = stats.bootstrap_improvement(
-        x, y, [cell.counts for cell in ours], [cell.counts for cell in theirs]
-    )
-    return Estimate.of(stats.probability_of_improvement(x, y), samples, [*ours, *theirs])
+    value, n = float(stats.probability_of_improvement(x, y)), min(cell.n for cell in [*ours, *theirs])
+    low, high = stats.improvement_interval(x, y) if n > 1 else (np.nan, np.nan)
+    return Estimate(value, low, high, n)
+
+
+def bootstrapped_improvement(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Estimate:
+    """`improvement` with rliable's bounds too."""
+    estimate = improvement(ours, theirs)
+    if estimate.n == 1:
+        return estimate
+    resamples = resample([cell.group for cell in [*ours, *theirs]], RLIABLE_RESAMPLES)
+    counts, their_counts = resamples.counts[: len(ours)], resamples.counts[len(ours) :]
+    x, y = [cell.final for cell in ours], [cell.final for cell in theirs]
+    samples = stats.probability_of_improvement(x, y, counts, their_counts)
+    low, high = Resampled(np.array(estimate.value), samples, resamples).percentile()
+    return replace(estimate, rliable_low=float(low), rliable_high=float(high))
 
 
 def steps_to_best(results: Results, env: str, share: float = 0.9) -> tuple[float, dict[str, Array]]:

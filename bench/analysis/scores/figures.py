@@ -12,27 +12,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from bench.analysis import stats
+from bench.analysis.coverage import mark
+from bench.analysis.resampling import Array
 from bench.analysis.scores.estimates import (
     FLOOR,
     aggregate_curve,
     cells_of,
     common_tasks,
+    curve_band,
     improvement,
     profile,
 )
 from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results
-from bench.analysis.stats import Array
 from bench.analysis.style import COLUMN, PAGE, Style, display_name, legend, plain, styles
 
 SINGLE_SEEDS = 10  # with at most so many seeds each one's curve is drawn
 
 
-def legend_name(results: Results, label: str, cells: Sequence[Cell]) -> str:
-    """Name and number of seeds: "QSM (n = 12)", "QSM (n = 3–5†)"; † marks fewer than stats.FEW_SEEDS."""
+def legend_name(results: Results, label: str, cells: Sequence[Cell], tasks: int = 1) -> str:
+    """Name and number of seeds behind numbers that cover so many tasks: "QSM (n = 20)", "QSM (n = 3–5†)"."""
     sizes = sorted({cell.n for cell in cells})
     shown = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "0"
-    few = "†" if sizes and sizes[0] < stats.FEW_SEEDS else ""
+    few = mark(sizes[0], tasks) if sizes else ""
     return f"{display_name(label, results.algos[label])} (n = {shown}{few})"
 
 
@@ -107,7 +108,7 @@ def label_panels(figure: Figure, axes: Sequence[Axes], xlabel: str, ylabel: str)
 def _draw_cell(ax: Axes, cell: Cell, x: Array, style: Style) -> Any:
     mean = cell.returns.mean(axis=0)
     if cell.n > 1:
-        low, high = stats.interval(stats.bootstrap_means(cell.returns, cell.counts))
+        low, high = curve_band(cell)
         ax.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
         if cell.n <= SINGLE_SEEDS:
             ax.plot(x, cell.returns.T, color=style.color, alpha=0.35, linewidth=0.5)
@@ -151,11 +152,11 @@ def aggregate_iqm(results: Results) -> Figure | None:
     handles, names = [], []
     for label in tasks.labels:
         cells = cells_of(results, label, tasks.envs)
-        value, low, high = aggregate_curve(cells)
+        value, low, high = aggregate_curve(cells, tasks.cut)
         x = cells[0].env_steps
         ax.fill_between(x, low, high, color=look[label].color, alpha=0.18, linewidth=0)
         handles.append(line(ax, x, value, look[label]))
-        names.append(legend_name(results, label, cells))
+        names.append(legend_name(results, label, cells, len(cells)))
     steps_axis(ax)
     ax.set(xlabel="Environment steps", ylabel=f"IQM of return / 1000\n({_tasks(len(tasks.envs))})")
     ax.set_xlim(left=0)
@@ -183,7 +184,7 @@ def performance_profiles(results: Results) -> Figure | None:
         ax.fill_between(thresholds, low, high, color=look[label].color, alpha=0.15, linewidth=0, step="post")
         handles.append(line(ax, thresholds, share, look[label]))
         handles[-1].set_drawstyle("steps-post")
-        names.append(legend_name(results, label, cells))
+        names.append(legend_name(results, label, cells, len(cells)))
     ax.set(
         xlabel="Threshold τ of final return / 1000",
         ylabel=f"Share of runs above τ\n({_tasks(len(tasks.envs))})",
@@ -214,10 +215,11 @@ def probability_of_improvement(results: Results) -> Figure | None:
             ax.barh(position, width, left=estimate.low, height=0.5, alpha=0.35, color=look[label].color)
         ax.plot([estimate.value] * 2, [position - 0.25, position + 0.25], color="black", linewidth=1.4)
     ax.axvline(0.5, color="#555555", linewidth=0.8, linestyle=(0, (3, 2)))
-    names = [legend_name(results, x, cells_of(results, x, tasks.envs)) for x in others]
+    count = len(tasks.envs)
+    names = [legend_name(results, x, cells_of(results, x, tasks.envs), count) for x in others]
     ax.set_yticks(range(len(others)), [plain(name) for name in names])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    first = legend_name(results, ours, cells_of(results, ours, tasks.envs))
-    ax.set(xlim=(0, 1), xlabel=f"P({plain(first)} scores higher), {_tasks(len(tasks.envs))}")
+    first = legend_name(results, ours, cells_of(results, ours, tasks.envs), count)
+    ax.set(xlim=(0, 1), xlabel=f"P({plain(first)} scores higher), {_tasks(count)}")
     return figure

@@ -58,7 +58,7 @@ def load(root: Path, study: str) -> Results:
         families=of_task,
         algos=algos,
         runs=tuple(scores),
-        cells=_cells(scores),
+        cells=_cells(scores, of_task),
         problems=tuple(problems),
     )
 
@@ -164,7 +164,7 @@ def _lowest_returns(scores: Sequence[RunScore]) -> dict[str, float]:
     return lowest
 
 
-def _cells(scores: Sequence[RunScore]) -> dict[tuple[str, str], Cell]:
+def _cells(scores: Sequence[RunScore], of_task: dict[str, str]) -> dict[tuple[str, str], Cell]:
     grid: dict[tuple[str, str], list[RunScore]] = {}
     for score in scores:
         grid.setdefault((score.run.env, score.run.label), []).append(score)
@@ -181,5 +181,6 @@ def _cells(scores: Sequence[RunScore]) -> dict[tuple[str, str], Cell]:
                 runs=scored,
                 diverged=sum(score.state == "diverged" or score.note != "" for score in scored),
                 expected=len(members),
+                scaled=is_scaled(env, of_task[env]),
             )
     return cells

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis import stats
-from bench.analysis.stats import Array
+from bench.analysis.resampling import Array, Group
 from bench.runs import FINISHED, RANDOM, Run
 
 LARGEST_RETURN = 1000.0  # of a task of DM Control: 1000 steps, rewards in [0, 1]
@@ -61,6 +61,7 @@ class Cell:
     runs: tuple[RunScore, ...]
     diverged: int
     expected: int  # runs in the grid, scored or not
+    scaled: bool  # see `is_scaled`
 
     @property
     def n(self) -> int:
@@ -79,14 +80,10 @@ class Cell:
     def best(self) -> Array:
         return stats.best_return(self.returns)
 
-    @cached_property
-    def counts(self) -> NDArray[np.int16]:
-        """How often each seed is in each resample: (RESAMPLES, n)."""
-        return stats.counts_of(self.draws())
-
-    def draws(self, resamples: int = stats.RESAMPLES) -> NDArray[np.int32]:
-        """Resampled seeds, the same for everything that is computed from this cell: (resamples, n)."""
-        return stats.draws(self.n, self.env, self.label, resamples=resamples)
+    @property
+    def group(self) -> Group:
+        """Its seeds, resampled alike for everything that is computed from this cell."""
+        return self.n, (self.env, self.label)
 
 
 @dataclass(frozen=True)

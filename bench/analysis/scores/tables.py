@@ -5,7 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from bench.analysis import stats
+import numpy as np
+
+from bench.analysis.coverage import FEW, mark
 from bench.analysis.scores.estimates import (
     FEWEST_TIES,
     Estimate,
@@ -18,15 +20,7 @@ from bench.analysis.scores.results import Results
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, to_terminal, within
 
-INTERVALS = "Brackets: 95% bootstrap intervals over seeds."
-FEW_SEEDS_ONLY = f"† Fewer than {stats.FEW_SEEDS} seeds."
-FEW = (
-    f"† Fewer than {stats.FEW_SEEDS} seeds: a 95% interval covers less than it says, of one task's mean about "
-    + ", ".join(f"{one}% from {n} seeds" for n, (one, _) in stats.COVERAGE.items())
-    + "; over several tasks about "
-    + ", ".join(f"{several}%" for _, several in stats.COVERAGE.values())
-    + "."
-)
+INTERVALS = "Brackets: 95% intervals over seeds."
 
 
 def count(n: int) -> str:
@@ -34,18 +28,19 @@ def count(n: int) -> str:
     return f"n = {n}{mark(n)}"
 
 
-def mark(n: int) -> str:
-    """What stands behind a small number of seeds."""
-    return "†" if n < stats.FEW_SEEDS else ""
-
-
 def task_name(env: str, flagged: Mapping[str, str]) -> str:
     """A task with what `extreme_tasks` says of it: "humanoid-walk (floor)"."""
     return f"{env} ({flagged[env]})" if env in flagged else env
 
 
-def seeds_entry(n: int) -> Entry:
-    return number(n, detail=mark(n))
+def seeds_entry(n: int, tasks: int = 1) -> Entry:
+    """The number of seeds behind a number that covers so many tasks."""
+    return number(n, detail=mark(n, tasks))
+
+
+def p_value(p: float) -> str:
+    """ "p = 0.016"; "" where there is none."""
+    return "" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def final_return(results: Results) -> Table:
@@ -79,8 +74,8 @@ def final_return(results: Results) -> Table:
     notes = [
         "Mean over seeds of the final return: the mean of the last tenth of a run's evaluations. "
         + INTERVALS,
-        f"Bold: the highest mean, and with at least {FEWEST_TIES} seeds those not told apart from it; none at floor or "
-        "ceiling.",
+        f"Bold: the highest mean and, from {FEWEST_TIES} seeds on, every mean not significantly different from it. "
+        "Nothing is bold on floor or ceiling tasks.",
         *common_notes(results),
     ]
     return Table("final_return", "Final return", ["Task", *names], rows if labels else [], records, notes)
@@ -97,7 +92,7 @@ def summary(results: Results) -> str:
         rows.append(row)
     columns = ("Task", "Algorithm", "n", "Final [95%]", "SD", "AUC", "Best*")
     notes = [
-        "Final: mean of the last tenth of the evaluations, mean over n seeds, 95% bootstrap interval. "
+        "Final: mean of the last tenth of the evaluations, mean over n seeds, 95% interval. "
         "SD: over seeds. AUC: mean return over training. Best*: the highest evaluation, biased upwards.",
         *common_notes(results),
     ]
@@ -140,6 +135,8 @@ def scores(results: Results) -> Table:
                     measure: estimate.value,
                     f"{measure}_low": estimate.low,
                     f"{measure}_high": estimate.high,
+                    f"{measure}_rliable_low": estimate.rliable_low,
+                    f"{measure}_rliable_high": estimate.rliable_high,
                 }
             record |= {"final_sd": spread, "diverged": cell.diverged, "unscored": cell.expected - cell.n}
             records.append(record)
@@ -155,14 +152,22 @@ def scores(results: Results) -> Table:
 
 
 def record_of(estimate: Estimate) -> dict[str, object]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+    """The columns of an estimate in a CSV, with rliable's bounds behind ours."""
+    return {
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.n,
+        "rliable_low": estimate.rliable_low,
+        "rliable_high": estimate.rliable_high,
+    }
 
 
-def common_notes(results: Results) -> list[str]:
-    """What a reader of any table of this study must know."""
+def common_notes(results: Results, tasks: int = 1) -> list[str]:
+    """What a reader of any table of this study must know; tasks: how many each of its numbers covers."""
     notes = []
     cells = list(results.cells.values())
-    if any(cell.n < stats.FEW_SEEDS for cell in cells):
+    if any(mark(cell.n, tasks) for cell in cells):
         notes.append(FEW)
     diverged = sum(cell.diverged for cell in cells)
     if diverged:

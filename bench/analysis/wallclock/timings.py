@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.analysis import stats
+from bench.analysis import resampling
 from bench.analysis.csvfile import read_text
+from bench.analysis.resampling import Array
 from bench.analysis.scores.results import Results
-from bench.analysis.stats import Array
 from bench.disk import check_inside, read_json
 from bench.names import is_safe_name
 from bench.text import one_line
@@ -247,9 +247,9 @@ def slope_over_T(execution: Execution, **where: str) -> Slope | None:
     T = np.array([float(value) for value in by_round.index])
     seconds = samples.groupby("T")["seconds"].median()[by_round.index].to_numpy(np.float64)
     slope, intercept = np.polyfit(T, seconds, 1)
-    drawn = stats.draws(by_round.shape[1], "rounds")
+    drawn = resampling.draws(by_round.shape[1], "rounds")
     slopes, _ = np.polyfit(T, np.median(by_round.to_numpy()[:, drawn], axis=-1), 1)
-    low, high = stats.interval(slopes)
+    low, high = resampling.interval(slopes)
     return Slope(T, seconds, float(intercept), float(slope), float(low), float(high), by_round.shape[1])
 
 
@@ -272,7 +272,7 @@ def ratio_over_rounds(
     if not rounds:
         return float("nan"), float("nan"), float("nan"), 0
     sides = np.array([[side[number] for number in rounds] for side in (slow, fast)])
-    drawn = stats.draws(len(rounds), "rounds", resamples=resamples)
+    drawn = resampling.draws(len(rounds), "rounds", resamples=resamples)
     above, below = np.median(sides[:, drawn], axis=-1)
-    low, high = stats.interval(above / below, level)
+    low, high = resampling.interval(above / below, level)
     return float(np.divide(*np.median(sides, axis=-1))), float(low), float(high), len(rounds)

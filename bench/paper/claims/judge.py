@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.analysis import stats, verdicts
+from bench.analysis.coverage import FEW
+from bench.analysis.resampling import Group
 from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results
-from bench.analysis.scores.tables import FEW, seeds_entry
-from bench.analysis.stats import Array, Contrast
+from bench.analysis.scores.tables import p_value, seeds_entry
+from bench.analysis.stats import Array, Contrast, Resampled
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within
 from bench.analysis.verdicts import UNDECIDED, Finding, Verdict, overall
@@ -70,9 +74,11 @@ def table(judged: Sequence[Verdict]) -> Table:
                 row += [MISSING, MISSING]
             else:
                 found = finding.contrast
-                row += [number(found.value, 3, detail=within(found.low, found.high, 3))]
+                detail = f"{within(found.low, found.high, 3)} {p_value(found.p)}".strip()
+                row += [number(found.value, 3, detail=detail)]
                 row += [number(100 * found.level, 2)]
                 record |= {"value": found.value, "low": found.low, "high": found.high, "level": found.level}
+                record |= {"permutation_p": found.p}
             rows.append([*row, seeds_entry(finding.n), finding.verdict, finding.decides or MISSING])
             record |= {"n": finding.n, "verdict": finding.verdict, "decides": finding.decides}
             records.append({**record, "claim_verdict": verdict.verdict, "conditions": verdict.conditions})
@@ -88,8 +94,9 @@ def table(judged: Sequence[Verdict]) -> Table:
     ]
     notes = [
         f"Tests fixed in bench/paper/claims/claims.toml, SHA-256 {load_claims()[1]}.",
-        "Level: of the interval alone, after Holm's correction over the contrasts of one claim. "
-        "n: seeds of the task with the fewest; of claim 2, timed rounds.",
+        "Level: of the interval alone, after Holm's correction over the contrasts of one claim: the tests hold "
+        "together at 95%, the intervals do not. p: two-sided permutation test of the difference of means, where "
+        "one task has it, uncorrected. n: seeds of the task with the fewest; of claim 2, timed rounds.",
         FEW,
     ]
     return Table("claims", "The paper's claims", columns, rows, records, notes)
@@ -108,15 +115,18 @@ def _by_study(claim: Mapping[str, Any], results: Results) -> Verdict:
     }
     missing = {algo: _missing(results, algo, labels[algo], claim["min_seeds"]) for algo in labels}
     subject = claim["subject"]
-    resampled = {algo: _resampled_iqm(cells[algo], claim["resamples"]) for algo in cells}
     several = {algo for algo in cells if min(cell.n for cell in cells[algo]) > 1}  # one seed has no interval
     pairs = [algo for algo in claim["baselines"] if {subject, algo} <= several]
-    contrasts = stats.holm(
-        {algo: resampled[subject][0] - resampled[algo][0] for algo in pairs},
-        {algo: resampled[subject][1] - resampled[algo][1] for algo in pairs},
-        claim["level"],
-        len(claim["baselines"]),
-    )
+    cut = stats.trimmed_share([cell.n for side in cells.values() for cell in side] or [1], max(1, len(envs)))
+    differences = {
+        algo: _difference_of_iqms(cells[subject], cells[algo], cut, claim["resamples"]) for algo in pairs
+    }
+    contrasts = stats.holm(differences, claim["level"], len(claim["baselines"]))
+    if len(envs) == 1:
+        contrasts = {
+            algo: replace(found, p=stats.permutation_p(cells[subject][0].final, cells[algo][0].final))
+            for algo, found in contrasts.items()
+        }
     findings = []
     for algo in claim["baselines"]:
         sides = [cells.get(subject, []), cells.get(algo, [])]
@@ -150,10 +160,10 @@ def _missing(results: Results, algo: str, label: str | None, fewest: int) -> str
     return f"{unscored} unscored run{'s' * (unscored > 1)} of {name}" if unscored else ""
 
 
-def _resampled_iqm(cells: Sequence[Cell], resamples: int) -> tuple[float, Array]:
-    tasks = [cell.final[None] / LARGEST_RETURN for cell in cells]
-    samples = stats.bootstrap_iqm(tasks, [stats.counts_of(cell.draws(resamples)) for cell in cells])
-    return float(stats.iqm(tasks)[0]), samples[0]
+def _difference_of_iqms(ours: Sequence[Cell], theirs: Sequence[Cell], cut: float, draws: int) -> Resampled:
+    iqm = functools.partial(stats.iqm, cut=cut)
+    x, y = ([cell.final / LARGEST_RETURN for cell in cells] for cells in (ours, theirs))
+    return stats.resampled_difference(iqm, x, y, [cell.group for cell in (*ours, *theirs)], draws)
 
 
 def _conditions(results: Results, labels: Mapping[str, str | None]) -> str:
@@ -219,9 +229,9 @@ def _experiment_level(values: Array, claim: Mapping[str, Any]) -> Finding:
     name, n = display_name(claim["subject"], claim["subject"]), len(values)
     if not n:
         return Finding(name, UNDECIDED, decides="the experiment's data")
-    samples = _resampled_means(values, claim["subject"], claim)
-    low, high = stats.interval(samples, claim["level"]) if n > 1 else (np.nan, np.nan)  # one seed has none
-    contrast = Contrast(float(values.mean()), float(low), float(high), claim["level"])
+    groups = [_group(values, claim["subject"], claim)]
+    found = stats.resampled(stats.mean, [values], groups, claim["resamples"])
+    contrast = stats.contrast_of(found, claim["level"])
     return verdicts.level(name, contrast, n, claim["threshold"], claim["min_seeds"])
 
 
@@ -232,7 +242,6 @@ def _experiment_contrasts(
     fewest = 1 if claim["statistic"] == "share" else 2  # of one seed a bootstrap says nothing
     sides = {algo: values[algo] for algo in claim["baselines"] if algo in values}
     baselines = {algo: side for algo, side in sides.items() if min(len(subject), len(side)) >= fewest}
-    differences = {algo: float(subject.mean() - theirs.mean()) for algo, theirs in baselines.items()}
     if claim["statistic"] == "share":
         level = 1 - (1 - claim["level"]) / len(claim["baselines"])
         bounds = {
@@ -241,17 +250,25 @@ def _experiment_contrasts(
             )
             for algo, theirs in baselines.items()
         }
-        return {algo: Contrast(differences[algo], *bounds[algo], level) for algo in baselines}
-    samples = {
-        algo: _resampled_means(subject, claim["subject"], claim) - _resampled_means(theirs, algo, claim)
-        for algo, theirs in baselines.items()
+        return {
+            algo: Contrast(float(subject.mean() - theirs.mean()), *bounds[algo], level)
+            for algo, theirs in baselines.items()
+        }
+    differences = {}
+    for algo, theirs in baselines.items():
+        groups = [_group(subject, claim["subject"], claim), _group(theirs, algo, claim)]
+        differences[algo] = stats.resampled_difference(
+            stats.mean, [subject], [theirs], groups, claim["resamples"]
+        )
+    contrasts = stats.holm(differences, claim["level"], len(claim["baselines"]))
+    return {
+        algo: replace(found, p=stats.permutation_p(subject, baselines[algo]))
+        for algo, found in contrasts.items()
     }
-    return stats.holm(differences, samples, claim["level"], len(claim["baselines"]))
 
 
-def _resampled_means(values: Array, algo: str, claim: Mapping[str, Any]) -> Array:
-    drawn = stats.draws(len(values), claim["data"], claim["setting"], algo, resamples=claim["resamples"])
-    return values[drawn].mean(axis=1)
+def _group(values: Array, algo: str, claim: Mapping[str, Any]) -> Group:
+    return len(values), (claim["data"], claim["setting"], algo)
 
 
 def _versus(subject: str, baseline: str) -> str:

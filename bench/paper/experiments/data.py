@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.analysis import stats
 from bench.analysis.csvfile import read_text
-from bench.analysis.stats import Array
+from bench.analysis.resampling import RESAMPLES, Array
 from bench.analysis.table import MISSING, Entry, number, within
 from bench.errors import UserError
 from bench.paper.experiments.scores import COLUMNS
@@ -65,10 +65,11 @@ def values(scores: pd.DataFrame, measure: str, setting: str, algo: str) -> Array
 
 
 def interval(per_seed: Array, *key: str) -> tuple[float, float]:
-    """The 95% percentile interval of the mean over seeds; not a number below two seeds."""
+    """The 95% interval of the mean over seeds; not a number below two seeds."""
     if len(per_seed) < 2:
         return float("nan"), float("nan")
-    low, high = stats.interval(per_seed[stats.draws(len(per_seed), *key)].mean(axis=1))
+    groups = [(len(per_seed), key)]
+    low, high = stats.resampled(stats.mean, [per_seed], groups, RESAMPLES).interval()
     return float(low), float(high)
 
 
