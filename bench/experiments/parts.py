@@ -11,10 +11,8 @@ one thread each.
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib
 import io
-import json
 import multiprocessing
 import os
 import signal
@@ -42,19 +40,13 @@ Tables = dict[str, list[Row]]
 class Part:
     """function: "module:name" of what takes (folder of the experiment, **settings) and returns {table: rows}.
 
-    settings: JSON-able; with the name they are the part's identity.
+    experiment, name and settings (JSON-able) are the part's identity; where its function lies is not.
     """
 
     experiment: str
     name: str
     function: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of the canonical JSON of function and settings."""
-        text = json.dumps([self.function, self.settings], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def record(self, root: Path) -> Path:
         return root / self.experiment / "parts" / f"{self.name}.json"
@@ -69,9 +61,9 @@ def is_done(root: Path, part: Part) -> bool:
         return False
     except (DamagedFile, OSError) as error:
         raise UserError(f"{path}: {error}; delete it to run that part again") from None
-    if record.get("hash") != part.hash:
-        there = record.get("settings", {})
-        differing = "; ".join(differences(there, dict(part.settings))) or "the function is another"
+    there, asked = record.get("settings"), dict(part.settings)
+    if there != asked:
+        differing = "; ".join(differences(there if isinstance(there, dict) else {}, asked)) or "none there"
         raise UserError(f"{path}: run with other settings: {differing}. Delete that file to run it anew")
     return True
 
@@ -159,7 +151,6 @@ def carry_out(root: Path, part: Part) -> float:
         "format": FORMAT,
         "function": part.function,
         "settings": dict(part.settings),
-        "hash": part.hash,
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "provenance": provenance(),

@@ -38,7 +38,6 @@ def _record(part: parts.Part) -> dict[str, object]:
         "format": 1,
         "function": part.function,
         "settings": dict(part.settings),
-        "hash": part.hash,
         "started": "2026-01-02T03:04:05+00:00",
         "seconds": 1.5,
         "provenance": {
