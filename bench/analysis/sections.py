@@ -93,9 +93,9 @@ def _claims(results: Results, executions: Sequence[Execution]) -> Section:
         "claims",
         "The paper's claims",
         text=[
-            "What the paper claims, in our words, with the test that decides it. The tests were fixed "
-            f"before the data: claims.toml, SHA-256 {claims.load_claims()[1]}. A verdict holds for what it "
-            "was judged under, and no further.",
+            "What the paper claims, in our words, with the test that decides it. A verdict holds for what it was "
+            f"judged under, and no further. Rules: {claims.FILE.name}, SHA-256 {claims.load_claims()[1]}. "
+            f"{claims.RULES}",
         ],
         verdicts=judged,
         tables=_with_rows(claims.table(judged), comparison_tables.by_task(results)),
