@@ -22,8 +22,8 @@ MEASURES = {
     "modes": "modes",
     "modes_covered": "optima covered",
     "coverage": "coverage",
-    "always_up_to=0.1": "every step up to 0.1 raises Q",
-    "above_start_at=2": "Q at 2 above its start",
+    "always_up_to=0.1": "along the path's first 0.1 every step raises Q",
+    "above_start_at=2": "at its length 2 Q is above its start",
 }
 SETTINGS = {"authors": "point", "swingup-authors": "cartpole-swingup"}
 

@@ -26,8 +26,8 @@ from bench.runs import studies
 BANDS = Path("published/bands.toml")  # below results/
 AUTHORS_CURVES = Path("published/authors_curves.csv")
 PERCENTILES = (5, 50, 95)  # of single published runs
-# early-100k: SAC and TD3 on its tasks, in jobs that do not differ from those of the gates
-PUBLISHED_GATES = ("gate-sac", "gate-td3", "early-100k")
+# early-100k: SAC and TD3 on its tasks, in jobs that do not differ from those of the gates; sac-choices: its variant
+PUBLISHED_GATES = ("gate-sac", "gate-td3", "early-100k", "sac-choices")
 AUTHORS_GATE = "gate-authors"
 NOT_RUN, INSIDE, SAYS_NOTHING = "not run yet", "inside", "says nothing"
 SPANS = 0.9  # of the scale of returns; an interval as wide as that rules hardly anything out
@@ -87,14 +87,14 @@ def published(root: Path) -> Table:
     found = [results for results in (_if_there(root, study) for study in PUBLISHED_GATES) if results]
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
-    for band in bands(root):
-        cell = _cell(found, band.env, band.algo)
+    for band, label in [(each, label) for each in bands(root) for label in _labels(found, each)]:
+        cell = _cell(found, band.env, label)
         ours = None if cell is None else _returns_at(cell, band.env_step)
         verdict = NOT_RUN if ours is None else _inside(float(np.median(ours)), band.low, band.high)
         rows.append(
             [
                 band.env,
-                display_name(band.algo, band.algo),
+                display_name(label, band.algo),
                 number(band.env_step),
                 MISSING if ours is None else _median(ours),
                 number(band.middle, detail=within(band.low, band.high)),
@@ -102,7 +102,8 @@ def published(root: Path) -> Table:
                 verdict,
             ]
         )
-        record: dict[str, object] = {"env": band.env, "algo": band.algo, "env_step": band.env_step}
+        record: dict[str, object] = {"env": band.env, "algo": band.algo, "label": label}
+        record |= {"env_step": band.env_step}
         record |= {"low": band.low, "middle": band.middle, "high": band.high, "why": band.why}
         record |= {"sources": " ".join(band.sources), "n": sum(band.sources.values())}
         if ours is not None:
@@ -118,6 +119,14 @@ def published(root: Path) -> Table:
     ]
     columns = ["Task", "Algorithm", "Env steps", "Ours", "Published (external)", "Seeds of", "Verdict"]
     return Table("gate_published", "Against published runs", columns, rows, records, notes)
+
+
+def _labels(found: Sequence[Results], band: Band) -> list[str]:
+    """The algorithm with its defaults, run or not, and the variants of it that were run on the band's task."""
+    variants = {
+        cell.label for results in found for cell in results.cells.values() if cell.algo == band.algo
+    } - {band.algo}
+    return [band.algo, *(x for x in sorted(variants) if _cell(found, band.env, x) is not None)]
 
 
 def _pooled(band: Band) -> str:
@@ -190,9 +199,9 @@ def _if_there(root: Path, study: str) -> Results | None:
     return load(root, study) if study in studies(root) else None
 
 
-def _cell(found: Sequence[Results], env: str, algo: str) -> Cell | None:
+def _cell(found: Sequence[Results], env: str, label: str) -> Cell | None:
     """That of the study with the most seeds of it."""
-    cells = [results.cells[env, algo] for results in found if (env, algo) in results.cells]
+    cells = [results.cells[env, label] for results in found if (env, label) in results.cells]
     return max(cells, key=lambda cell: cell.n, default=None)
 
 
