@@ -60,7 +60,7 @@ ALPHAS = np.logspace(-2, 1, 61)  # among which the best fit is sought
 AT_PRODUCTS = (2.5, 6.0, 11.0, 22.0)
 PRODUCTS = "products"  # in the names of its parts and settings
 
-#: (M_q, T) -> the setting that claims.toml names
+#: (M_q, T) -> the setting that the rules of the claims name
 NAMED = {(50, 5): "authors", (min(M_Q), max(T)): "small-M_q"}
 
 
@@ -80,7 +80,7 @@ def parts() -> list[Part]:
 
 
 def scores(folder: Path) -> list[Row]:
-    """What claims.toml judges, and every other measure."""
+    """What the rules of the claims judge, and every other measure."""
     return all_scores(folder, parts())
 
 
@@ -167,7 +167,7 @@ def _knobs(M_q: float | None, T: int | None) -> list[str]:
 
 
 def _named(heights: str, algo: str, M_q: float | None, T: int | None) -> list[str]:
-    """The settings of claims.toml that a cell belongs to: SAC, which has neither M_q nor T, to each."""
+    """The settings of the rules that a cell belongs to: SAC, which has neither M_q nor T, to each."""
     if heights != "equal":
         return []
     return [name for (m, t), name in NAMED.items() if (M_q is None or m == M_q) and (T is None or t == T)]

@@ -2,7 +2,7 @@
 
     results/experiments/<experiment>/parts/<part>.json    settings, seconds, where it ran; written last
     results/experiments/<experiment>/<table>/<part>.csv   what it measured
-    results/experiments/<experiment>/scores.csv           what claims.toml judges, made of the tables
+    results/experiments/<experiment>/scores.csv           what the rules of the claims judge, made of the tables
 
 A part whose record is there is not run again; one that was cut off begins anew. Parts run in processes of their own,
 one thread each.
