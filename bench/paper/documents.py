@@ -6,8 +6,9 @@ A document marks such a part with two comments, and everything between them is r
     <!-- end generated -->
 
 The first word is a study, the others are the names of tables and figures of its report, in this order; `facts` is
-the line under the report's title. `generated: gates` shows the gates (bench/paper/gates.py), and `experiments` in
-the place of a study takes from the experiments' report.
+the line under the report's title. A document can also show `overview` and `claims_both_rules` of a study.
+`generated: gates` shows the gates (bench/analysis/gates.py), `generated: qsm-targets` how large the target of QSM's
+loss is in all runs, and `experiments` in the place of a study takes from the experiments' report.
 Figures go to docs/figures/<study>-<name>.png.
 """
 
@@ -16,18 +17,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.analysis import style
 from bench.analysis import table as tables
 from bench.analysis.report import page as report
-from bench.analysis.report.sections import Section, sections
+from bench.analysis.report.sections import Picture, sections
 from bench.analysis.scores.load import load
+from bench.analysis.wallclock import timings as wallclock
 from bench.disk import write_atomic
 from bench.errors import UserError, suggest
-from bench.paper import gates
+from bench.paper import gates, targets
+from bench.paper.claims import judge as claims
+from bench.paper.claims import overview
 from bench.paper.experiments import report as experiment_report
-from bench.paper.sections import claims
+from bench.paper.sections import claims as claims_section
 from bench.runs import studies
 from bench.text import one_line
 
@@ -63,9 +68,10 @@ def outdated(root: Path, folder: Path = HERE) -> dict[Path, bytes]:
     """{path: what it should hold} of every document and figure that is not current. Raises UserError."""
     made: dict[Path, bytes] = {}
     parts: dict[str, _Part] = {}
+    sources: dict[str, _Source] = {}
     for path in documents(folder):
         text = path.read_text(encoding="utf-8")
-        made[path] = "".join(_pieces(text, path, root, folder, parts)).encode()
+        made[path] = "".join(_pieces(text, path, root, folder, parts, sources)).encode()
     for part in parts.values():
         made |= {folder / FIGURES / name: data for name, data in part.figures.items()}
     return {path: data for path, data in made.items() if not path.is_file() or path.read_bytes() != data}
@@ -82,8 +88,10 @@ class _Part:
         return "\n\n".join(line.replace("{figures}", where) for line in self.lines) + "\n"
 
 
-def _pieces(text: str, path: Path, root: Path, folder: Path, parts: dict[str, _Part]) -> Iterator[str]:
-    """The document with every part made anew. `parts`: those made before, by what they ask for."""
+def _pieces(
+    text: str, path: Path, root: Path, folder: Path, parts: dict[str, _Part], sources: dict[str, _Source]
+) -> Iterator[str]:
+    """The document with every part made anew. parts, sources: those made before, by what they ask for."""
     at = 0
     for begin in _BEGIN.finditer(text):
         end = text.find(_END, begin.end())
@@ -91,7 +99,7 @@ def _pieces(text: str, path: Path, root: Path, folder: Path, parts: dict[str, _P
             raise UserError(f"{path.name}: the part 'generated: {begin[1]}' has no '{_END}'")
         if begin[1] not in parts:
             try:
-                parts[begin[1]] = _make(begin[1].split(), root)
+                parts[begin[1]] = _make(begin[1].split(), root, sources)
             except (UserError, OSError, ValueError, KeyError) as error:
                 raise UserError(f"{path.name}: generated: {begin[1]}: {one_line(error)}") from None
         yield text[at : begin.end()] + parts[begin[1]].text(path, folder)
@@ -99,44 +107,73 @@ def _pieces(text: str, path: Path, root: Path, folder: Path, parts: dict[str, _P
     yield text[at:]
 
 
-def _make(words: Sequence[str], root: Path) -> _Part:
+@dataclass(frozen=True)
+class _Source:
+    """What a study, or the experiments, can show: the line of facts, tables and pictures by name.
+
+    missing: what to say in the place of all of it where it was not run.
+    """
+
+    facts: str = ""
+    tables: Mapping[str, tables.Table] = field(default_factory=dict)
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    missing: str = ""
+
+
+def _make(words: Sequence[str], root: Path, sources: dict[str, _Source]) -> _Part:
+    if list(words) == ["qsm-targets"]:
+        return _Part(_table(targets.table(root)))
     if list(words) == ["gates"]:
         return _Part(
             [part for table in (gates.published(root), gates.authors(root)) for part in _table(table)]
         )
     if len(words) < 2:
-        raise UserError("expected a study and names of its report's tables and figures, or gates")
+        raise UserError("expected a study and names of its report's tables and figures, gates or qsm-targets")
     study, *names = words
+    with style.drawing():
+        if study not in sources:
+            sources[study] = _source(study, root)
+        return _shown(study, sources[study], names)
+
+
+def _source(study: str, root: Path) -> _Source:
+    further: list[tables.Table] = []
     if study == experiment_report.NAME:
         if experiment_report.missing(root):
-            return _Part(["*The experiments were not run here yet: `make experiments`.*"])
-        with style.drawing():
-            made = experiment_report.sections(root)
-            return _shown(study, f"Experiments: {', '.join(experiment_report.facts(root))}.", made, names)
-    if study not in studies(root):
-        return _Part([f"*No runs of the study `{study}` are here yet: `make bench STUDY={study}`.*"])
-    results = load(root, study)
-    with style.drawing():
-        line = f"Study `{study}`: {', '.join(report.facts(results))}."
-        return _shown(study, line, sections(results, [claims]), names)
-
-
-def _shown(study: str, facts: str, made: Sequence[Section], names: Sequence[str]) -> _Part:
-    shown = {table.name: table for section in made for table in section.tables}
+            return _Source(missing="*The experiments were not run here yet: `make experiments`.*")
+        made = experiment_report.sections(root)
+        facts = f"Experiments: {', '.join(experiment_report.facts(root))}."
+    elif study not in studies(root):
+        return _Source(missing=f"*No runs of the study `{study}` are here yet: `make bench STUDY={study}`.*")
+    else:
+        results = load(root, study)
+        made = sections(results, [claims_section])
+        facts = f"Study `{study}`: {', '.join(report.facts(results))}."
+        judged = claims.judge(results, wallclock.load_timings(root)[0])
+        further = [overview.table(judged), claims.both_rules(judged)]
+    shown = [*(table for section in made for table in section.tables), *further]
     pictures = {picture.name: picture for section in made for picture in section.pictures}
+    return _Source(facts, {table.name: table for table in shown}, pictures)
+
+
+def _shown(study: str, source: _Source, names: Sequence[str]) -> _Part:
+    if source.missing:
+        return _Part([source.missing])
     lines: list[str] = []
     figures = {}
     for name in names:
         if name == "facts":
-            lines.append(facts)
-        elif name in pictures:
+            lines.append(source.facts)
+        elif name in source.pictures:
+            picture = source.pictures[name]
             file = f"{study}-{name}.png"
-            figures[file] = style.png(pictures[name].figure)
-            lines.append(f"![{tables.markdown_escape(pictures[name].caption)}]({{figures}}/{file})")
-        elif name in shown:
-            lines += _table(shown[name])
+            figures[file] = style.png(picture.figure)
+            lines.append(f"![{tables.markdown_escape(picture.caption)}]({{figures}}/{file})")
+        elif name in source.tables:
+            lines += _table(source.tables[name])
         else:
-            raise UserError(f"no table or figure {name!r}{suggest(name, [*shown, *pictures, 'facts'])}")
+            close = suggest(name, [*source.tables, *source.pictures, "facts"])
+            raise UserError(f"no table or figure {name!r}{close}")
     return _Part(lines, figures)
 
 

@@ -18,8 +18,8 @@ def claims(results: Results, executions: Sequence[Execution]) -> Section:
         return Section("claims", title)
     judged = judge.judge(results, executions)
     text = (
-        "What the paper claims, in our words, with the test that decides it. The tests were fixed before the data: "
-        f"claims.toml, SHA-256 {judge.load_claims()[1]}. A verdict holds for what it was judged under, and no further."
+        "What the paper claims, in our words, with the test that decides it. A verdict holds for what it was judged "
+        f"under, and no further. Rules: {judge.FILE.name}, SHA-256 {judge.load_claims()[1]}. {judge.RULES}"
     )
     tables = [table for table in (judge.table(judged), comparisons.by_task(results)) if table.rows]
     return Section("claims", title, text=[text], verdicts=judged, tables=tables)

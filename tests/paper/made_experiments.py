@@ -63,16 +63,20 @@ def _scores(algo: str, settings: list[str], seeds: int, measures: dict[str, obje
 
 
 def _multimodality(part: parts.Part, rng: np.random.Generator) -> parts.Tables:
+    at_product = part.name.startswith(multimodality.PRODUCTS)
     algo, heights = part.settings["algo"], part.settings["heights"]
     knobs = {key: part.settings.get(key) for key in ("M_q", "T")}
-    setting = "-".join([heights, *(f"{k}={v}" for k, v in knobs.items() if v is not None)])
+    words = [f"{k}={v:g}" for k, v in knobs.items() if v is not None]
+    setting = "-".join([multimodality.PRODUCTS if at_product else heights, *words])
     measures = {
         "modes_covered": lambda: int(rng.integers(5)),
         **dict.fromkeys(("at_bound", "q", "alpha", "total_variation"), rng.random),
         **{f"share_{k}": rng.random for k in range(4)},
     }
-    settings = [setting, *multimodality._named(heights, algo, *knobs.values())]
-    if algo not in ("qsm-exact", "boltzmann"):
+    if at_product:
+        measures |= {"modes": lambda: int(rng.integers(1, 5)), "product": rng.random}
+    settings = [setting, *([] if at_product else multimodality._named(heights, algo, *knobs.values()))]
+    if algo not in ("qsm-exact", "boltzmann") and not at_product:
         settings.append(f"initial-{setting}")
     density = [
         {"i": int(i), "j": int(j), "count": int(rng.integers(1, 99))}
@@ -110,12 +114,13 @@ def _exploration(part: parts.Part, rng: np.random.Generator) -> parts.Tables:
 def _theorem(part: parts.Part, rng: np.random.Generator) -> parts.Tables:
     problem, seeds = part.settings["problem"], part.settings["seeds"]
     cell = {key: part.settings[key] for key in ("move", "step", "M_q", "T")}
-    settings = [part.name, *([problem] if cell == theorem.BASE else [])]
+    first = part.settings.get("first", 0)
+    settings = [part.name, *([problem] if cell == theorem.BASE and not first else [])]
     measures = dict.fromkeys(("share_of_steps_up", "share_everywhere", "finite", "total_gain"), rng.random)
     count = max(theorem.FEWEST, round(theorem.DISTANCE / cell["step"]))
     steps = [
         {"seed": seed, "number": k, "disagreement": 1.0, "gain": gain, "everywhere": 1}
-        for seed in range(seeds)
+        for seed in range(first, first + seeds)
         for k, gain in enumerate(rng.random(count) / count)
     ]
     return {"scores": _scores("qsm", settings, seeds, measures), "steps": steps}

@@ -139,3 +139,23 @@ def test_a_control_is_measured(algo, tmp_path, monkeypatch):
     assert sum(value[f"share_{k}"] for k in range(4)) == pytest.approx(1)
     assert sum(row["count"] for row in tables["density"]) == 2_000
     assert max(row["count"] for row in tables["density"]) > 0
+
+
+def test_the_second_grid_has_the_sizes_of_target_that_tasks_have(tmp_path, monkeypatch):
+    """M_q |dQ/da| with actions of uniform replay: about 0.57 M_q, so 1.4 to 12.6; training's own is returned."""
+    monkeypatch.setattr(multimodality, "SAMPLES", 500)
+    monkeypatch.setattr(multimodality, "TRAINING", {"updates": 40, "random_actions": 2000})
+    for M_q, product in zip((min(multimodality.AT_PRODUCTS), max(multimodality.AT_PRODUCTS)), (1.4, 12.6)):
+        tables = multimodality.run_at_product(tmp_path, "equal", "qsm", seeds=2, M_q=M_q, T=5)
+        value = {(row["measure"], row["seed"]): row["value"] for row in tables["scores"]}
+        assert {row["setting"] for row in tables["scores"]} == {f"products-M_q={M_q:g}-T=5"}
+        assert [value["product", seed] for seed in range(2)] == pytest.approx([product] * 2, rel=0.1)
+        assert all(1 <= value["modes", seed] <= 8 for seed in range(2))
+
+
+def test_a_policy_without_m_q_has_no_product(tmp_path, monkeypatch):
+    monkeypatch.setattr(multimodality, "SAMPLES", 500)
+    monkeypatch.setattr(multimodality, "TRAINING", {"updates": 20, "random_actions": 200})
+    tables = multimodality.run_at_product(tmp_path, "equal", "sac", seeds=1)
+    assert {row["measure"] for row in tables["scores"]} >= {"modes", "modes_covered"}
+    assert "product" not in {row["measure"] for row in tables["scores"]}

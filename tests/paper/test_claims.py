@@ -18,6 +18,8 @@ from bench.analysis.stats import Contrast
 from bench.analysis.verdicts import Finding
 from bench.analysis.wallclock.timings import load_timings
 from bench.paper.claims import judge as claims
+from bench.paper.experiments.multimodality import run as multimodality
+from bench.paper.experiments.theorem import run as theorem
 from bench.paper.sections import claims as claims_section
 from tests.analysis import helpers
 
@@ -179,18 +181,24 @@ def write_scores(root, name, rows):
     (folder / "scores.csv").write_text("measure,setting,algo,seed,value\n" + "\n".join(lines) + "\n")
 
 
+def at_products(modes, optima, seeds=5):
+    """Rows of claim 3a: both counts at each of its M_q, the same for every seed."""
+    return [
+        (measure, f"products-M_q={M_q:g}-T=5", "qsm", seed, value)
+        for measure, values in (("modes", modes), ("modes_covered", optima))
+        for M_q, value in zip((2.5, 6, 11, 22), values)
+        for seed in range(seeds)
+    ]
+
+
 def test_claims_by_experiment(wide_apart):
     assert judge(wide_apart)["3a"].verdict == "undecided"
-    write_scores(
-        wide_apart,
-        "multimodality",
-        [("modes_covered", "authors", "qsm", seed, 1 + seed % 2) for seed in range(8)]
-        + [
-            ("modes_covered", "small-M_q", algo, seed, 4)
-            for algo in ("qsm", "sac", "dql")
-            for seed in range(5)
-        ],
-    )
+    rows = [
+        ("modes_covered", "small-M_q", algo, seed, covered)
+        for algo, covered in (("qsm", 4), ("sac", 0), ("dql", 1))
+        for seed in range(5)
+    ]
+    write_scores(wide_apart, "multimodality", [*rows, *at_products([2] * 4, [3] * 4)])
     write_scores(
         wide_apart,
         "exploration",
@@ -198,21 +206,110 @@ def test_claims_by_experiment(wide_apart):
         + [("far_goal", "authors", "dql", seed, 0) for seed in range(10)],
     )
     judged = judge(wide_apart)
-    assert judged["3a"].verdict == "contradicted"  # 1.5 optima on average
-    assert judged["3b"].verdict == "supported"  # as good
+    assert judged["3a"].verdict == "supported"
+    assert len(judged["3a"].findings) == 8
+    assert judged["3a"].findings[0].contrast.level == pytest.approx(1 - 0.05 / 8)
+    assert judged["3b"].verdict == "descriptive"  # whatever its values are
+    assert {finding.verdict for finding in judged["3b"].findings} == {"descriptive"}
+    assert [finding.contrast.value for finding in judged["3b"].findings] == [4, 0, 1]
     assert judged["4a"].verdict == "undecided"
     assert judged["4b"].verdict == "supported"
     assert judged["4b"].findings[0].contrast.low == pytest.approx(0.6075, abs=1e-3)  # Newcombe, not [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("modes", "optima", "verdict"),
+    [
+        ([4] * 4, [0] * 4, "mixed"),  # several modes, none of them at an optimum
+        ([1] * 4, [1] * 4, "contradicted"),
+        ([4, 4, 4, 1], [3] * 4, "mixed"),  # of one size of target it does not hold
+        ([2] * 4, [2] * 4, "supported"),
+    ],
+)
+def test_claim_3a_needs_both_counts_at_every_size_of_target(wide_apart, modes, optima, verdict):
+    write_scores(wide_apart, "multimodality", at_products(modes, optima))
+    assert judge(wide_apart)["3a"].verdict == verdict
+
+
+def coverage(setting, seeds, **values):
+    """Rows of claim 4a in which seeds differ a little."""
+    return [
+        ("coverage", setting, algo, seed, value + 0.01 * seed)
+        for algo, value in values.items()
+        for seed in range(seeds)
+    ]
+
+
+POINT_WORSE = coverage("authors", 10, qsm=0.8, sac=1.0, td3=0.5, dql=0.5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        ([*POINT_WORSE, *coverage("swingup-authors", 5, qsm=2.0, sac=1.0, td3=1.0, dql=1.0)], "mixed"),
+        ([*POINT_WORSE, *coverage("swingup-authors", 5, qsm=0.9, sac=1.0, td3=1.0, dql=1.0)], "contradicted"),
+        ([*POINT_WORSE, *coverage("swingup-authors", 4, qsm=2.0, sac=1.0, td3=1.0, dql=1.0)], "undecided"),
+        (POINT_WORSE, "undecided"),  # one task of two says nothing of the claim
+    ],
+)
+def test_claim_4a_is_judged_on_both_tasks(wide_apart, rows, verdict):
+    write_scores(wide_apart, "exploration", rows)
+    found = judge(wide_apart)["4a"]
+    assert found.verdict == verdict
+    assert [finding.name.partition(", ")[2] for finding in found.findings] == ["point"] * 3 + [
+        "cartpole-swingup"
+    ] * 3
+    assert max(f.contrast.level for f in found.findings if f.contrast) == pytest.approx(
+        1 - 0.05 / 6
+    )  # one of six
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "verdict"),
+    [(10, 10, "supported"), (10, 0, "mixed"), (0, 0, "contradicted"), (10, 5, "undecided")],
+)
+def test_claims_5_are_shares_of_seeds(wide_apart, first, end, verdict):
+    """Of ten: how many rise all along the first 0.1 of the path, and how many end above their start."""
+    counts = {"always_up_to=0.1": first, "above_start_at=2": end}
+    rows = [
+        (measure, "path-gridworld", "qsm", seed, int(seed < count))
+        for measure, count in counts.items()
+        for seed in range(10)
+    ]
+    write_scores(wide_apart, "theorem", rows)
+    found = judge(wide_apart)["5b"]
+    assert found.verdict == verdict
+    # 10 of 10 at 97.5% by Clopper and Pearson: at least (0.025 / 2)^(1/10)
+    if first == 10:
+        assert found.findings[0].contrast.low == pytest.approx(0.0125**0.1)
+    assert judge(wide_apart)["5a"].verdict == "undecided"
+
+
+def test_the_paths_of_the_rules_are_those_that_the_experiment_takes():
+    rules, _ = claims.load_claims()
+    for claim in rules["claim"]:
+        if claim["data"] == "experiments/theorem":
+            assert {float(measure.partition("=")[2]) for measure in claim["measures"]} <= set(theorem.LENGTHS)
+            assert claim["min_seeds"] <= 10
+    assert (theorem.BASE["step"], theorem.BASE["M_q"], theorem.BASE["T"]) == (0.01, 1, 5)
+    (three,) = [claim for claim in rules["claim"] if claim["id"] == "3a"]
+    assert three["settings"] == [f"products-M_q={M_q:g}-T=5" for M_q in multimodality.AT_PRODUCTS]
+
+
 def test_a_single_seed_of_an_experiment_has_no_interval(wide_apart):
-    rows = [("modes_covered", setting, "qsm", 0, 3) for setting in ("authors", "small-M_q")]
-    write_scores(wide_apart, "multimodality", [*rows, ("modes_covered", "small-M_q", "sac", 0, 2)])
-    judged = claims.judge_experiment(wide_apart, "experiments/multimodality")
-    level, *contrasts = [finding for verdict in judged for finding in verdict.findings]
-    assert (level.verdict, level.n, level.contrast.value) == ("undecided", 1, 3)
-    assert np.isnan([level.contrast.low, level.contrast.high]).all()
-    assert [finding.contrast for finding in contrasts] == [None, None]
+    write_scores(
+        wide_apart,
+        "multimodality",
+        [*at_products([3] * 4, [3] * 4, seeds=1), ("modes_covered", "small-M_q", "qsm", 0, 4)],
+    )
+    for verdict in claims.judge_experiment(wide_apart, "experiments/multimodality"):
+        finding = verdict.findings[0]
+        assert (finding.n, finding.contrast.value >= 3) == (1, True)
+        assert np.isnan([finding.contrast.low, finding.contrast.high]).all()
+        assert verdict.verdict in ("undecided", "descriptive")
+    write_scores(wide_apart, "exploration", coverage("authors", 1, qsm=1.0, sac=0.5))
+    found = judge(wide_apart)["4a"]
+    assert {finding.contrast for finding in found.findings} == {None}
 
 
 def test_as_good_contradicts_a_claim_that_needs_better(wide_apart):
@@ -237,7 +334,8 @@ def test_the_page_says_of_each_verdict_on_how_many_seeds_and_what_would_decide_i
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", "measure,setting,algo,seed,value\nmodes_covered,authors,qsm,0,many\n", "\0\0"]
+    "text",
+    ["", "a,b\n1,2\n", "measure,setting,algo,seed,value\nmodes,products-M_q=6-T=5,qsm,0,many\n", "\0\0"],
 )
 def test_damaged_experiments_decide_nothing(wide_apart, text):
     folder = wide_apart / "experiments/multimodality"
@@ -248,13 +346,43 @@ def test_damaged_experiments_decide_nothing(wide_apart, text):
     assert "scores.csv" in verdict.conditions
 
 
-def test_the_file_is_complete_and_its_hash_is_shown(wide_apart):
-    rules, digest = claims.load_claims()
-    assert digest == hashlib.sha256(claims.FILE.read_bytes()).hexdigest()
-    assert any(digest in note for note in claims.table([]).notes)
+@pytest.mark.parametrize("file", [claims.FIRST, claims.FILE])
+def test_a_file_of_rules_is_complete(file):
+    rules, _ = claims.load_claims(file)
     for claim in rules["claim"]:
         assert {"id", "title", "says", "test", "kind", "data", "subject", "min_seeds"} <= claim.keys()
-        assert "threshold" in claim if claim["kind"] in ("level", "ratio") else "margin" in claim
+        if file == claims.FILE:
+            assert claim["changed"]
+            assert {"settings", "measures", "statistic"} <= claim.keys() or claim["data"] in (
+                "study",
+                "timing",
+            )
+        if claim["kind"] != "value":
+            assert "threshold" in claim if claim["kind"] in ("level", "ratio") else "margin" in claim
+
+
+def test_the_hash_of_the_rules_is_shown():
+    _, digest = claims.load_claims()
+    assert digest == hashlib.sha256(claims.FILE.read_bytes()).hexdigest()
+    assert any(digest in note for note in claims.table([]).notes)
+    assert any("not pre-registered" in note for note in claims.table([]).notes)
+
+
+def test_the_first_rules_are_kept_byte_for_byte():
+    _, digest = claims.load_claims(claims.FIRST)
+    assert digest == "5c2db70a3e4874d6922792560462e728f7886cae6d99f2318bc7657189466e1f"
+
+
+def test_verdicts_under_both_rules_stand_side_by_side(wide_apart):
+    executions, _ = load_timings(wide_apart)
+    made = claims.both_rules(claims.judge(load(wide_apart, "made-up"), executions))
+    found = {record["claim"]: record for record in made.records}
+    first = {claim["id"] for claim in claims.load_claims(claims.FIRST)[0]["claim"]}
+    assert found.keys() == first  # no claim was dropped
+    assert (found["1"]["first"], found["1"]["now"]) == ("undecided", "contradicted")
+    assert (found["3a"]["first"], found["3a"]["now"]) == ("contradicted", "undecided")
+    assert made.rows[0][1] == "Return"
+    assert made.rows[2][1].endswith(" → Multi-modality at the size of target that tasks have")
 
 
 def test_a_study_without_the_papers_algorithm_has_no_claims(tmp_path):

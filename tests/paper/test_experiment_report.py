@@ -76,6 +76,7 @@ def test_every_figure_and_table_is_there(made):
         "multimodality_densities",
         "multimodality_unequal_densities",
         "multimodality_modes",
+        "multimodality_products_densities",
         "exploration_coverage",
         "exploration_ends",
         "exploration_first_actions",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,24 @@ def test_a_record_of_other_settings_is_not_taken(tmp_path):
     parts.carry_out(tmp_path, part("a", value=1.0))
     with pytest.raises(UserError, match=r"parts/a\.json: run with other settings: value.*1.*2.*Delete"):
         parts.is_done(tmp_path, part("a", value=2.0))
-    assert parts.is_done(tmp_path, part("a", "fail", value=1.0))  # wherever its function lies, or is called
+    record = part("a").record(tmp_path)
+    record.write_text(record.read_text().replace('"value": 1.0', '"other": []'))
+    with pytest.raises(UserError, match=r"other is \[\] there and absent here; value is absent there"):
+        parts.is_done(tmp_path, part("a", value=1.0))
+    record.write_text('{"settings": []}')
+    with pytest.raises(UserError, match="run with other settings: value is absent there"):
+        parts.is_done(tmp_path, part("a", value=1.0))
+
+
+def test_where_the_function_lies_is_not_part_of_its_identity(tmp_path):
+    """Modules may be moved, and older records hold a hash over the module's name; neither makes a part run again."""
+    made = part("a", value=1.0)
+    parts.carry_out(tmp_path, made)
+    record = json.loads(made.record(tmp_path).read_text())
+    moved = {**record, "function": "bench.elsewhere:measure", "hash": "ff70381b"}
+    made.record(tmp_path).write_text(json.dumps(moved))
+    assert parts.is_done(tmp_path, made)
+    assert parts.is_done(tmp_path, replace(made, function="bench.anywhere:measure"))
 
 
 def test_a_part_that_fails_stops_no_other(tmp_path):

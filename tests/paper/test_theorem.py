@@ -69,3 +69,38 @@ def test_disagreement():
     assert theorem.disagreement(eps, target, in_size=True) == pytest.approx(1)
     assert theorem.disagreement(eps, target, in_size=False) == pytest.approx(0)
     assert theorem.disagreement(np.array([0.0, 1.0]), target, in_size=True) == pytest.approx(np.sqrt(2))
+
+
+def made_steps(gains, seed=0):
+    return [
+        {"seed": str(seed), "number": str(k), "disagreement": "0.5", "gain": gain, "everywhere": "1"}
+        for k, gain in enumerate(gains)
+    ]
+
+
+def test_a_path_is_judged_at_fixed_lengths():
+    """Up for 0.1 (10 steps), then down as far, then nothing: the share of steps up depends on the length."""
+    rows = made_steps(["1.0"] * 10 + ["-1.0"] * 15 + ["0.0"] * 175)
+    found = {row["measure"]: row["value"] for row in theorem.path_measures("gridworld", rows)}
+    assert found["share_up_to=0.1"] == 1
+    assert found["share_up_to=0.25"] == pytest.approx(10 / 25)
+    assert found["share_up_to=2"] == pytest.approx(10 / 200)
+    assert (found["always_up_to=0.1"], found["always_up_to=0.25"]) == (1, 0)
+    assert (found["above_start_at=0.1"], found["above_start_at=0.25"], found["above_start_at=2"]) == (1, 0, 0)
+
+
+def test_a_path_into_infinite_q_ends_below_its_start():
+    found = {
+        (row["seed"], row["measure"]): row["value"]
+        for row in theorem.path_measures(
+            "gridworld", [*made_steps(["9.0"] * 10 + [""]), *made_steps(["9.0"] * 200, 1)]
+        )
+    }
+    assert (found[0, "above_start_at=0.1"], found[0, "above_start_at=0.25"]) == (1, 0)
+    assert (found[1, "above_start_at=0.1"], found[1, "above_start_at=2"]) == (1, 1)
+
+
+def test_further_seeds_of_a_cell_have_names_of_their_own(tmp_path, short):
+    tables = theorem.run(tmp_path, "gridworld", **{**theorem.BASE, "seeds": 1, "first": 7})
+    assert {row["seed"] for row in (*tables["scores"], *tables["steps"])} == {7}
+    assert {row["setting"] for row in tables["scores"]} == {"more-gridworld-match-step=0.01-M_q=1-T=5"}

@@ -1,7 +1,7 @@
 """Scores from outside this suite, laid under ours and marked as external.
 
-Two kinds of CSV, told apart by their columns, in results/published/ (part of the repository, with their
-sources in its README) and results/external/ (what a user imported):
+Two kinds of CSV, told apart by their columns, in results/published/ and results/published/curves/ (part of the
+repository, with their sources in the README there) and results/external/ (what a user imported):
 - per seed:   env, algo, seed, env_step, return; and source, where one file holds several
 - summarised: env, algo, source, step, mean, std, min, median, max, n; step in environment steps, n "unstated"
   or a number; std to max may be empty
@@ -22,7 +22,9 @@ from bench.errors import UserError, suggest
 from bench.names import is_safe_name
 from bench.text import one_line
 
-FOLDERS = ("published", "external")
+CURVES = "published/curves"  # per seed, a file for each source
+IMPORTED = "external"
+FOLDERS = ("published", CURVES, IMPORTED)
 PER_SEED = ("env", "algo", "seed", "env_step", "return")
 SUMMARISED = ("env", "algo", "source", "step", "mean", "std", "min", "median", "max", "n")
 COLUMNS = ("env", "algo", "source", "env_step", "mean", "low", "high", "n")
@@ -34,7 +36,7 @@ def import_scores(file: Path, root: Path) -> Path:
     Raises UserError where the file cannot be read, is no such CSV (naming the line), or another file of that
     name is already there.
     """
-    target = root / FOLDERS[1] / (file.stem + ".csv")
+    target = root / IMPORTED / (file.stem + ".csv")
     if not is_safe_name(target.name):
         raise UserError(f"{one_line(file.name)}: a name of letters, digits and . _ - = + , @ is needed")
     if _read(file).empty:
@@ -79,6 +81,24 @@ def per_seed(file: Path) -> pd.DataFrame:
     return _read(file, _each_seed)
 
 
+def at_step(curves: pd.DataFrame, env_step: float) -> tuple[np.ndarray, bool]:
+    """One value per seed at a step, (n,), and whether any of them was interpolated.
+
+    The evaluation at that step where a seed has one, else on the straight line between the seed's own evaluations
+    before and after it. A seed whose evaluations begin later or end earlier has no value.
+
+    Args:
+        curves: one algorithm of one source on one task, columns as of `per_seed`.
+    """
+    values, interpolated = [], False
+    for _, seed in curves.sort_values("env_step").groupby("seed", sort=True):
+        steps = seed["env_step"].to_numpy(np.float64)
+        if steps[0] <= env_step <= steps[-1]:
+            values.append(float(np.interp(env_step, steps, seed["value"].to_numpy(np.float64))))
+            interpolated |= not bool((steps == env_step).any())
+    return np.array(values), interpolated
+
+
 def _read(file: Path, tidy: Callable[[pd.DataFrame, Path], pd.DataFrame] | None = None) -> pd.DataFrame:
     try:
         return (tidy or _tidy)(read_text(file), file)
@@ -105,7 +125,8 @@ def _checked(frame: pd.DataFrame, file: Path, wanted: Sequence[str]) -> pd.DataF
     if "source" not in frame.columns:
         frame = frame.assign(source=file.stem)
     for column in ("env", "algo", "source"):
-        bad = np.flatnonzero(~frame[column].map(is_safe_name).to_numpy(bool))
+        safe = {name: is_safe_name(name) for name in frame[column].unique()}
+        bad = np.flatnonzero(~frame[column].map(safe).to_numpy(bool))
         if len(bad):
             raise UserError(
                 f"{file}, line {bad[0] + 2}: {column} cannot be {one_line(frame[column][bad[0]], 60)!r}"

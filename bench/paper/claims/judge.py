@@ -1,4 +1,8 @@
-"""The paper's claims as they stand, by the tests that claims.toml fixed before the data."""
+"""The paper's claims as they stand, by the rules of claims-2.toml.
+
+claims.toml holds the first rules, byte for byte as they were before the data; claims-first-verdicts.csv what they gave
+on the results of commit 85c80a8, written by that commit's own code (its report's table of claims shows the same).
+"""
 
 from __future__ import annotations
 
@@ -10,25 +14,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.analysis import stats, verdicts
 from bench.analysis.coverage import FEW
-from bench.analysis.resampling import Group
+from bench.analysis.csvfile import read_text
 from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results
 from bench.analysis.scores.tables import p_value, seeds_entry
-from bench.analysis.stats import Array, Contrast, Resampled
+from bench.analysis.stats import Contrast, Resampled
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within
-from bench.analysis.verdicts import UNDECIDED, Finding, Verdict, overall
+from bench.analysis.verdicts import Verdict, overall
 from bench.analysis.wallclock.timings import Execution, ratio_over_rounds, round_medians
-from bench.paper.experiments.scores import load_scores
+from bench.paper.claims import experiments as claim_experiments
 
-FILE = Path(__file__).with_name("claims.toml")
+FILE = Path(__file__).with_name("claims-2.toml")
+FIRST = FILE.with_name("claims.toml")
+FIRST_VERDICTS = FILE.with_name("claims-first-verdicts.csv")
+RULES = "The rules are not pre-registered: their head says what had been seen when they were written."
 
 
 def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
-    """claims.toml and its SHA-256."""
+    """A file of rules and its SHA-256."""
     data = file.read_bytes()
     return tomllib.loads(data.decode()), hashlib.sha256(data).hexdigest()
 
@@ -51,7 +56,7 @@ def judge(results: Results, executions: Sequence[Execution]) -> list[Verdict]:
         elif claim["data"] == "timing":
             found.append(_by_timing(claim, executions))
         else:
-            found.append(_by_experiment(claim, results.root))
+            found.append(claim_experiments.judge(claim, results.root))
     return found
 
 
@@ -59,7 +64,7 @@ def judge_experiment(root: Path, data: str) -> list[Verdict]:
     """The claims that the experiment in root/data decides, such as "experiments/theorem"."""
     rules, _ = load_claims()
     stated = rules.pop("claim")
-    return [_by_experiment({**rules, **claim}, root) for claim in stated if claim["data"] == data]
+    return [claim_experiments.judge({**rules, **claim}, root) for claim in stated if claim["data"] == data]
 
 
 def table(judged: Sequence[Verdict]) -> Table:
@@ -93,13 +98,36 @@ def table(judged: Sequence[Verdict]) -> Table:
         "What would decide it",
     ]
     notes = [
-        f"Tests fixed in bench/paper/claims/claims.toml, SHA-256 {load_claims()[1]}.",
-        "Level: of the interval alone, after Holm's correction over the contrasts of one claim: the tests hold "
-        "together at 95%, the intervals do not. p: two-sided permutation test of the difference of means, where "
-        "one task has it, uncorrected. n: seeds of the task with the fewest; of claim 2, timed rounds.",
+        f"Rules: bench/paper/claims/{FILE.name}, SHA-256 {load_claims()[1]}. {RULES}",
+        "Level: of the interval alone, after the correction over all findings of one claim (Holm for contrasts, else "
+        "Bonferroni): the tests hold together at 95%, the intervals do not. p: two-sided permutation test of the "
+        "difference of means, where one task has it, uncorrected. n: seeds of the task with the fewest; of claim 2, "
+        "timed rounds.",
         FEW,
     ]
     return Table("claims", "The paper's claims", columns, rows, records, notes)
+
+
+def both_rules(judged: Sequence[Verdict]) -> Table:
+    """Each claim's verdict under the first rules, as it stood when they were replaced, and under the present ones."""
+    first_rules, first_hash = load_claims(FIRST)
+    titles = {claim["id"]: claim["title"] for claim in first_rules["claim"]}
+    first = {row["claim"]: row["verdict"] for row in read_text(FIRST_VERDICTS).to_dict("records")}
+    rows: list[list[Entry]] = []
+    records: list[dict[str, object]] = []
+    for verdict in judged:
+        claim = verdict.claim
+        name = claim["id"]
+        title = titles[name] if titles[name] == claim["title"] else f"{titles[name]} → {claim['title']}"
+        rows.append([name, title, first[name], verdict.verdict, claim["changed"]])
+        records.append({"claim": name, "title": claim["title"], "first": first[name], "now": verdict.verdict})
+    notes = [
+        f"First rules: bench/paper/claims/{FIRST.name}, SHA-256 {first_hash}; their verdicts are those of commit "
+        "85c80a8, on the results that it held, and are not judged anew. Second rules: "
+        f"bench/paper/claims/{FILE.name}, SHA-256 {load_claims()[1]}. {RULES}",
+    ]
+    columns = ["Claim", "Title", "First rules", "Second rules", "What changed, and why"]
+    return Table("claims_both_rules", "The claims under both rules", columns, rows, records, notes)
 
 
 # --- by the returns of a study ----------------------------------------------------------------------------
@@ -202,73 +230,6 @@ def _by_timing(claim: Mapping[str, Any], executions: Sequence[Execution]) -> Ver
         sizes.add(f"widths {size['hidden']}, batch {size['batch']}, pack {size['pack']}")
     conditions = f"T = {claim['T']}; " + ("; ".join(sorted(sizes)) or "no timing study has both at this T")
     return Verdict(claim, overall(findings), tuple(findings), conditions)
-
-
-# --- by an experiment -------------------------------------------------------------------------------------
-
-
-def _by_experiment(claim: Mapping[str, Any], root: Path) -> Verdict:
-    values, problem = load_scores(root / claim["data"], claim["measure"], claim["setting"])
-    conditions = f"{claim['data']}, setting {claim['setting']}" + (f": {problem}" if problem else "")
-    subject = values.get(claim["subject"], np.empty(0))
-    if claim["kind"] == "level":
-        finding = _experiment_level(subject, claim)
-        return Verdict(claim, finding.verdict, (finding,), conditions)
-    contrasts = _experiment_contrasts(subject, values, claim)
-    findings = []
-    for algo in claim["baselines"]:
-        n = min(len(subject), len(values.get(algo, ())))
-        needed = f"at least {claim['min_seeds']} seeds a side, not {n}" if n < claim["min_seeds"] else ""
-        name = _versus(claim["subject"], algo)
-        findings.append(verdicts.difference(name, contrasts.get(algo), n, claim["margin"], needed))
-    needs = (claim["needs"],) if "needs" in claim else (verdicts.BETTER, verdicts.AS_GOOD)
-    return Verdict(claim, overall(findings, needs), tuple(findings), conditions)
-
-
-def _experiment_level(values: Array, claim: Mapping[str, Any]) -> Finding:
-    name, n = display_name(claim["subject"], claim["subject"]), len(values)
-    if not n:
-        return Finding(name, UNDECIDED, decides="the experiment's data")
-    groups = [_group(values, claim["subject"], claim)]
-    found = stats.resampled(stats.mean, [values], groups, claim["resamples"])
-    contrast = stats.contrast_of(found, claim["level"])
-    return verdicts.level(name, contrast, n, claim["threshold"], claim["min_seeds"])
-
-
-def _experiment_contrasts(
-    subject: Array, values: Mapping[str, Array], claim: Mapping[str, Any]
-) -> dict[str, Contrast]:
-    """Differences of means under Holm; of shares, where each has an interval of its own, under Bonferroni."""
-    fewest = 1 if claim["statistic"] == "share" else 2  # of one seed a bootstrap says nothing
-    sides = {algo: values[algo] for algo in claim["baselines"] if algo in values}
-    baselines = {algo: side for algo, side in sides.items() if min(len(subject), len(side)) >= fewest}
-    if claim["statistic"] == "share":
-        level = 1 - (1 - claim["level"]) / len(claim["baselines"])
-        bounds = {
-            algo: stats.difference_of_shares(
-                round(subject.sum()), len(subject), round(theirs.sum()), len(theirs), level
-            )
-            for algo, theirs in baselines.items()
-        }
-        return {
-            algo: Contrast(float(subject.mean() - theirs.mean()), *bounds[algo], level)
-            for algo, theirs in baselines.items()
-        }
-    differences = {}
-    for algo, theirs in baselines.items():
-        groups = [_group(subject, claim["subject"], claim), _group(theirs, algo, claim)]
-        differences[algo] = stats.resampled_difference(
-            stats.mean, [subject], [theirs], groups, claim["resamples"]
-        )
-    contrasts = stats.holm(differences, claim["level"], len(claim["baselines"]))
-    return {
-        algo: replace(found, p=stats.permutation_p(subject, baselines[algo]))
-        for algo, found in contrasts.items()
-    }
-
-
-def _group(values: Array, algo: str, claim: Mapping[str, Any]) -> Group:
-    return len(values), (claim["data"], claim["setting"], algo)
 
 
 def _versus(subject: str, baseline: str) -> str:

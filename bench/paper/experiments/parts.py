@@ -2,7 +2,7 @@
 
     results/experiments/<experiment>/parts/<part>.json    settings, seconds, where it ran; written last
     results/experiments/<experiment>/<table>/<part>.csv   what it measured
-    results/experiments/<experiment>/scores.csv           what claims.toml judges, made of the tables
+    results/experiments/<experiment>/scores.csv           what the rules of the claims judge, made of the tables
 
 A part whose record is there is not run again; one that was cut off begins anew. Parts run in processes of their own,
 one thread each.
@@ -41,7 +41,7 @@ Tables = dict[str, list[Row]]
 class Part:
     """function: "module:name" of what takes (folder of the experiment, **settings) and returns {table: rows}.
 
-    settings: JSON-able; with experiment and name they are the part's identity, wherever its function lies.
+    experiment, name and settings (JSON-able) are the part's identity; where its function lies is not.
     """
 
     experiment: str
@@ -62,12 +62,10 @@ def is_done(root: Path, part: Part) -> bool:
         return False
     except (DamagedFile, OSError) as error:
         raise UserError(f"{path}: {error}; delete it to run that part again") from None
-    there = record.get("settings")
-    differing = differences(there if isinstance(there, dict) else {}, dict(part.settings))
-    if differing:
-        raise UserError(
-            f"{path}: run with other settings: {'; '.join(differing)}. Delete that file to run it anew"
-        )
+    there, asked = record.get("settings"), dict(part.settings)
+    if there != asked:
+        differing = "; ".join(differences(there if isinstance(there, dict) else {}, asked)) or "none there"
+        raise UserError(f"{path}: run with other settings: {differing}. Delete that file to run it anew")
     return True
 
 

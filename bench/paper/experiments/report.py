@@ -39,7 +39,7 @@ def build_experiments(root: Path) -> list[Path]:
     """
     if not (root / NAME).is_dir():
         raise UserError(f"no {root / NAME} yet; `make experiments` makes it")
-    top = Heading("experiments", "Multi-modality, exploration, the theorem", facts(root))
+    top = Heading("experiments", "Multi-modality, exploration, the step of QSM's loss", facts(root))
     with style.drawing():
         return write_report(root / NAME / REPORT, top, sections(root), {})
 

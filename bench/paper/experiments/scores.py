@@ -1,6 +1,6 @@
 """What the experiments measured, one CSV per experiment: results/experiments/<name>/scores.csv.
 
-Columns measure, setting, algo, seed, value: one number per seed. claims.toml says which of them it judges.
+Columns measure, setting, algo, seed, value: one number per seed. The rules of the claims say which of them they judge.
 """
 
 from __future__ import annotations

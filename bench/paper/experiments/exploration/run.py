@@ -88,7 +88,7 @@ def _part_name(study: Study, algo: str) -> str:
 
 
 def scores(folder: Path) -> list[Row]:
-    """What claims.toml judges, from all parts: the coverage of all of training, and where the final policy ends.
+    """What the rules of the claims judge: the coverage of all of training, and where the final policy ends.
 
     Settings: "authors" and "no-noise" on the point, the same with "swingup-" in front on cartpole-swingup.
     """

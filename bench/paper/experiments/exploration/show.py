@@ -232,7 +232,10 @@ def _ends_table(scores: pd.DataFrame) -> Table:
         ["Algorithm", "Far goal", "Near goal", "n"],
         rows,
         records,
-        ["Share of seeds of whose 20 last episodes most end within 0.3 of the goal [95% score interval]."],
+        [
+            "Share of seeds for which more than half of the last 20 episodes end within 0.3 of the goal [95% score "
+            "interval]."
+        ],
     )
 
 

@@ -85,10 +85,10 @@ def at_bound(actions: Array) -> float:
     return float((np.abs(actions) > AT_BOUND).mean())
 
 
-def train(agent: Agent, updates: int, random_actions: int) -> None:
+def train(agent: Agent, updates: int, random_actions: int) -> dict[str, Array]:
     """As a run does it, as many actions of the behaviour policy as updates, but `BLOCK` at a time.
 
-    random_actions: uniform ones, before the first update.
+    random_actions: uniform ones, before the first update. Returns each metric's mean over the updates, (S,).
     """
     S = len(agent.seeds)
     replay = Replay(random_actions + updates, OBS_DIM, ACT_DIM, agent.seeds)
@@ -97,11 +97,14 @@ def train(agent: Agent, updates: int, random_actions: int) -> None:
     rng = [np.random.default_rng(seed) for seed in agent.seeds]
     for action in np.stack([r.uniform(-1, 1, (random_actions, ACT_DIM)) for r in rng], 1):
         replay.add(still, action, nothing, nothing + 1, still)
+    total: dict[str, Array] = {}
     for _ in range(updates // BLOCK):
         for action in agent.act(obs, mode="behaviour").transpose(0, 1).numpy():
             replay.add(still, action, nothing, nothing + 1, still)
         for _ in range(BLOCK):
-            agent.update(replay.sample(agent.transitions()))
+            for name, value in agent.update(replay.sample(agent.transitions())).items():
+                total[name] = total.get(name, 0.0) + value.numpy().astype(np.float64)
+    return {name: value / (updates // BLOCK * BLOCK) for name, value in total.items()}
 
 
 def samples(agent: Agent, n: int) -> Array:
