@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bench.paper.experiments.bandit import Bandit, masses
 
 from bench.paper.experiments.multimodality.modes import CELLS, count_modes
+from bench.paper.experiments.multimodality.problem import Bandit, masses
 
 N = 8192
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.analysis.test_claims import ALGOS, at_products, coverage, write_scores
 
 from bench.analysis.scores.load import load
 from bench.analysis.verdicts import Verdict
@@ -14,6 +13,7 @@ from bench.paper import targets
 from bench.paper.claims import judge as claims
 from bench.paper.claims import overview
 from tests.analysis import helpers
+from tests.paper.test_claims import ALGOS, at_products, coverage, write_scores
 
 
 def rows(root) -> dict[str, tuple[str, str, str]]:

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from algos.diffusion import vp_schedule
 
+from algos.core.diffusion import vp_schedule
 from algos.qsm import QSMConfig
 from bench.analysis.scores.load import load
 from bench.analysis.wallclock.timings import load_timings
