@@ -92,7 +92,7 @@ def trimmed_share(sizes: Collection[int], tasks: int) -> float:
     whole runs, their number rounded down, as rliable has it (scipy's trim_mean). That share depends on the
     number of runs, so that it is no fair one between algorithms whose numbers differ.
     """
-    if len(set(sizes)) > 1:
+    if len(set(sizes)) != 1:
         return 0.25
     runs = tasks * next(iter(sizes))
     return (runs // 4) / runs
