@@ -6,7 +6,7 @@ tests/analysis/simulated_coverage.py makes the file from the code that computes 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,23 @@ def mark(n: int, tasks: int = 1) -> str:
     return "†" if n <= _FEW[simulated] else ""
 
 
-def _shown(tasks: int, unit: str) -> str:
-    """ "64 to 95% with 3 seeds, 83 to 95% with 5, 85 to 96% with 10" """
-    parts: list[str] = []
-    for seeds in NOTED:
-        low, high = (round(bound) for bound in RANGES[tasks][seeds])
-        parts.append(f"{low} to {high}% with {seeds}" + (unit if not parts else ""))
-    return ", ".join(parts)
+def _shown(tasks: int) -> list[str]:
+    """The coverage at each of the NOTED numbers of seeds: "64 to 95%"."""
+    return [f"{low:.0f} to {high:.0f}%" for low, high in (RANGES[tasks][seeds] for seeds in NOTED)]
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 FEW = (
-    "† With so few seeds a nominal 95% interval can be too narrow: in simulated studies it covers the truth, for one "
-    f"task's mean in {_shown(1, ' seeds')} (over 8 tasks {_shown(8, '')})."
+    "† With so few seeds a nominal 95% interval can be too narrow: in simulations it covers one task's true mean in "
+    + _joined(
+        [
+            f"{share} of studies with {seeds} seeds" if seeds == NOTED[0] else f"{share} with {seeds}"
+            for share, seeds in zip(_shown(1), NOTED)
+        ]
+    )
+    + f" (over 8 tasks {_joined(_shown(8))})."
 )
 FEW_SEEDS_ONLY = f"† At most {_FEW[1]} seeds."

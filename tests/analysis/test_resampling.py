@@ -101,6 +101,13 @@ def test_a_task_that_does_not_vary_adds_no_freedom():
     assert found.degrees_of_freedom == pytest.approx(4)
 
 
+def test_random_draws_add_no_freedom_of_their_own():
+    """A task of 60 seeds that does not vary takes no share, though its random counts seem to go with the mean."""
+    tasks = [np.random.default_rng(0).standard_normal(12), np.full(60, 7.0)]
+    found = stats.resampled(stats.mean, tasks, [(12, ("a",)), (60, ("b",))], 2000)
+    assert found.degrees_of_freedom == pytest.approx(11, abs=0.3)
+
+
 def test_where_nothing_varies_the_interval_is_the_value():
     tasks = [np.full(3, 7.0), np.full(4, 9.0)]
     for draws in (10_000, 20):
