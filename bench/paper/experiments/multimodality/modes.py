@@ -16,9 +16,8 @@ from scipy.ndimage import gaussian_filter
 Array = NDArray[np.float64]
 
 CELLS = 20  # per axis
-STANDS_OUT = (
-    1.5  # far above the noise of 8,192 samples: a smoothed square of a flat density has 6% of its own
-)
+# far above the noise of 8,192 samples: a smoothed square of a flat density has 6% of its own
+STANDS_OUT = 1.5
 SHARE = 0.05  # as for an optimum that counts as covered
 
 
