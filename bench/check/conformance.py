@@ -165,7 +165,8 @@ def settings(subject: Subject) -> None:
     assert issubclass(cls.Config, Config), "its Config is not below algos.core.config.Config"
     assert dataclasses.is_dataclass(cls.Config), "its Config is no dataclass"
     with suppress(dataclasses.FrozenInstanceError):
-        setattr(cls.Config(), "batch_size", B)  # noqa: B010
+        default: Any = build_config(algo, {})
+        default.batch_size = B
         raise AssertionError("its Config is not frozen")
     for key, value in default_config(algo).items():
         if value not in ([], ""):
