@@ -48,6 +48,12 @@ def default_config(algo: str) -> dict[str, Any]:
     return _plain(_default(algo))
 
 
+def settable(algo: str) -> dict[str, Any]:
+    """The settings that mean something to the algorithm, with their defaults."""
+    unused = agent_class(algo).Config.unused
+    return {key: value for key, value in default_config(algo).items() if key not in unused}
+
+
 def recorded(algo: str, config: Overrides) -> dict[str, Any]:
     """What is recorded and hashed of a full configuration: a field that was added later only where it is set.
 
