@@ -176,3 +176,15 @@ def test_what_is_recorded_of_a_package(install: Callable[..., None], tmp_path: P
     (changed,) = plugins.plugins("mine")
     assert changed["modules_sha256"] != record["modules_sha256"]
     assert changed | {"modules_sha256": ""} == record | {"modules_sha256": ""}
+
+
+def test_of_an_error_in_compiling_the_first_line_and_the_place_are_reported() -> None:
+    class Unsupported(RuntimeError):
+        __module__ = "torch._dynamo.exc"
+
+    error = Unsupported(
+        "Data-dependent branching\n  Hint: use torch.cond\n\nfrom user code:\n"
+        '   File "/x/algos/core/agent.py", line 9, in learn\n   File "/home/me/my_algo.py", line 125, in actor_step\n'
+        "Set TORCHDYNAMO_VERBOSE=1 for the internal stack trace"
+    )
+    assert reason(error) == "Unsupported: Data-dependent branching (my_algo.py:125, actor_step)"
