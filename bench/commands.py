@@ -25,7 +25,7 @@ from bench.runs.ownership import locked
 from bench.studies import file as study_files
 from bench.studies.file import load_study
 from bench.studies.job import Job
-from bench.studies.overrides import agent_class, whole_number
+from bench.studies.overrides import agent_class, parse_overrides, whole_number
 from bench.studies.request import override
 from bench.studies.study import Study
 
@@ -386,6 +386,22 @@ def studies(options: Namespace) -> int:
         print(f"{name:14} {load_study(name).title}")
     print("algorithms:", " ".join(sorted(algos.registry())))
     return 0
+
+
+def check(options: Namespace) -> int:
+    """Put algorithms to the demands of the interface."""
+    from bench.check import conformance
+
+    failed = 0
+    for spec in options.specs:
+        algo, _ = parse_overrides(spec)
+        agent_class(algo)
+        print(spec)
+        for what, wrong in conformance.run(spec, slow=options.compile):
+            print(f"  ok    {what}" if wrong is None else f"  FAIL  {what}: {wrong}", flush=True)
+            failed += wrong is not None
+    print(f"{failed} demands are not met" if failed else "every demand is met")
+    return 1 if failed else 0
 
 
 def docs(options: Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from bench.errors import UserError, suggest
 from bench.studies.job import RunSettings
-from bench.studies.overrides import algorithm_config, default_config, parse_overrides
+from bench.studies.overrides import algorithm_config, parse_overrides, settable
 from bench.studies.study import SAFE, Study
 
 STUDIES = Path(__file__).parent
@@ -107,9 +107,7 @@ def _check_tables(study: Study) -> None:
 
     for env in study.envs:
         _at("envs", envs.check_name, env)
-    fields = {
-        algo: default_config(algo) for algo, _ in (_at("algos", parse_overrides, s) for s in study.algos)
-    }
+    fields = {algo: settable(algo) for algo, _ in (_at("algos", parse_overrides, s) for s in study.algos)}
     for key in study.config:
         if not any(key in known for known in fields.values()):
             close = suggest(key, set().union(*fields.values()))

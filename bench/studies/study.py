@@ -21,7 +21,6 @@ from bench.studies.overrides import (
     Overrides,
     algorithm_config,
     canonical,
-    default_config,
     parse_overrides,
     recorded,
 )
@@ -76,7 +75,7 @@ class Study:
 
     def base_config(self, algo: str, env: str) -> dict[str, Any]:
         """An algorithm's full configuration on a task (or "") in this study, the special over the general."""
-        fields = default_config(algo)
+        fields = settable(algo)
         common = {key: value for key, value in self.config.items() if key in fields}
         special = {**self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {})}
         return algorithm_config(algo, {**common, **special})
