@@ -1,35 +1,31 @@
-"""DIPO's files. Its second memory of actions is not ours: what is written back there has no effect."""
+"""DIPO's files."""
 
-from __future__ import annotations
-
-from typing import Any
-
-from golden_maps import _ding
-from golden_maps._ding import GROUPS, IGNORED, METRIC, STRUCTURE, locate  # noqa: F401
+import numpy as np
 from torch import Tensor
 
-from algos.core.agent import Batch
-
-ALGORITHM = "dipo"
+from tests.golden_maps.second_batch import SecondBatch
 
 
-def settings(meta: dict[str, Any]) -> dict[str, Any]:
-    return _ding.settings(
-        meta, {"action_lr": "action_lr", "action_gradient_steps": "action_steps", "ratio": "action_norm"}
-    )
+class Reader(SecondBatch):
+    algorithm = "dipo"
+    MORE_SETTINGS = {
+        "action_lr": "action_lr",
+        "action_gradient_steps": "action_steps",
+        "ratio": "action_norm",
+    }
+    SECOND = "diffusion_batch"
 
+    def leaves(self, moment: str) -> dict[str, Tensor]:
+        """Without the second memory of actions, to which nothing is ever written."""
+        return {k: v for k, v in super().leaves(moment).items() if not k.startswith("diffusion_memory/")}
 
-def batch(golden: Any, i: int) -> Batch:
-    return _ding.batch(golden, i, "diffusion_batch", "best_actions")
+    def numbered(self, prefix: str, numbers: list[Tensor]) -> dict[str, Tensor]:
+        if prefix.startswith("act/"):
+            return self.chains(numbers, "", 1)
+        found = self.chains(numbers[1:], "target.", self.meta["batch"])
+        return found | {"actor.t": numbers[-2], "actor.noise": numbers[-1]}
 
-
-def draws(golden: Any, prefix: str) -> dict[str, Tensor]:
-    recorded = _ding.Recorded(golden, prefix)
-    if prefix.startswith("act/"):
-        recorded.chain("", 1)
-        return recorded.found
-    recorded.skip()
-    recorded.chain("target.", golden.meta["batch"])
-    recorded.skip()
-    recorded.forward("actor.")
-    return recorded.found
+    def info(self, i: int) -> dict[str, float]:
+        before = self.arrays[f"update{i}/diffusion_batch/best_actions"]
+        moved = np.abs(self.arrays[f"update{i}/info/optimised_actions"] - before).mean()
+        return super().info(i) | {"action_moved": float(moved)}

@@ -1,73 +1,60 @@
-"""QVPO's files: its README's command (`--weighted --aug`) only."""
+"""QVPO's files: those of its README's command (`--weighted --aug`)."""
 
-from __future__ import annotations
+from pathlib import Path
 
-from typing import Any
-
-from golden_maps import _ding
-from golden_maps._ding import GROUPS, METRIC, locate  # noqa: F401
+import torch
 from torch import Tensor
 
-from algos.core.agent import Batch
-
-ALGORITHM = "qvpo"
-IGNORED = ()
-STRUCTURE = _ding.STRUCTURE | {"weighted", "aug", "gradient", "deterministic"}
-STRUCTURE |= {
-    "action_lr",
-    "action_gradient_steps",
-    "ratio",
-}  # of DIPO's action gradient, which --aug replaces
-NAMES = {
-    "train_sample": "train_samples",
-    "chosen": "chosen",
-    "behavior_sample": "behaviour_samples",
-    "target_sample": "target_samples",
-    "eval_sample": "evaluation_samples",
-    "q_transform": "weights",
-    "beta": "beta",
-    "q_neg": "q_neg",
-    "cut": "cut",
-    "alpha_mean": "mean_rate",
-    "alpha_std": "std_rate",
-    "entropy_alpha": "entropy_weight",
-    "epsilon": "epsilon",
-    "policy_freq": "actor_every",
-}
+from tests.golden_maps.second_batch import SecondBatch
 
 
-def settings(meta: dict[str, Any]) -> dict[str, Any]:
-    if not meta["weighted"] or not meta["aug"] or meta["gradient"]:
-        raise ValueError("only with weighted and aug, and without gradient")
-    return _ding.settings(meta, NAMES)
+class Reader(SecondBatch):
+    algorithm = "qvpo"
+    MORE_SETTINGS = {
+        "train_sample": "train_samples",
+        "chosen": "chosen",
+        "behavior_sample": "behaviour_samples",
+        "target_sample": "target_samples",
+        "eval_sample": "evaluation_samples",
+        "q_transform": "weights",
+        "beta": "beta",
+        "q_neg": "q_neg",
+        "cut": "cut",
+        "alpha_mean": "mean_rate",
+        "alpha_std": "std_rate",
+        "entropy_alpha": "entropy_weight",
+        "epsilon": "epsilon",
+        "policy_freq": "actor_every",
+    }
+    FIXED = SecondBatch.FIXED | {"weighted": True, "aug": True, "gradient": False}
+    MEANINGLESS = frozenset({"deterministic", "action_lr", "action_gradient_steps", "ratio"})
+    SECOND = "batch2"
 
+    def __init__(self, path: Path, dtype: torch.dtype):
+        super().__init__(path, dtype)
+        self.MODES = {"eval": "greedy" if self.meta["deterministic"] else "sample", "explore": "behaviour"}
 
-def modes(meta: dict[str, Any]) -> dict[str, str]:
-    return {"act/eval": "greedy" if meta["deterministic"] else "sample", "act/explore": "behaviour"}
-
-
-def batch(golden: Any, i: int) -> Batch:
-    return _ding.batch(golden, i, "batch2", None)
-
-
-def draws(golden: Any, prefix: str) -> dict[str, Tensor]:
-    m, recorded = golden.meta, _ding.Recorded(golden, prefix)
-    if prefix.startswith("act/"):
-        copies = 1
+    def numbered(self, prefix: str, numbers: list[Tensor]) -> dict[str, Tensor]:
+        m = self.meta
         if prefix == "act/explore":
-            coin = recorded.take()  # drawn whether or not it can matter
-            if m["epsilon"] > 0:
-                recorded.found["coin"] = coin.reshape(1, 1)
-            if coin <= m["epsilon"]:  # theirs is a single chain, which is the first of ours
-                copies = m["behavior_sample"]
-        recorded.chain("", 1, copies)
-        return recorded.found
-    recorded.skip()
-    recorded.chain("target.", m["batch"])
-    if recorded.keys:  # the actor moves
-        recorded.skip()
-        recorded.chain("actor.", m["batch"])
-        if m["entropy_alpha"] > 0:
-            recorded.found["actor.u"] = (recorded.take().unsqueeze(0) + 1) / 2  # uniform in (-1, 1)
-        recorded.forward("actor.")
-    return recorded.found
+            coin = numbers.pop(0)  # drawn even where nothing is left to chance
+            copies = (
+                m["behavior_sample"] if coin <= m["epsilon"] else 1
+            )  # then theirs is one chain, our first
+            return self.chains(numbers, "", 1, copies) | {"coin": coin}
+        if prefix.startswith("act/"):
+            return self.chains(numbers, "", 1)
+        numbers.pop(0)
+        found = self.chains(numbers, "target.", m["batch"])
+        if numbers:  # the actor moves
+            numbers.pop(0)
+            found |= self.chains(numbers, "actor.", m["batch"])
+            if m["entropy_alpha"] > 0:
+                found["actor.u"] = (numbers.pop(0) + 1) / 2  # theirs lie between -1 and 1
+            found["actor.t"], found["actor.noise"] = numbers
+        return found
+
+    def info(self, i: int) -> dict[str, float]:
+        weights = self.arrays.get(f"update{i}/info/actor_weights")
+        own = {} if weights is None else {"weight": float(weights.mean()), "weight_max": float(weights.max())}
+        return super().info(i) | own

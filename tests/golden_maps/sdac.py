@@ -1,21 +1,17 @@
-"""SDAC's files. The running statistics of Q, which the reference keeps and nothing reads, are not ours."""
+"""SDAC's files."""
 
-from __future__ import annotations
-
-from typing import Any
-
-from golden_maps import _relax
-from golden_maps._relax import METRIC, STRUCTURE, batch, locate, settings  # noqa: F401
 from torch import Tensor
 
-ALGORITHM = "sdac"
-IGNORED = ("step", "running/")
+from tests.golden_maps.relax import Relax, best_of
 
 
-def draws(golden: Any, prefix: str) -> dict[str, Tensor]:
-    found = _relax.best_of(golden, prefix, 0, "" if prefix.startswith("act/") else "target.")
-    if prefix.startswith("update"):
-        z = golden.tensor(f"{prefix}/draw08/normal")
-        found |= _relax.best_of(golden, prefix, 3, "actor.") | _relax.forward(golden, prefix, 6)
-        found["actor.z"] = z.reshape(1, golden.meta["batch"], -1, z.shape[-1])
-    return found
+class Reader(Relax):
+    algorithm = "sdac"
+    KEPT_FOR_NOTHING = ("step", "running/")
+
+    def numbered(self, prefix: str, numbers: list[Tensor]) -> dict[str, Tensor]:
+        if prefix.startswith("act/"):
+            return best_of(numbers, "")
+        t, noise, z = numbers[6:]
+        forward = {"actor.t": t, "actor.noise": noise, "actor.z": z}
+        return best_of(numbers[:3], "target.") | best_of(numbers[3:6], "actor.") | forward
