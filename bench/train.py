@@ -214,7 +214,7 @@ class Trainer:
             yield Step(self.env_step)
 
     def _random_actions(self) -> np.ndarray:
-        draw = self.random_actions.fill([Draw("u", "uniform", (self.spec.act_dim,))])["u"]
+        draw = self.random_actions.fill([Draw("u", "uniform64", (self.spec.act_dim,))])["u"]
         return (2 * draw - 1).float().numpy()
 
     def _behave(self) -> np.ndarray:
