@@ -269,15 +269,27 @@ def acted(agent: Agent, mode: str) -> Tensor:
 
 
 @pytest.mark.parametrize("mode", ["behaviour", "sample", "greedy"])
-def test_qvpo_acts_by_the_online_critics_whatever_the_target_critics_say(mode):
-    agent = train(make("qvpo"), 2)
+@pytest.mark.parametrize("name", ["sdac", "dpmd", "qvpo"])
+def test_the_online_critics_choose_an_action_whatever_the_target_critics_say(name, mode):
+    agent = train(make(name), 2)
     action = acted(agent, mode)
-    for leaf in ("w2", "b2"):
-        agent.state["target_critic"][leaf].neg_()
+    agent.state["target_critic"]["w2"].neg_()
     assert torch.equal(acted(agent, mode), action)
-    for leaf in ("w2", "b2"):
-        agent.state["critic"][leaf].neg_()
+    agent.state["critic"]["w2"].neg_()
     assert not torch.equal(acted(agent, mode), action)
+
+
+@pytest.mark.parametrize("name", ["sdac", "dpmd"])
+def test_the_online_critics_choose_the_target_action_of_sdac_and_dpmd(name):
+    agent = train(make(name), 2)
+    specs = [spec for spec in agent.update_draws(batch(agent, 0), 3) if spec.name.startswith("target.")]
+    draws = Draws({spec.name: normal(1, *spec.shape) for spec in specs}).scope("target")
+    action = agent.noisy_best(agent.state, observations(ROWS), draws)
+    for part in ("target_critic", "target_actor"):
+        agent.state[part]["w2"].neg_()
+    assert torch.equal(agent.noisy_best(agent.state, observations(ROWS), draws), action)
+    agent.state["critic"]["w2"].neg_()
+    assert not torch.equal(agent.noisy_best(agent.state, observations(ROWS), draws), action)
 
 
 def test_qvpo_chooses_the_target_action_by_the_target_critics():
