@@ -15,6 +15,7 @@ from torch import Tensor
 from algos import agent_class
 from algos.core.agent import Agent, Batch
 from algos.core.noise import Draws
+from tests.golden_maps import reader
 
 NAMES = ("sdac", "dpmd", "qvpo", "dipo")
 #: Small, and such that every branch happens within a few updates.
@@ -136,6 +137,24 @@ def test_every_setting_is_explained_beside_the_papers(name):
     assert {
         f.name for f in dataclasses.fields(agent_class(name).Config) if f"`{f.name}`" not in text
     } == set()
+
+
+#: What the files' authors' settings differ in from their repositories' defaults: sizes.
+SIZES = {"hidden", "batch_size", "T", "time_hidden"}
+FILES = {
+    "sdac": {"particles"},
+    "dpmd": {"particles"},
+    "qvpo": {"train_samples", "evaluation_samples"},
+    "dipo": set(),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_defaults_are_those_of_the_authors_own_runs(name):
+    golden = reader(Path(__file__).parents[1] / "golden" / f"{name}.npz", torch.float64)
+    default = agent_class(name).Config()
+    differ = {k for k, v in golden.settings().items() if getattr(default, k) != pytest.approx(v)}
+    assert differ <= SIZES | FILES[name]
 
 
 BAD_SETTINGS = [
@@ -290,6 +309,18 @@ def test_the_online_critics_choose_the_target_action_of_sdac_and_dpmd(name):
     assert torch.equal(agent.noisy_best(agent.state, observations(ROWS), draws), action)
     agent.state["critic"]["w2"].neg_()
     assert not torch.equal(agent.noisy_best(agent.state, observations(ROWS), draws), action)
+
+
+@pytest.mark.parametrize("name", ["qvpo", "dipo"])
+def test_the_target_actor_makes_the_target_action_of_qvpo_and_dipo(name):
+    agent = train(make(name), 2)
+    specs = [spec for spec in agent.update_draws(batch(agent, 0), 3) if spec.name.startswith("target.")]
+    draws = Draws({spec.name: normal(1, *spec.shape) for spec in specs})
+    action, _ = agent.target_action(agent.state, observations(ROWS), draws)
+    agent.state["actor"]["w2"].mul_(-99)
+    assert torch.equal(agent.target_action(agent.state, observations(ROWS), draws)[0], action)
+    agent.state["target_actor"]["w2"].mul_(-99)  # an untrained chain ends at the bounds
+    assert not torch.equal(agent.target_action(agent.state, observations(ROWS), draws)[0], action)
 
 
 def test_qvpo_chooses_the_target_action_by_the_target_critics():

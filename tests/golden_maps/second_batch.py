@@ -96,6 +96,17 @@ class SecondBatch(Golden):
         y = self.arrays.get(f"update{i}/info/target_y")
         return super().info(i) | ({} if y is None else {"target_q": float(y.mean())})
 
+    def more(self, agent: Agent, i: int, metrics: dict[str, float]) -> list[str]:
+        """Running statistics, in themselves and not by how far they have moved."""
+        problems = []
+        for name, ours in agent.state.get("running", {}).items():
+            theirs = self.arrays.get(f"update{i}/info/running_q_{name}")
+            if theirs is not None and abs(float(ours) - float(theirs)) > 1e-5 * abs(float(theirs)) + 1e-7:
+                problems.append(
+                    f"update {i + 1}: running {name} = {float(ours):.9g}, reference {float(theirs):.9g}"
+                )
+        return problems
+
     def draws(self, prefix: str, specs: list[Draw]) -> dict[str, Tensor]:
         numbers = [value for _, value in self.recorded(prefix)]
         return by_name(self.numbered(prefix, numbers), specs, f"{self.path}: {prefix}")
