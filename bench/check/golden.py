@@ -63,7 +63,13 @@ class Golden:
     SLOW_RTOL: ClassVar[float] = (
         2e-2  # target and EMA networks, where a step is little more than float32's last digits
     )
-    FLOAT32_FLOOR: ClassVar[bool] = False  # allow the rounding of the leaf itself in float32, once per update
+    #: Allow the rounding of the leaf itself in float32, once per update: the file's, whatever our own precision is.
+    FLOAT32_FLOOR: ClassVar[bool] = False
+    #: So many entries of a leaf may be off by up to OUTLIER_ATOL: where a gradient is as small as Adam's epsilon, its
+    #: rounding in the reference decides the step. In leaves of at least OUTLIER_LEAF entries.
+    OUTLIERS: ClassVar[int] = 0
+    OUTLIER_ATOL: ClassVar[float] = 2e-4
+    OUTLIER_LEAF: ClassVar[int] = 16
     ACTION_ATOL: ClassVar[float] = 1e-5
     SCHEDULE_ATOL: ClassVar[float] = 2e-6  # references compute 1 - exp(-x) in float32
 
@@ -293,9 +299,14 @@ def compare_losses(golden: Golden, i: int, metrics: dict[str, float]) -> list[st
 def compare_leaf(golden: Golden, agent: Agent, n: int, name: str, theirs: Tensor, init: Tensor) -> list[str]:
     """||ours - reference|| <= tolerance ||reference - init||: relative to the step, not to the parameter."""
     moved = (theirs - init).norm().item()
-    off = (golden.ours(agent, name) - theirs).norm().item()
+    differences = (golden.ours(agent, name) - theirs).abs().flatten()
+    if golden.OUTLIERS and differences.numel() >= golden.OUTLIER_LEAF:
+        differences = differences.sort().values
+        if differences[-1] <= golden.OUTLIER_ATOL:
+            differences = differences[: -golden.OUTLIERS]
+    off = differences.norm().item()
     allowed = (golden.SLOW_RTOL if golden.is_slow(name) else golden.LEAF_RTOL) * moved
-    if golden.FLOAT32_FLOOR and golden.dtype == torch.float32:
+    if golden.FLOAT32_FLOOR:
         allowed = max(allowed, FLOAT32_DIGIT * n * theirs.norm().item())
     if off <= allowed:
         return []
