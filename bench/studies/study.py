@@ -23,6 +23,7 @@ from bench.studies.overrides import (
     canonical,
     parse_overrides,
     recorded,
+    settable,
 )
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
