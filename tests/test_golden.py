@@ -14,19 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_io import (
-    Golden,
-    build,
-    compare,
-    compare_updates,
-    joined,
-    locate,
-    networks,
-)
 
 from algos.core.agent import Agent, Batch
 from algos.core.execution import Execution
 from algos.core.noise import Draw
+from bench.check.golden import compare, compare_updates, networks
+from tests.golden_maps import reader, reader_class
 
 OURS = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", OURS))
@@ -55,7 +48,7 @@ def test_there_are_files_for_all_five_algorithms():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_updates_and_actions_are_the_reference_s(path, dtype):
-    assert compare(path, dtype) == []
+    assert compare(reader(path, dtype)) == []
 
 
 #: Compiled against eager, (networks, target networks), relative to the distance a leaf has moved. Fused kernels sum in
@@ -77,7 +70,7 @@ class CompiledPhases:
 
 
 def check_compiled(path: Path, dtype: torch.dtype, phases: Callable[[Agent], set[int]]) -> None:
-    golden = Golden(path, dtype)
+    golden = reader(path, dtype)
     eager, agent = golden.agent(), golden.agent()
     agent.execution = CompiledPhases(phases(agent))
     initial = agent.state_dict(0)
@@ -150,13 +143,15 @@ def reference_names(algo: str, layers: int) -> list[str]:
 def write(path: Path, meta: dict[str, Any], after: tuple[int, ...]) -> Path:
     """A file in the references' format with the numbers of our own agent in float32."""
     meta = meta | {"adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8}}
-    agent = build(meta, torch.float32)
+    golden = reader_class(path).__new__(reader_class(path))
+    golden.path, golden.meta, golden.dtype = path, meta, torch.float32
+    agent = golden.build()
     arrays: Arrays = {"meta": json.dumps(meta)}
     rng = np.random.default_rng(3)
 
     def dump(moment: str) -> None:
         for name in reference_names(meta["algo"], len(meta["hidden"])):
-            value = joined(locate(agent, name)).numpy().copy()
+            value = golden.ours(agent, name).numpy().copy()
             arrays[f"{moment}/{name}"] = value.T if name.endswith(".weight") else value
 
     def draw(prefix: str, specs: list[Draw]) -> dict[str, Any]:
@@ -219,7 +214,8 @@ OTHERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 @pytest.mark.parametrize("case", OTHERS)
 def test_a_file_of_other_dimensions_and_settings_can_be_checked(case, dtype, tmp_path):
     meta, after = OTHERS[case]
-    assert compare(write(tmp_path / "other.npz", COMMON | meta, after), dtype) == []
+    path = write(tmp_path / f"{meta['algo']}_other.npz", COMMON | meta, after)
+    assert compare(reader(path, dtype)) == []
 
 
 # -- the comparison can fail ---------------------------------------------------------------------------------
@@ -229,8 +225,8 @@ def changed(path: Path, tmp_path: Path, change: Callable[[Arrays], None]) -> Pat
     with np.load(path) as arrays:
         copy: Arrays = {key: arrays[key].copy() for key in arrays.files}
     change(copy)
-    np.savez(tmp_path / "changed.npz", **copy)
-    return tmp_path / "changed.npz"
+    np.savez(tmp_path / f"{path.stem}_changed.npz", **copy)
+    return tmp_path / f"{path.stem}_changed.npz"
 
 
 def add(key: str, value: float) -> Callable[[Arrays], None]:
@@ -292,7 +288,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("file", "change", "found"), CHANGES)
 def test_a_changed_number_is_found(file, change, found, tmp_path):
-    problems = compare(changed(OURS / f"{file}.npz", tmp_path, change), torch.float64)
+    problems = compare(reader(changed(OURS / f"{file}.npz", tmp_path, change), torch.float64))
     assert any(found in problem for problem in problems), problems
 
 
@@ -322,7 +318,7 @@ UNREADABLE = [
 @pytest.mark.parametrize(("file", "change", "found"), UNREADABLE)
 def test_a_file_that_our_agent_does_not_fit_is_refused(file, change, found, tmp_path):
     with pytest.raises(ValueError, match=found):
-        compare(changed(OURS / f"{file}.npz", tmp_path, change), torch.float64)
+        compare(reader(changed(OURS / f"{file}.npz", tmp_path, change), torch.float64))
 
 
 SETTINGS = {
@@ -340,10 +336,10 @@ SETTINGS = {
 def test_every_setting_is_read_from_the_file(file, tmp_path):
     """With another value in `meta` the same numbers no longer come out."""
     structure = {"algo", "obs_dim", "act_dim", "batch", "hidden", "T", "time_dim", "updates", "adam"}
-    meta = Golden(OURS / f"{file}.npz", torch.float64).meta
+    meta = reader(OURS / f"{file}.npz", torch.float64).meta
     assert meta.keys() - structure <= SETTINGS[file].keys()
     for key, value in SETTINGS[file].items():
         if key == "init_temperature":
             continue  # the parameters at init contain it
         path = changed(OURS / f"{file}.npz", tmp_path, meta_with(**{key: value}))
-        assert compare(path, torch.float64), f"{key} = {value} gives the same numbers"
+        assert compare(reader(path, torch.float64)), f"{key} = {value} gives the same numbers"

@@ -1,0 +1,1 @@
+"""What an algorithm is put to: the demands of the interface, and recorded numbers of other implementations."""

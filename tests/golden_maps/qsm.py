@@ -1,0 +1,7 @@
+"""The QSM authors' files."""
+
+from tests.golden_maps.references import QSMAuthors
+
+
+class Reader(QSMAuthors):
+    algorithm = "qsm"
