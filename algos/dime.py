@@ -158,8 +158,9 @@ class DIME(Agent):
         pull = 1 / c.prior_std**2
         step = F.softplus(params["dt"]) / F.softplus(params["friction"])  # (S, 1, A)
         z = draws.normal("x", n, self.act_dim)
-        x, cost = c.prior_std * z, 0.0
+        x = c.prior_std * z
         start = (-0.5 * z.square() - math.log(c.prior_std * math.sqrt(2 * math.pi))).sum(-1)
+        cost = torch.zeros_like(start)
         for i, share in enumerate(self.shares):
             eta = share * step
             sigma = (2 * eta).sqrt()

@@ -64,8 +64,9 @@ def counted_networks(agent: Agent) -> Iterator[list[int]]:
             (type(agent.critic), values, critics),
             (ScoreNetwork, "__call__", 1),
         ]
-        if isinstance(getattr(agent, "network", None), Gaussian):
-            targets.append((type(agent.network), "heads", 1))
+        network = getattr(agent, "network", None)
+        if isinstance(network, Gaussian):
+            targets.append((type(network), "heads", 1))
         modules = {sys.modules[cls.__module__] for cls in type(agent).__mro__ if issubclass(cls, Agent)}
         targets += [(module, "mlp", 1) for module in modules if hasattr(module, "mlp")]
         for owner, name, networks in targets:

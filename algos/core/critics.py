@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -40,10 +39,11 @@ def critic_names() -> list[str]:
     return list({**CRITICS, **_offered()})
 
 
-def critic_class(name: str) -> Callable[..., Critic]:
+def critic_class(name: str) -> type[Critic]:
     """The class of a critic. Raises KeyError or ImportError."""
     module, _, attribute = {**_offered(), **CRITICS}[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found: type[Critic] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 class Critic:

@@ -68,7 +68,13 @@ class Reader(BatchRenormFiles):
     def settings(self) -> dict[str, Any]:
         m = self.meta
         rate = m["adam"]["lr_ent_coef"]
-        adam = {"b1_actor_critic": m["adam_b1"], "b1_ent_coef": 0.9, "lr_ent_coef": rate, "b2": 0.999, "eps": 1e-8}
+        adam = {
+            "b1_actor_critic": m["adam_b1"],
+            "b1_ent_coef": 0.9,
+            "lr_ent_coef": rate,
+            "b2": 0.999,
+            "eps": 1e-8,
+        }
         if m["adam"] != adam:
             raise ValueError(f"Adam with {m['adam']}, ours is {adam}")
         return super().settings() | {
@@ -160,13 +166,20 @@ class Reader(BatchRenormFiles):
             }
             for name, theirs in super().leaves(f"after{n}").items():
                 kind, _, leaf = name.partition("/")
-                if kind == average and leaf.rpartition("/")[2] not in ("betas", "prior_mean", "prior_std", "mass_std"):
+                if kind == average and leaf.rpartition("/")[2] not in (
+                    "betas",
+                    "prior_mean",
+                    "prior_std",
+                    "mass_std",
+                ):
                     ours = joined(self.locate(types.SimpleNamespace(state=state), leaf))
                     lists = nets.setdefault(leaf.split("/")[0], ([], []))
                     for values, value in zip(lists, (ours, theirs)):
                         values.append(value.flatten())
             for net, (mine, theirs_) in nets.items():
-                problems += self._far(f"after update {n}: {average} of {net}", torch.cat(mine), torch.cat(theirs_), MOMENT_RTOL)
+                problems += self._far(
+                    f"after update {n}: {average} of {net}", torch.cat(mine), torch.cat(theirs_), MOMENT_RTOL
+                )
         return problems
 
     @staticmethod

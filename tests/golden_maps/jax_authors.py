@@ -65,7 +65,9 @@ class BatchRenormFiles(FlaxAuthors):
                 raise ValueError(f"{self.path}: the counters of {moment}/{net} differ")
         return kept
 
-    def renorm_leaf(self, params: Mapping[str, Tensor], path: str, heads: Mapping[str, slice] | None = None) -> Tensor:
+    def renorm_leaf(
+        self, params: Mapping[str, Tensor], path: str, heads: Mapping[str, slice] | None = None
+    ) -> Tensor:
         """The view of seed 0's leaf such as "BatchRenorm_0/scale" or "Dense_1/kernel".
 
         heads: layers that are columns of our last one.
