@@ -42,6 +42,7 @@ class DQLBCConfig(DiffusionConfig):
         super().__post_init__()
         between(self, 0, 1, "ema_decay")
         at_least(self, 1, "ema_every", "act_candidates")
+        at_least(self, 2, "critics")
 
 
 class DQLBC(DiffusionAgent):
@@ -74,7 +75,7 @@ class DQLBC(DiffusionAgent):
             eps = self.predicted_noise(actor, batch.obs, noisy, steps)
             bc_loss = (eps - noise).square().mean((1, 2))
             action = self.chain(actor, batch.obs, draws.scope("actor"))
-            q1, q2 = self.q(state, batch.obs, action).unbind(1)  # (S, B) each
+            q1, q2 = self.q(state, batch.obs, action, first=2).unbind(1)  # (S, B) each
             q_loss = torch.where(
                 draws.uniform("actor.coin") > 0.5,
                 -q1.mean(1) / q2.detach().abs().mean(1),

@@ -23,7 +23,15 @@ from bench.config import agent_class, algorithm_config, build_config, default_co
 
 O, A, B = 5, 2, 16  # noqa: E741 (observation and action dimensions, batch)
 SEEDS = (3, 0, 11)
-SMALL = {"hidden": [8, 8], "batch_size": B, "T": 2, "time_dim": 4, "act_candidates": 3}
+SMALL = {
+    "hidden": [8, 8],
+    "time_out": 8,
+    "critic_hidden": [8, 8],
+    "batch_size": B,
+    "T": 2,
+    "time_dim": 4,
+    "act_candidates": 3,
+}
 
 
 @pytest.fixture(params=sorted(algos.registry()))

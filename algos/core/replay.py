@@ -68,7 +68,7 @@ class Replay:
         if not self.written:
             raise ValueError("cannot sample from an empty replay buffer")
         S = self.rows.shape[0]
-        draw = self.noise.fill([Draw("index", "uniform", (batch_size,))])["index"]
+        draw = self.noise.fill([Draw("index", "uniform64", (batch_size,))])["index"]
         index = (draw * len(self)).long() + self._first_row  # (S, B) into (S * capacity) rows
         if self._batch is None or self._batch.shape[0] != S * batch_size:
             self._batch = torch.empty(S * batch_size, self.width, device=self.device, dtype=self.dtype)

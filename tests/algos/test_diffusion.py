@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from algos.core.diffusion import (
+    SCHEDULES,
     STEPS,
     add_noise,
-    chain_draws,
     ddpm_step,
     one_hot,
     posterior_step,
@@ -19,8 +19,8 @@ from algos.core.diffusion import (
     vp_schedule,
 )
 from algos.core.networks import Params
-from algos.core.noise import Noise
-from algos.core.score_network import ScoreNetwork
+from algos.core.noise import Draw, Draws, Noise, Recorder
+from algos.core.score_network import FourierFeatures, ScoreNetwork
 
 CPU = torch.device("cpu")
 OBS, ACT, B = 5, 2, 6
@@ -125,7 +125,7 @@ def test_the_networks_inputs_share_one_initial_bound():
     for name in ("w0a", "w0s", "w0t"):
         assert 0.97 * bound < params[name].abs().max() < bound
     assert params["frequencies"].shape == (2, 32, 1)
-    assert params["frequencies"].std().item() == pytest.approx(net.FOURIER_STD, rel=0.25)
+    assert params["frequencies"].std().item() == pytest.approx(FourierFeatures.STD, rel=0.25)
     assert net.time_sizes == (64, 128, 128)
     assert network("sinusoidal")[0].time_sizes == (16, 32, 16)
 
@@ -176,9 +176,14 @@ def test_an_exact_noise_prediction_brings_posterior_steps_back_to_the_clean_acti
 
 
 def chain_inputs(T: int, rows: int = B, scale: float = 1.0):
-    specs = chain_draws("x", T, (rows, ACT))
-    draws = {d.name: scale * normal(2, *d.shape, seed=i) for i, d in enumerate(specs)}
+    names = ["x", *(f"z{t}" for t in reversed(range(T)))]
+    draws = {name: scale * normal(2, rows, ACT, seed=i) for i, name in enumerate(names)}
     return normal(2, rows, OBS), draws
+
+
+def chain(net, schedule, clip, params, obs, draws, noise=True):
+    condition = net.condition(params, obs)
+    return sample_chain(net, schedule, STEPS[clip], params, condition, Draws(draws), ACT, noise=noise)
 
 
 @pytest.mark.parametrize("features", ["fourier", "sinusoidal"])
@@ -188,19 +193,44 @@ def test_the_chain_applies_the_step_from_the_noisiest_level_down(features, clip,
     net, params = network(features, T)
     obs, draws = chain_inputs(T)
     s = vp_schedule(T)
-    a = sample_chain(net, s, clip, params, obs, draws, "x")
+    a = chain(net, s, clip, params, obs, draws)
     for k in range(2):
-        x = draws["x.x"][k]
+        x = draws["x"][k]
         for t in reversed(range(T)):
             eps = concatenated(net, params, k, obs[k], x, torch.full((B,), t))
-            x = STEPS[clip](s, t, x, eps, draws[f"x.z{t}"][k])
+            x = STEPS[clip](s, t, x, eps, draws[f"z{t}"][k])
         torch.testing.assert_close(a[k], x, rtol=1e-10, atol=1e-11)
 
 
 def test_the_chain_draws_its_start_and_one_normal_per_step_down_to_the_unused_last():
-    names = [d.name for d in chain_draws("p", 3, (4, ACT))]
-    assert names == ["p.x", "p.z2", "p.z1", "p.z0"]
-    assert all(d.kind == "normal" and d.shape == (4, ACT) for d in chain_draws("p", 3, (4, ACT)))
+    net, params = network("fourier", 3)
+    obs = normal(2, 4, OBS)
+    for noise in (True, False):
+        recorder = Recorder(2, obs.device, obs.dtype)
+        condition = net.condition(params, obs)
+        sample_chain(
+            net, vp_schedule(3), STEPS["x0"], params, condition, Draws(recorder).scope("p"), ACT, noise=noise
+        )
+        assert recorder.draws == [Draw(name, "normal", (4, ACT)) for name in ("p.x", "p.z2", "p.z1", "p.z0")]
+
+
+def test_a_chain_can_start_from_another_width():
+    net, params = network("fourier")
+    obs, draws = chain_inputs(5)
+    halved = draws | {"x": 0.5 * draws["x"]}
+    run = lambda d, start: sample_chain(  # noqa: E731
+        net, vp_schedule(5), STEPS["x0"], params, net.condition(params, obs), Draws(d), ACT, start=start
+    )
+    assert torch.equal(run(draws, 0.5), run(halved, 1.0))
+
+
+@pytest.mark.parametrize("T", [1, 5, 20])
+def test_the_cosine_schedule_is_that_of_nichol_and_dhariwal(T):
+    s = SCHEDULES["cosine"](T)
+    f = [math.cos((i / T + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(T + 1)]
+    for t in range(T):
+        assert s.beta[t] == pytest.approx(min(1 - f[t + 1] / f[t], 0.999), rel=1e-12)
+    assert s.alpha_bar[-1] == pytest.approx(math.prod(s.alpha))
 
 
 @pytest.mark.parametrize("clip", ["iterate", "x0"])
@@ -210,7 +240,7 @@ def test_actions_stay_in_the_box_whatever_the_network_says(clip, T):
     wild = {name: 50 * p for name, p in params.items()}
     obs, draws = chain_inputs(T, rows=40, scale=10.0)
     for noise in (True, False):
-        action = sample_chain(net, vp_schedule(T), clip, wild, obs, draws, "x", noise)
+        action = chain(net, vp_schedule(T), clip, wild, obs, draws, noise)
         assert action.abs().max() <= 1
         assert (action.abs() > 0.999).any()
 
@@ -219,13 +249,13 @@ def test_actions_stay_in_the_box_whatever_the_network_says(clip, T):
 def test_without_noise_only_the_start_matters(clip):
     net, params = network("fourier")
     obs, draws = chain_inputs(5)
-    run = lambda d, noise: sample_chain(net, vp_schedule(5), clip, params, obs, d, "x", noise)  # noqa: E731
-    other_steps = {name: d if name == "x.x" else d + 1 for name, d in draws.items()}
-    other_start = {name: d + 0.1 if name == "x.x" else d for name, d in draws.items()}
+    run = lambda d, noise: chain(net, vp_schedule(5), clip, params, obs, d, noise)  # noqa: E731
+    other_steps = {name: d if name == "x" else d + 1 for name, d in draws.items()}
+    other_start = {name: d + 0.1 if name == "x" else d for name, d in draws.items()}
     assert torch.equal(run(draws, False), run(other_steps, False))
     assert not torch.equal(run(draws, False), run(other_start, False))
     assert not torch.equal(run(draws, True), run(other_steps, True))
-    unused = draws | {"x.z0": draws["x.z0"] + 1}
+    unused = draws | {"z0": draws["z0"] + 1}
     assert torch.equal(run(draws, True), run(unused, True))
 
 
@@ -238,6 +268,6 @@ def test_the_chain_s_gradient_in_the_parameters_passes_through_every_step(clip):
 
     def function(w0a, w0t, w1):
         changed = one | {"w0a": w0a, "w0t": w0t, "w1": w1}
-        return sample_chain(net, vp_schedule(3), clip, changed, obs[:1], start, "x")
+        return chain(net, vp_schedule(3), clip, changed, obs[:1], start)
 
     assert torch.autograd.gradcheck(function, (one["w0a"], one["w0t"], one["w1"]), atol=1e-6)

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from algos.core.critics import q_networks
 from algos.core.kernels import ACTIVATIONS, NARROW, affine, mish
-from algos.core.networks import fourier_features, init_mlp, init_twin_q, mlp, sinusoidal_features, twin_q
+from algos.core.networks import INITIALISERS, init_mlp, mlp
 from algos.core.noise import Noise
+from algos.core.score_network import fourier_features, sinusoidal_features
 
 SEEDS = (3, 0, 11)
 
@@ -80,6 +82,47 @@ def test_initial_weights_fill_their_bounds_and_no_more(scheme, gain):
             assert (b == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("scheme", "variance", "largest"),
+    [
+        ("lecun_normal", 1.0, 2 / 0.87962566),
+        ("he_normal", 2.0, 2 / 0.87962566),
+        ("haiku", 0.87962566**2, 2.0),
+    ],
+)
+def test_truncated_normal_weights_have_their_variance_and_end(scheme, variance, largest):
+    w, b = INITIALISERS[scheme](generators(), (2, 100, 300))
+    assert w.shape == (3, 2, 100, 300)
+    assert b.shape == (3, 2, 1, 300)
+    assert (b == 0).all()
+    z = w * math.sqrt(100)
+    assert z.var().item() == pytest.approx(variance, rel=0.02)
+    end = largest * (math.sqrt(2) if scheme == "he_normal" else 1)
+    assert 0.99 * end < z.abs().max() < end
+    assert z.mean().abs() < 0.02
+    assert z.div(z.std()).pow(4).mean() == pytest.approx(
+        2.37, abs=0.05
+    )  # of a normal truncated at 2 deviations
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 20), (20, 30), (8, 8)])
+@pytest.mark.parametrize(("scheme", "square"), [("orthogonal", 1.0), ("orthogonal_sqrt2", 2.0)])
+def test_orthogonal_weights_are_orthogonal(shape, scheme, square):
+    w, b = INITIALISERS[scheme](generators(), shape)
+    assert w.shape == (3, *shape)
+    product = w @ w.mT if shape[-2] <= shape[-1] else w.mT @ w
+    torch.testing.assert_close(
+        product, square * torch.eye(product.shape[-1], dtype=w.dtype).expand_as(product)
+    )
+    assert (b == 0).all()
+
+
+@pytest.mark.parametrize("scheme", INITIALISERS)
+def test_every_initialiser_gives_a_seed_the_same_in_every_pack(scheme):
+    pack, alone = (INITIALISERS[scheme](generators(s), (2, 6, 4)) for s in (SEEDS, SEEDS[1:2]))
+    assert all(torch.equal(mine[1], theirs[0]) for mine, theirs in zip(pack, alone))
+
+
 def test_initial_weights_have_the_bounds_of_torch_s_own_layer():
     ours = init_mlp(generators([0]), (64, 5000), "torch")
     torch.manual_seed(0)
@@ -89,9 +132,9 @@ def test_initial_weights_have_the_bounds_of_torch_s_own_layer():
 
 
 def test_a_seed_starts_the_same_in_every_pack_and_unlike_any_other():
-    pack = init_twin_q(generators(), 5, 2, (8, 8), "torch")
+    pack = init_mlp(generators(), (7, 8, 8, 1), "torch", 2)
     for k, seed in enumerate(SEEDS):
-        alone = init_twin_q(generators([seed]), 5, 2, (8, 8), "torch")
+        alone = init_mlp(generators([seed]), (7, 8, 8, 1), "torch", 2)
         assert all(torch.equal(pack[name][k], p[0]) for name, p in alone.items())
     for name, p in pack.items():
         assert not torch.equal(p[0], p[1]), name
@@ -101,7 +144,16 @@ def test_a_seed_starts_the_same_in_every_pack_and_unlike_any_other():
 # -- layers ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", ["relu", "mish"])
+THEIRS = {
+    "relu": F.relu,
+    "mish": F.mish,
+    "gelu": lambda z: 0.5 * z * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))),
+    "elu": F.elu,
+    "tanh": torch.tanh,
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("sizes", [(7, 9, 11, 3), (7, 9, 1), (4, 2)])
 def test_an_mlp_is_torch_s_layers_seed_by_seed(activation, sizes):
     params = init_mlp(generators(), sizes, "torch")
@@ -113,9 +165,8 @@ def test_an_mlp_is_torch_s_layers_seed_by_seed(activation, sizes):
         for i in range(len(sizes) - 1):
             h = F.linear(h, params[f"w{i}"][k].T, params[f"b{i}"][k, 0])
             if i < len(sizes) - 2:
-                h = {"relu": F.relu, "mish": F.mish}[activation](h)
+                h = THEIRS[activation](h)
         torch.testing.assert_close(y[k], h, rtol=1e-12, atol=1e-13)
-    assert ACTIVATIONS.keys() == {"relu", "mish"}
 
 
 def test_the_gradient_of_an_mlp_is_autograd_s():
@@ -127,9 +178,9 @@ def test_the_gradient_of_an_mlp_is_autograd_s():
 
 
 def test_twin_critics_are_two_networks_on_state_and_action():
-    params = init_twin_q(generators(), 5, 2, (8, 6), "torch")
+    params = init_mlp(generators(), (7, 8, 6, 1), "torch", 2)
     obs, action = torch.randn(3, 4, 5, dtype=torch.float64), torch.randn(3, 4, 2, dtype=torch.float64)
-    q = twin_q(params, obs, action, "relu")
+    q = q_networks(params, obs, action, "relu")
     assert q.shape == (3, 2, 4)
     for twin in range(2):
         own = {name: p[:, twin] for name, p in params.items()}

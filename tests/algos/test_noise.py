@@ -13,7 +13,7 @@ SPECS = [
     Draw("t", "randint", (8,), 5),
     Draw("z", "normal", (3,)),
     Draw("coin", "uniform", ()),
-    Draw("u", "uniform", (4, 2)),
+    Draw("u", "uniform64", (4, 2)),
 ]
 NAMES = [spec.name for spec in SPECS]
 
@@ -78,7 +78,8 @@ def test_kinds_shapes_and_ranges(dtype):
     }  # fmt: skip
     assert draws["x"].dtype == draws["z"].dtype == dtype
     assert draws["t"].dtype == torch.int64
-    assert draws["coin"].dtype == torch.float64
+    assert draws["coin"].dtype == dtype
+    assert draws["u"].dtype == torch.float64
 
 
 def test_draws_do_not_overlap():
@@ -120,12 +121,20 @@ def test_integers_are_uniform_below_their_bound(high):
 
 def test_uniforms_are_fine_enough_to_choose_among_a_million_rows():
     """Float32 uniforms take 2^24 values: of 10^6 rows some would be drawn 16 times as often as 17."""
-    u = filled(noise(), (Draw("u", "uniform", (100_000,)),))["u"][0]
+    u = filled(noise(), (Draw("u", "uniform64", (100_000,)),))["u"][0]
     assert u.min() >= 0
     assert u.max() < 1
     assert ((u * 2**24) % 1 != 0).double().mean() > 0.99
     tenths = torch.histc(u.float(), 10, 0, 1)
     assert ((tenths - 10_000) ** 2 / 10_000).sum() < 27.9  # 0.999 quantile, 9 degrees of freedom
+
+
+def test_a_uniform_in_float32_is_that_of_float64_and_never_one(monkeypatch):
+    spec = (Draw("u", "uniform", (1000,)),)
+    rough, fine = (filled(noise(dtype=dtype), spec)["u"] for dtype in (torch.float32, torch.float64))
+    torch.testing.assert_close(rough.double(), fine, rtol=1e-7, atol=0)
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda x, **_: x.fill_(1 - 2**-53))
+    assert (filled(noise(dtype=torch.float32), spec)["u"] < 1).all()
 
 
 def test_a_restored_stream_goes_on_exactly():

@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from algos.core.optim import (
-    BETA1,
-    BETA2,
-    EPS,
-    adam,
+    Adam,
     adam_state,
     clip_by_norm,
-    cosine,
+    clip_entries,
+    cosine_decay,
     gradients,
     input_gradient,
     polyak,
@@ -45,23 +43,31 @@ def gradient(dtype: torch.dtype, step: int) -> dict[str, torch.Tensor]:
 def our_adam(request, monkeypatch):
     """Both forms: torch's fused kernel, and the formula that the compiler sees."""
 
-    def step(*arguments) -> None:
+    def step(params, grads, state, lr, **settings) -> None:
         with monkeypatch.context() as patch:  # for our call alone: torch's own Adam asks the same question
             patch.setattr(torch.compiler, "is_compiling", lambda: request.param == "written out")
-            adam(*arguments)
+            Adam(lr, **settings).step(params, grads, state)
 
     return step
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adam_takes_the_steps_of_torch_s_adam(our_adam, dtype):
+@pytest.mark.parametrize(
+    ("theirs_is", "settings"),
+    [
+        (torch.optim.Adam, {}),
+        (torch.optim.Adam, {"betas": (0.5, 0.99), "eps": 1e-5}),
+        (torch.optim.AdamW, {"weight_decay": 0.01}),
+    ],
+)
+def test_adam_takes_the_steps_of_torch_s_adam(our_adam, dtype, theirs_is, settings):
     ours, state = parameters(dtype), adam_state(parameters(dtype))
     initial = {name: p.clone() for name, p in ours.items()}
     theirs = {name: p.clone().requires_grad_() for name, p in ours.items()}
-    reference = torch.optim.Adam(theirs.values(), lr=3e-4)
+    reference = theirs_is(theirs.values(), lr=3e-4, **settings)
     for step in range(1, 51):
         grads = gradient(dtype, step)
-        our_adam(ours, grads, state, 3e-4)
+        our_adam(ours, grads, state, 3e-4, **settings)
         for name, p in theirs.items():
             p.grad = grads[name].clone()
         reference.step()
@@ -74,15 +80,15 @@ def test_adam_takes_the_steps_of_torch_s_adam(our_adam, dtype):
 
 
 def test_adam_s_constants_are_the_references():
-    assert (BETA1, BETA2, EPS) == (0.9, 0.999, 1e-8)
+    assert Adam(1.0) == Adam(1.0, None, (0.9, 0.999), 1e-8, 0.0, None)
 
 
-def test_adam_takes_its_rate_as_a_tensor_and_keeps_all_memory_in_place(our_adam):
+def test_adam_takes_its_rate_from_a_schedule_and_keeps_all_memory_in_place(our_adam):
     ours, state = parameters(torch.float64), adam_state(parameters(torch.float64))
     other, other_state = parameters(torch.float64), adam_state(parameters(torch.float64))
     where = {name: x.data_ptr() for name, x in (ours | state).items()}
     for step in range(3):
-        our_adam(ours, gradient(torch.float64, step), state, torch.tensor(1e-3, dtype=torch.float64))
+        our_adam(ours, gradient(torch.float64, step), state, 2e-3, schedule=lambda n: 0.5 + 0 * n.double())
         our_adam(other, gradient(torch.float64, step), other_state, 1e-3)
     for name, p in ours.items():
         torch.testing.assert_close(p, other[name], rtol=1e-13, atol=0)
@@ -95,11 +101,11 @@ def test_adam_takes_its_rate_as_a_tensor_and_keeps_all_memory_in_place(our_adam)
 def test_the_cosine_follows_its_closed_form_over_two_million_updates():
     decay = 2_000_000
     for count in (0, 1, 4, 10_000, 500_000, 1_000_000, 1_999_999, 2_000_000, 2_000_001, 5_000_000):
-        factor = cosine(torch.tensor(float(count)), decay).item()
+        factor = cosine_decay(decay)(torch.tensor(float(count))).item()
         assert factor == pytest.approx(0.5 * (1 + math.cos(math.pi * min(count / decay, 1.0))), abs=2e-7)
-    assert cosine(torch.tensor(0.0), decay).item() == 1.0
-    assert cosine(torch.tensor(1_000_000.0), decay).item() == pytest.approx(0.5, abs=1e-6)
-    assert cosine(torch.tensor(2_000_000.0), decay).item() == 0.0
+    assert cosine_decay(decay)(torch.tensor(0.0)).item() == 1.0
+    assert cosine_decay(decay)(torch.tensor(1_000_000.0)).item() == pytest.approx(0.5, abs=1e-6)
+    assert cosine_decay(decay)(torch.tensor(2_000_000.0)).item() == 0.0
 
 
 def test_the_cosine_is_torch_s_annealing_within_its_period():
@@ -107,7 +113,7 @@ def test_the_cosine_is_torch_s_annealing_within_its_period():
     optimiser = torch.optim.SGD([p], lr=1.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=40)
     for count in range(40):
-        assert cosine(torch.tensor(float(count)), 40).item() == pytest.approx(
+        assert cosine_decay(40)(torch.tensor(float(count))).item() == pytest.approx(
             schedule.get_last_lr()[0], abs=1e-6
         )
         optimiser.step()
@@ -144,7 +150,7 @@ def test_polyak_s_ends_are_exact(tau, source):
 def test_each_seed_is_clipped_as_torch_clips_it_alone(max_norm):
     grads = parameters(torch.float64)
     grads = {name: g * torch.tensor([0.1, 10.0]).view(2, *[1] * (g.dim() - 1)) for name, g in grads.items()}
-    clipped = clip_by_norm(grads, max_norm)
+    clipped = clip_by_norm(max_norm)(grads)
     scaled = []
     for k in range(2):
         leaves = [torch.nn.Parameter(g[k].clone()) for g in grads.values()]
@@ -159,11 +165,30 @@ def test_each_seed_is_clipped_as_torch_clips_it_alone(max_norm):
 
 def test_clipping_keeps_a_seed_s_nan_to_itself():
     grads = parameters(torch.float64)
-    free = clip_by_norm(grads, 1.0)
+    free = clip_by_norm(1.0)(grads)
     grads["w0"][0, 3, 2] = math.nan
-    clipped = clip_by_norm(grads, 1.0)
+    clipped = clip_by_norm(1.0)(grads)
     assert all(torch.equal(clipped[name][1], free[name][1]) for name in grads)
     assert all(clipped[name][0].isnan().any() for name in grads)
+
+
+def test_critics_can_be_clipped_each_on_its_own():
+    grads = {
+        "w": torch.randn(2, 3, 4, 5, dtype=torch.float64),
+        "b": torch.randn(2, 3, 1, 5, dtype=torch.float64),
+    }
+    clipped = clip_by_norm(0.7, apart=2)(grads)
+    for k in range(2):
+        for critic in range(3):
+            alone = clip_by_norm(0.7)({name: g[k : k + 1, critic] for name, g in grads.items()})
+            for name in grads:
+                torch.testing.assert_close(clipped[name][k, critic], alone[name][0])
+    assert clip_by_norm(0.0) is None
+
+
+def test_entries_are_clipped_and_what_is_no_number_is_zero():
+    clipped = clip_entries(1.0)({"w": torch.tensor([[math.nan, math.inf, -3.0, 0.5]])})
+    assert clipped["w"].tolist() == [[0.0, 1.0, -1.0, 0.5]]
 
 
 # -- gradients ---------------------------------------------------------------------------------------------
