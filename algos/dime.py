@@ -4,7 +4,9 @@ Reinforcement Learning, ICML 2025), as the authors' code runs it."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +94,7 @@ class DIME(Agent):
     title = "DIME"
     Config = DIMEConfig
     config: DIMEConfig
+    small: ClassVar[Mapping[str, Any]] = {"time_out": 8}
 
     SCORE_BOUND = 1e4
 

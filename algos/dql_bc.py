@@ -40,7 +40,9 @@ class DQLBCConfig(DiffusionConfig):
     ema_start: int = 1000  # updates
     act_candidates: int = 50  # drawn for every action; one is chosen from the softmax of Q
 
-    by_critic: ClassVar[Mapping[str, Mapping[str, Any]]] = {"simba": {"critics": 2}}  # which the loss exchanges
+    by_critic: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "simba": {"critics": 2}
+    }  # which the loss exchanges
 
     def __post_init__(self) -> None:
         super().__post_init__()

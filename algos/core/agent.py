@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -78,6 +78,8 @@ class Agent:
     Config: ClassVar[type[Config]]
     #: The mode in which the algorithm's own authors evaluate.
     evaluation_mode: ClassVar[str] = "sample"
+    #: Settings that make it cheap, for checks of the interface (numbers of samples, steps of a chain).
+    small: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from bench.errors import UserError
+from bench.mistakes import reason
 from bench.runs import AlreadyFinished, BeingWritten, Checkpoint, Superseded, Writer, checkpoint_step
 from bench.study import Job
 
@@ -123,8 +124,8 @@ class _Pack:
         except Superseded as error:
             self.say(str(error))
             outcome = "stopped"
-        except Exception:
-            text = traceback.format_exc()
+        except Exception as error:
+            text = f"{traceback.format_exc()}\n{reason(error)}"
             self.say(text)
             for writer in self._living():
                 with suppress(Superseded, OSError):

@@ -1,4 +1,4 @@
-"""Critics as a choice: every algorithm with every critic, and what the critics compute."""
+"""Critics as a choice: what they bring along and what they compute. Conformance has them with every policy."""
 
 from __future__ import annotations
 
@@ -8,55 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-import tests.test_conformance as conformance
 from algos.core.agent import Agent
 from algos.core.batch_renorm import BatchRenorm, init_renorm_mlp, renorm_mlp
 from algos.core.critic_distributional import DistributionalCritic
 from algos.core.residual import normalise, observation_statistics, observe
 from algos.sac import SAC, SACConfig
+from bench.check import conformance
 from bench.config import agent_class, algorithm_config, build_config, default_config, parse_overrides
 from bench.errors import UserError
 
 S, B, H = 2, 64, 5
-VARIANTS = [
-    f"{algo}:critic={critic}"
-    for algo in ("sac", "qsm", "dql", "dql-bc", "td3")
-    for critic in ("simba", "crossq")
-]
-VARIANTS += ["sac:critic=distributional", "qsm:critic=distributional", "dime:critic=mlp", "dime:critic=simba"]
-CHECKS = [
-    conformance.test_actions,
-    conformance.test_the_actions_of_a_large_observation_are_bounded_too,
-    conformance.test_an_update_changes_the_state_and_tells_numbers,
-    conformance.test_the_state_is_tensors_with_a_seed_axis,
-    conformance.test_seeds_are_independent,
-    conformance.test_it_goes_on_from_a_state,
-    conformance.test_it_leaves_the_batch_as_it_is,
-    conformance.test_it_makes_no_random_numbers_itself,
-    conformance.test_its_update_is_a_function_of_tensors,
-]
 
 
-def variant(spec: str, **settings: Any) -> dict[str, Any]:
-    """The small configuration of an algorithm with its critic."""
-    algo, own = parse_overrides(spec)
-    known = default_config(algo)
-    given = conformance.SMALL | settings | own
-    return algorithm_config(algo, {key: value for key, value in given.items() if key in known})
-
-
-def build(spec: str, seeds: tuple[int, ...] = conformance.SEEDS, **settings: Any) -> Agent:
-    algo = spec.partition(":")[0]
-    config = build_config(algo, variant(spec, **settings))
-    agent: Agent = agent_class(algo)(config, conformance.O, conformance.A, seeds)
+def build(spec: str, **settings: Any) -> Agent:
+    """A small agent of an algorithm with its critic."""
+    subject = conformance.Subject(spec)
+    config = build_config(subject.algo, subject.config() | settings)
+    agent: Agent = agent_class(subject.algo)(config, conformance.O, conformance.A, conformance.SEEDS)
     return agent
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("test_"))
-@pytest.mark.parametrize("spec", VARIANTS)
-def test_every_algorithm_conforms_with_every_critic(spec, check, monkeypatch):
-    monkeypatch.setattr(conformance, "make", lambda algo, *seeds, **settings: build(spec, *seeds, **settings))
-    check(spec.partition(":")[0])
 
 
 # -- settings --------------------------------------------------------------------------------------
