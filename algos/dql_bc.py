@@ -5,7 +5,9 @@ online: `dql`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +39,10 @@ class DQLBCConfig(DiffusionConfig):
     ema_every: int = 5  # updates
     ema_start: int = 1000  # updates
     act_candidates: int = 50  # drawn for every action; one is chosen from the softmax of Q
+
+    by_critic: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "simba": {"critics": 2}
+    }  # which the loss exchanges
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,6 +20,7 @@ CRITICS_HERE = [
 SPECS = [
     *sorted(algos.registry()),
     *(f"{algo}:critic={c}" for c in CRITICS_HERE for algo in ("sac", "qsm", "dql")),
+    *("dql-bc:critic=simba", "td3:critic=crossq", "dime:critic=simba"),
 ]
 CASES = [
     pytest.param(spec, what, marks=[pytest.mark.slow] if what in SLOW else [], id=f"{spec}-{what}")

@@ -318,6 +318,14 @@ class Agent(Stored):
         execute = self.execution if mode == "behaviour" else self.execution.seldom
         return execute(key, self.act_step, (self.state, obs, draws), (mode, selection))
 
+    def observe(self, obs: Tensor) -> None:
+        """Training has come to obs (S, n, O) and acts at random there: where statistics of observations run.
+
+        `act` in behaviour mode does the same itself.
+        """
+        with torch.no_grad():
+            self.critic.observe(self.state, obs.to(self.dtype))
+
     def act_step(self, state: State, obs: Tensor, draws: Any, mode: str, selection: Selection) -> Tensor:
         """Actions (S, n, A) at obs (S, n, O), as a function of tensors; draws: the tensors by name."""
         with torch.no_grad():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from algos.core.critics import critic_names
+from algos.core.critics import critic_class, critic_names
 from algos.core.kernels import ACTIVATIONS
 from algos.core.networks import INITIALISERS
 
@@ -39,16 +39,32 @@ class Config:
     critic: str = later("mlp")  # one of CRITICS
     critics: int = later(2)  # whose smallest value the TD target takes
     critic_hidden: tuple[int, ...] = later(())  # empty: mlp as `hidden`, others as their authors
+    simba_weight_decay: float = later(0.01)  # of AdamW, of all leaves
+    simba_normalise: bool = later(True)  # observations, for all networks of the agent, by running statistics
+    crossq_beta1: float = later(0.5)  # of Adam
+    crossq_momentum: float = later(0.99)  # of the running statistics
+    crossq_warm_up: int = later(100_000)  # training passes before batch normalisation becomes renormalisation
+    crossq_r_max: float = later(3.0)
+    crossq_d_max: float = later(5.0)
+    crossq_eps: float = later(1e-3)
+    distributional_atoms: int = later(101)  # returns in [low, high]
+    distributional_low: float = later(-200.0)
+    distributional_high: float = later(200.0)
+    distributional_entropy: float = later(
+        0.005
+    )  # weight of the entropy of a critic's own distribution in its loss
 
+    #: Defaults that another critic's authors have in place of these: critic -> field -> value. A subclass adds its own.
+    by_critic: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "simba": {"critics": 1, "critic_lr": 1e-4, "critic_loss": "sum"},
+        "crossq": {"critic_lr": 1e-3, "critic_loss": "mean"},
+    }
     #: Fields that mean nothing to the algorithm: setting one is refused.
     unused: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for values no algorithm can run with."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in self.unused and value != field.default:
-                raise ValueError(f"{field.name} = {value!r}: this algorithm makes no use of {field.name}")
+        _unused(self, self.unused, "this algorithm")
         for name in ("hidden", "critic_hidden"):
             widths = getattr(self, name)
             require(all(width >= 1 for width in widths), name, widths, "positive layer widths")
@@ -58,15 +74,42 @@ class Config:
         one_of(self, "critic_loss", ("sum", "mean"))
         one_of(self, "critic", critic_names())
         positive(self, "actor_lr", "critic_lr")
-        at_least(self, 1, "batch_size", "critics")
-        not_negative(self, "actor_lr_decay", "grad_norm")
-        between(self, 0, 1, "discount", "tau")
+        at_least(self, 1, "batch_size", "critics", "crossq_r_max")
+        at_least(self, 2, "distributional_atoms")
+        not_negative(self, "actor_lr_decay", "grad_norm", "simba_weight_decay", "distributional_entropy")
+        not_negative(self, "crossq_warm_up", "crossq_d_max")
+        positive(self, "crossq_eps")
+        between(self, 0, 1, "discount", "tau", "crossq_beta1", "crossq_momentum")
+        require(
+            self.distributional_low < self.distributional_high,
+            "distributional_low",
+            self.distributional_low,
+            f"below distributional_high = {self.distributional_high}",
+        )
+        critic = critic_class(self.critic)
+        _unused(self, critic.unused, f"the critic {self.critic}")
+        critic.check(self)
+
+    @classmethod
+    def defaults(cls, critic: str) -> dict[str, Any]:
+        """What the critic of that name has in place of the plain defaults; a subclass's before those of its bases."""
+        merged: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
+            merged |= vars(base).get("by_critic", {}).get(critic, {})
+        return merged
 
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Raises ValueError naming the field, its value and what was expected, unless `condition`."""
     if not condition:
         raise ValueError(f"{name} = {value!r}: expected {expected}")
+
+
+def _unused(config: Any, names: Iterable[str], by: str) -> None:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in names and value != field.default:
+            raise ValueError(f"{field.name} = {value!r}: {by} makes no use of {field.name}")
 
 
 def one_of(config: Any, name: str, choices: Iterable[str]) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ CRITICS = {
     "mlp": "algos.core.critics:MLPCritic",
     "simba": "algos.core.critic_simba:SimBaCritic",
     "crossq": "algos.core.critic_crossq:CrossQCritic",
+    "distributional": "algos.core.critic_distributional:DistributionalCritic",
 }
 ENTRY_POINTS = "qsm_bench.critics"
 
@@ -40,10 +40,11 @@ def critic_names() -> list[str]:
     return list({**CRITICS, **offered()})
 
 
-def critic_class(name: str) -> Callable[..., Critic]:
+def critic_class(name: str) -> type[Critic]:
     """The class of a critic. Raises KeyError, ImportError, or AttributeError."""
     module, _, attribute = (CRITICS[name] if name in CRITICS else offered()[name].value).partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found: type[Critic] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 class Critic:
@@ -53,8 +54,15 @@ class Critic:
     are target networks; "critic_stats", running statistics, where there are some. All have the seed axis S in front.
     """
 
+    #: Fields of the base Config that mean nothing to this critic: setting one is refused.
+    unused: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, config: Any, obs_dim: int, act_dim: int):
         self.config, self.obs_dim, self.act_dim = config, obs_dim, act_dim
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Raises ValueError for settings that this critic cannot have."""
 
     def initial_state(self, generators: Generators) -> State:
         """The critic's parts of the state."""
@@ -132,9 +140,12 @@ class MLPCritic(Critic):
 
 def q_networks(params: Params, obs: Tensor, action: Tensor, activation: str) -> Tensor:
     """All critics that `params` hold, weights (S, K, in, out), at (S, B, O) and (S, B, A) -> (S, K, B)."""
-    S, B = obs.shape[:2]
-    critics = params["w0"].shape[1]
-    x = torch.cat([obs, action], -1)
-    x = x.unsqueeze(1).expand(S, critics, B, x.shape[-1]).flatten(0, 1)  # (S K, B, O + A)
+    S, K = params["w0"].shape[:2]
     stacked = {name: p.flatten(0, 1) for name, p in params.items()}
-    return mlp(stacked, x, activation).view(S, critics, B)
+    return mlp(stacked, rows_per_critic(obs, action, K), activation).view(S, K, -1)
+
+
+def rows_per_critic(obs: Tensor, action: Tensor, critics: int) -> Tensor:
+    """The same (s, a) for each of K critics: (S, B, O) and (S, B, A) -> (S K, B, O + A)."""
+    x = torch.cat([obs, action], -1)
+    return x.unsqueeze(1).expand(-1, critics, -1, -1).flatten(0, 1)

@@ -234,8 +234,13 @@ class Golden:
             raise ValueError(f"{self.path}: {written} parameters at {moment}, our {agent.name} has {ours}")
 
     def update(self, agent: Agent, i: int) -> dict[str, float]:
-        """One update with the file's batch and draws, which repeat after the last; the metrics."""
-        j, phase = i % self.meta["updates"], agent.phase(i)
+        """One update with the file's batch and draws, which repeat after the last; the metrics.
+
+        What repeats has the phase of this update, since draws may depend on it.
+        """
+        recorded, phase = range(self.meta["updates"]), agent.phase(i)
+        alike = [j for j in recorded if agent.phase(j) == phase] or recorded
+        j = i if i in recorded else alike[i % len(alike)]
         self.prepare(agent, j)
         batch = self.batch(j)
         draws = self.draws(f"update{j}", agent.update_draws(batch, phase))

@@ -43,9 +43,12 @@ def _default(algo: str) -> Any:
     return default
 
 
-def default_config(algo: str) -> dict[str, Any]:
-    """The algorithm's full configuration with its defaults."""
-    return _plain(_default(algo))
+def default_config(algo: str, critic: str | None = None) -> dict[str, Any]:
+    """The algorithm's full configuration with its defaults; with another critic: those of that critic's authors."""
+    plain = _plain(_default(algo))
+    if critic is None or critic == plain["critic"]:
+        return plain
+    return plain | {"critic": critic} | _json(type(_default(algo)).defaults(critic))
 
 
 def settable(algo: str) -> dict[str, Any]:
@@ -66,8 +69,10 @@ def recorded(algo: str, config: Overrides) -> dict[str, Any]:
 
 def algorithm_config(algo: str, overrides: Overrides) -> dict[str, Any]:
     """The full configuration, JSON-able. Raises UserError for a field that is unknown, ill-typed or out of range."""
+    values = _values(algo, overrides)
     try:
-        return _plain(dataclasses.replace(_default(algo), **_values(algo, overrides)))
+        defaults = default_config(algo, values.get("critic"))
+        return _plain(build_config(algo, defaults | values))
     except UserError:
         raise
     except (ValueError, AssertionError) as error:
@@ -133,7 +138,10 @@ def _fields(config: Any) -> list[str]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    values = {name: getattr(config, name) for name in _fields(config)}
+    return _json({name: getattr(config, name) for name in _fields(config)})
+
+
+def _json(values: Overrides) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

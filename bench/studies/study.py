@@ -71,24 +71,31 @@ class Study:
         for env in self.envs:
             for spec in self.algos:
                 algo, own = parse_overrides(spec)
-                config = algorithm_config(algo, {**self.base_config(algo, env), **own})
+                config = self.base_config(algo, env, own)
                 yield env, algo, self._label(algo, own), json.dumps(recorded(algo, config), sort_keys=True)
 
-    def base_config(self, algo: str, env: str) -> dict[str, Any]:
-        """An algorithm's full configuration on a task (or "") in this study, the special over the general."""
+    def base_config(self, algo: str, env: str, own: Overrides | None = None) -> dict[str, Any]:
+        """An algorithm's full configuration on a task (or "") in this study, the special over the general.
+
+        own: a variant's overrides. The critic among them brings its own defaults, over which the study's settings go.
+        """
         fields = settable(algo)
         common = {key: value for key, value in self.config.items() if key in fields}
         special = {**self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {})}
-        return algorithm_config(algo, {**common, **special})
+        return algorithm_config(algo, {**common, **special, **(own or {})})
 
     def _label(self, algo: str, own: Overrides) -> str:
         """The algorithm and its overrides, sorted; one that changes nothing anywhere in the study is dropped.
 
         It does not depend on the environments that were asked for: they may be asked for one by one.
         """
-        bases = [self.base_config(algo, env) for env in ("", *self.env)]
-        full = algorithm_config(algo, {**bases[0], **own})
-        kept = {key: full[key] for key in own if any(base[key] != full[key] for base in bases)}
+        full = self.base_config(algo, "", own)
+
+        def changes(key: str) -> bool:
+            chosen = {} if key == "critic" else {k: v for k, v in own.items() if k == "critic"}
+            return any(self.base_config(algo, env, chosen)[key] != full[key] for env in ("", *self.env))
+
+        kept = {key: full[key] for key in own if changes(key)}
         label = "-".join([algo, *(f"{key}={canonical(kept[key])}" for key in sorted(kept))])
         if not SAFE.fullmatch(label) or len(label) > LONGEST_LABEL:
             allowed = f"use letters, digits and _ . = + - only, at most {LONGEST_LABEL}"

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from algos.core.agent import Agent
+from algos.core.gaussian import Gaussian
 from algos.core.score_network import ScoreNetwork
 
 _aten = torch.ops.aten
@@ -45,8 +46,9 @@ def gflop(call: Callable[[], Any]) -> float:
 def counted_networks(agent: Agent) -> Iterator[list[int]]:
     """Counts forward evaluations of a network on a batch, in the one entry of the list; each critic counts.
 
-    Counted are the critics (`forward` where they have one, else `q`), the noise-prediction network, and the `mlp`s
-    that the algorithm's own module calls; not the embedding of the time, whose T rows are computed once for all.
+    Counted are the critics (`forward` where they have one, else `q`), the noise-prediction network, a Gaussian
+    policy's network, and the `mlp`s that the algorithm's own module calls; not the embedding of the time, whose T rows
+    are computed once for all.
     """
     counts = [0]
 
@@ -64,6 +66,9 @@ def counted_networks(agent: Agent) -> Iterator[list[int]]:
             (type(agent.critic), values, critics),
             (ScoreNetwork, "__call__", 1),
         ]
+        network = getattr(agent, "network", None)
+        if isinstance(network, Gaussian):
+            targets.append((type(network), "heads", 1))
         modules = {sys.modules[cls.__module__] for cls in type(agent).__mro__ if issubclass(cls, Agent)}
         targets += [(module, "mlp", 1) for module in modules if hasattr(module, "mlp")]
         for owner, name, networks in targets:

@@ -218,6 +218,7 @@ class Trainer:
             yield Step(self.env_step)
 
     def _random_actions(self) -> np.ndarray:
+        self.agent.observe(torch.from_numpy(self.pack.obs[:, None]).to(self.agent.device))
         draw = self.random_actions.fill([Draw("u", "uniform64", (self.spec.act_dim,))])["u"]
         return (2 * draw - 1).float().numpy()
 
