@@ -25,7 +25,7 @@ from algos.core.optim import Adam, input_gradient
 class QLangevinConfig(DiffusionConfig):
     """As QSM's, without what belongs to its network."""
 
-    unused: ClassVar[tuple[str, ...]] = ("actor_lr", "actor_lr_decay", "time_features", "time_dim")
+    unused: ClassVar[tuple[str, ...]] = ("actor_lr_decay", "time_features", "time_dim")
 
     M_q: float = 50.0  # weight of grad_a Q; one knob with the scale of the reward
     score_scale: bool = False  # multiply by sqrt(1 - abar_t), so that the temperature is the same at every t

@@ -23,7 +23,9 @@ from bench.config import agent_class, algorithm_config, build_config, default_co
 
 O, A, B = 5, 2, 16  # noqa: E741 (observation and action dimensions, batch)
 SEEDS = (3, 0, 11)
-SMALL = {"hidden": [8, 8], "batch_size": B, "T": 2, "time_dim": 4, "act_candidates": 3}
+SMALL = {"hidden": [8, 8], "batch_size": B, "T": 2, "time_dim": 4, "act_candidates": 3, "eval_candidates": 3}
+SMALL |= {"samples": 5, "particles": 3, "act_particles": 3, "eval_particles": 3, "flow_steps": 2, "embedding": 4}
+SMALL |= {"log_prob_steps": 2, "log_prob_samples": 3, "entropy_samples": 6, "alpha_delay": 3}
 
 
 @pytest.fixture(params=sorted(algos.registry()))
@@ -32,7 +34,7 @@ def algo(request: pytest.FixtureRequest) -> str:
 
 
 def make(algo: str, seeds: tuple[int, ...] = SEEDS, **settings: Any) -> Agent:
-    known = default_config(algo)
+    known = default_config(algo).keys() - set(agent_class(algo).Config.unused)
     config = algorithm_config(algo, {k: v for k, v in (SMALL | settings).items() if k in known})
     agent: Agent = agent_class(algo)(build_config(algo, config), O, A, seeds)
     return agent
