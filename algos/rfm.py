@@ -95,7 +95,8 @@ class RFM(Agent):
         return super().optimisers() | ({"critic": critic} if c.critic == "mlp" else {})
 
     def phase(self, count: int) -> int:
-        return int(count % self.config.target_every == 0)
+        """1 where the target critics move: at update number `target_every` and every so many after it."""
+        return int((count + 1) % self.config.target_every == 0)
 
     def targets_move(self, phase: int) -> bool:
         return phase == 1

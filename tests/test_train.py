@@ -16,7 +16,7 @@ import torch
 
 import algos
 from bench import train
-from bench.config import algorithm_config
+from bench.config import agent_class, algorithm_config
 from bench.launch import worker
 from bench.runs import read_run
 from bench.study import Job, RunSettings
@@ -44,7 +44,8 @@ def jobs(
     study = stub_study(
         algo=algo, env=env, **{k: v for k, v in given.items() if k in RunSettings.__dataclass_fields__}
     )
-    own = {k: v for k, v in (TINY | given).items() if k in algorithm_config(algo, {})}
+    known = algorithm_config(algo, {}).keys() - set(agent_class(algo).Config.unused)
+    own = {k: v for k, v in (TINY | given).items() if k in known}
     config = algorithm_config(algo, own)
     return [Job("s", env, algo, algo, seed, config, study.settings) for seed in seeds]
 
