@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from bench.experiments import exploration, multimodality, parts, theorem
+from bench.experiments import cqsm, exploration, multimodality, parts, theorem
 
 FOLDER = "experiments"  # under the root of all results
-EXPERIMENTS: tuple[ModuleType, ...] = (exploration, multimodality, theorem)  # the slow ones first
+EXPERIMENTS: tuple[ModuleType, ...] = (exploration, multimodality, theorem, cqsm)  # the slow ones first
 
 
 def run(root: Path, jobs: int) -> None:
