@@ -78,6 +78,7 @@ class DACER(DiffusionAgent):
     name = "dacer"
     title = "DACER"
     Config = DACERConfig
+    small = {"entropy_samples": 6, "alpha_delay": 3}
     config: DACERConfig
 
     def make_critic(self) -> Critic:

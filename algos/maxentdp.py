@@ -68,6 +68,7 @@ class MaxEntDP(CosineAgent):
     name = "maxentdp"
     title = "MaxEntDP"
     Config = MaxEntDPConfig
+    small = {"samples": 5, "log_prob_steps": 2, "log_prob_samples": 3, "eval_candidates": 3}
     config: MaxEntDPConfig
 
     def __init__(self, config: MaxEntDPConfig, obs_dim: int, act_dim: int, seeds: Any, **how: Any):

@@ -81,6 +81,14 @@ class RFM(Agent):
     Config = RFMConfig
     config: RFMConfig
     evaluation_mode = "greedy"
+    small = {
+        "samples": 5,
+        "particles": 3,
+        "act_particles": 3,
+        "eval_particles": 3,
+        "flow_steps": 2,
+        "embedding": 4,
+    }
 
     def __init__(self, config: RFMConfig, obs_dim: int, act_dim: int, seeds, **how):
         self.network = VelocityNetwork(obs_dim, act_dim, config.hidden, config.embedding, config.init)

@@ -103,6 +103,15 @@ class Subject:
         self._pack: envs.Pack | None = None
         self._steps_left = 0
         self._random = np.random.default_rng(0)
+        self._declare()
+
+    def _declare(self) -> None:
+        """The calls that only list the random numbers, so that no other call is counted or timed together with one."""
+        batch = self.replay.sample(self.agent.transitions())
+        for i in range(self.period):
+            self.agent.update_draws(batch, self.agent.phase(flops.LATE + i))
+        for rows, mode in ((1, "behaviour"), (10, self.agent.evaluation_mode)):
+            self.agent.act_draws(batch.obs[:, :rows], mode, self.agent.selection(mode))
 
     def prepare(self, calls: int) -> None:
         """Compile, and call every part so often; then `seconds` has what each part takes, roughly.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -78,6 +78,8 @@ class Agent:
     Config: ClassVar[type[Config]]
     #: The mode in which the algorithm's own authors evaluate.
     evaluation_mode: ClassVar[str] = "sample"
+    #: Settings that make it cheap, for checks of the interface (numbers of samples, steps of a chain).
+    small: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -135,6 +137,8 @@ class Agent:
         with torch.no_grad():
             obs, next_obs = (self.critic.normalised(state, x) for x in (batch.obs, batch.next_obs))
             metrics = self.learn(state, batch._replace(obs=obs, next_obs=next_obs), Draws(draws), phase)
+            if isinstance(draws, Recorder):
+                self._check_metrics(metrics)
             losses = [value for name, value in metrics.items() if name.endswith("loss")]
             if losses:
                 state["health"]["finite"].logical_and_(torch.stack(losses).isfinite().all(0))
@@ -316,43 +320,35 @@ class Agent:
     def act_step(self, state: State, obs: Tensor, draws: Any, mode: str, selection: Selection) -> Tensor:
         """Actions (S, n, A) at obs (S, n, O), as a function of tensors; draws: the tensors by name."""
         with torch.no_grad():
-            draws, k = Draws(draws), selection.candidates
+            numbers, k = Draws(draws), selection.candidates
             if mode == "behaviour":
                 self.critic.observe(state, obs)
             obs = self.critic.normalised(state, obs)
             if k == 1:
-                action = self.policy(state, obs, draws, mode)
+                action = self.policy(state, obs, numbers, mode)
+                self._check_action(action, torch.Size((*obs.shape[:2], self.act_dim)))
             else:
-                action = self.candidates(state, obs, k, draws, mode)
-                action = self.choose(state, obs, action, k, selection.critic, selection.rule, draws)
-            return self.explore(state, action, draws) if mode == "behaviour" else action
+                action = self.candidates(state, obs, k, numbers, mode)
+                self._check_action(action, torch.Size((obs.shape[0], k * obs.shape[1], self.act_dim)))
+                action = self.choose(state, obs, action, k, selection.critic, selection.rule, numbers)
+            return self.explore(state, action, numbers) if mode == "behaviour" else action
 
     # -- random numbers ----------------------------------------------------------------------------
 
     def update_draws(self, batch: Batch, phase: int) -> list[Draw]:
         """The random numbers of one update of this phase, in the order of their declaration."""
-        return self._recorded(("update", phase), self.update_step, (batch,), (phase,), self._check_metrics)
+        return self._recorded(("update", phase), self.update_step, (batch,), (phase,))
 
     def act_draws(self, obs: Tensor, mode: str, selection: Selection) -> list[Draw]:
         """The random numbers of one call of `act_step`, in the order of their declaration."""
         key = ("act", mode, obs.shape[1], selection)
-        shape = torch.Size((*obs.shape[:2], self.act_dim))
-        return self._recorded(
-            key, self.act_step, (obs,), (mode, selection), lambda action: self._check_action(action, shape)
-        )
+        return self._recorded(key, self.act_step, (obs,), (mode, selection))
 
-    def _recorded(
-        self,
-        key: tuple,
-        step: Callable[..., Any],
-        tensors: tuple,
-        constants: tuple,
-        check: Callable[[Any], None],
-    ) -> list[Draw]:
-        """What `step` declares, by one call on a copy of the state, whose result is compared with the contract."""
+    def _recorded(self, key: tuple, step: Callable[..., Any], tensors: tuple, constants: tuple) -> list[Draw]:
+        """What `step` declares, by one call on a copy of the state, in which results are compared with the contract."""
         if key not in self._declared:
             recorder = Recorder(len(self.seeds), self.device, self.dtype)
-            check(step(tree_map(torch.clone, self.state), *tensors, recorder, *constants))
+            step(tree_map(torch.clone, self.state), *tensors, recorder, *constants)
             self._declared[key] = recorder.draws
         return self._declared[key]
 

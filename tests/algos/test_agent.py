@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from small import ACT_DIM, ALGORITHMS, OBS_DIM, make, parameters, random_batch, train
 
-import algos.core.agent
 from algos import agent_class, registry
 from algos.core.agent import Agent, Selection
-from algos.core.optim import BETA1, BETA2, EPS
+from algos.core.noise import Draws
+from algos.core.optim import Adam
 
 DIFFUSION = ("qsm", "dql", "dql-bc")
 SEEDS = (3, 0, 11, 7)
@@ -115,6 +115,8 @@ OTHER_VALUE: dict[str, Any] = {
     "target_noise_clip": {0.5: 0.01},
     "action_noise": {0.0: 0.3, 0.1: 0.3},
     "ema_start": {0: 2},
+    "critic_hidden": (8,),
+    "schedule": {"vp": "cosine"},
 }
 
 
@@ -144,6 +146,8 @@ def test_every_setting_changes_what_is_computed(name):
     base = fingerprint()
     config = make(name, [0]).config
     for field in dataclasses.fields(config):
+        if field.name in ("critic", "network"):  # names of code, not numbers
+            continue
         value = other_value(name, field.name, getattr(config, field.name))
         changed = fingerprint(**{field.name: value})
         same = changed.keys() == base.keys() and all(torch.equal(base[leaf], changed[leaf]) for leaf in base)
@@ -153,7 +157,7 @@ def test_every_setting_changes_what_is_computed(name):
 BAD_SETTINGS = [
     ("qsm", "hidden", ()),
     ("qsm", "hidden", (16, 0)),
-    ("td3", "critic_activation", "tanh"),
+    ("td3", "critic_activation", "sigmoid"),
     ("td3", "init", "zeros"),
     ("sac", "critic_loss", "max"),
     ("sac", "actor_lr", 0.0),
@@ -180,6 +184,11 @@ BAD_SETTINGS = [
     ("td3", "actor_q", "min"),
     ("td3", "actor_delay", 0),
     ("td3", "target_noise_clip", -1.0),
+    ("sac", "critic", "forest"),
+    ("sac", "critics", 0),
+    ("sac", "critic_hidden", (0,)),
+    ("qsm", "schedule", "sine"),
+    ("qsm", "network", "transformer"),
 ]
 
 
@@ -215,14 +224,15 @@ def test_the_actors_rate_follows_the_cosine_and_the_critics_does_not(name, monke
     """Adam by hand on the gradients that the agent used, at lr (1 + cos(pi count/decay))/2, count from 0 (as optax)."""
     used: dict[str, list[dict[str, torch.Tensor]]] = {"actor": [], "critic": []}
     agent = make(name, [0], actor_lr_decay=4, actor_lr=1e-3, critic_lr=2e-3)
-    original = algos.core.agent.adam
+    original = Adam.step
 
-    def spy(params, grads, optimiser, lr):
-        part = next(part for part in used if agent.state[part] is params)
-        used[part].append({leaf: g.clone() for leaf, g in grads.items()})
-        original(params, grads, optimiser, lr)
+    def spy(self, params, grads, moments):
+        for part in used:  # the recording call, on a copy of the state, is none of them
+            if agent.state[part] is params:
+                used[part].append({leaf: g.clone() for leaf, g in grads.items()})
+        original(self, params, grads, moments)
 
-    monkeypatch.setattr(algos.core.agent, "adam", spy)
+    monkeypatch.setattr(Adam, "step", spy)
     initial = {part: {leaf: p.clone() for leaf, p in agent.state[part].items()} for part in used}
     train(agent, 6)
     for part, lr in (("actor", 1e-3), ("critic", 2e-3)):
@@ -230,11 +240,11 @@ def test_the_actors_rate_follows_the_cosine_and_the_critics_does_not(name, monke
         for leaf, p in initial[part].items():
             m, v = torch.zeros_like(p), torch.zeros_like(p)
             for count, grads in enumerate(used[part]):
-                m = BETA1 * m + (1 - BETA1) * grads[leaf]
-                v = BETA2 * v + (1 - BETA2) * grads[leaf] ** 2
-                m_hat, v_hat = m / (1 - BETA1 ** (count + 1)), v / (1 - BETA2 ** (count + 1))
+                m = 0.9 * m + 0.1 * grads[leaf]
+                v = 0.999 * v + 0.001 * grads[leaf] ** 2
+                m_hat, v_hat = m / (1 - 0.9 ** (count + 1)), v / (1 - 0.999 ** (count + 1))
                 factor = 0.5 * (1 + math.cos(math.pi * min(count / 4, 1))) if part == "actor" else 1.0
-                p = p - lr * factor * m_hat / (v_hat.sqrt() + EPS)
+                p = p - lr * factor * m_hat / (v_hat.sqrt() + 1e-8)
             # the step counter and thus the factor are float32
             torch.testing.assert_close(agent.state[part][leaf], p, rtol=0, atol=1e-8, msg=f"{part}/{leaf}")
 
@@ -269,7 +279,7 @@ def metrics_of(agent: Agent, phase: int) -> tuple[dict[str, float], Any, Any, Ag
     """One update: its metrics, batch and draws, and a copy of the agent as it was before."""
     before = copy.deepcopy(agent)
     batch = random_batch(agent, 0)
-    draws = {k: v.clone() for k, v in agent.noise["update"].fill(agent.update_draws()).items()}
+    draws = {k: v.clone() for k, v in agent.noise["update"].fill(agent.update_draws(batch, phase)).items()}
     metrics = agent.update_step(agent.state, batch, draws, phase)
     return {name: value.item() for name, value in metrics.items()}, batch, draws, before
 
@@ -390,12 +400,12 @@ def test_dql_bc_takes_the_coin_of_each_seed():
     """> 0.5: -Q1/|Q2|, else -Q2/|Q1|, of the online critics after their step."""
     agent = make("dql-bc", [1, 2], eta=2.5)
     batch = random_batch(agent, 0)
-    draws = {k: v.clone() for k, v in agent.noise["update"].fill(agent.update_draws()).items()}
+    draws = {k: v.clone() for k, v in agent.noise["update"].fill(agent.update_draws(batch, 0)).items()}
     draws["actor.coin"] = torch.tensor([0.9, 0.1], dtype=torch.float64)
     before = copy.deepcopy(agent.state["actor"])
     metrics = agent.update_step(agent.state, batch, draws, 0)
-    action = agent.chain(before, batch.obs, draws, "actor")
-    q = agent.q(agent.state["critic"], batch.obs, action)
+    action = agent.chain(before, batch.obs, Draws(draws).scope("actor"))
+    q = agent.q(agent.state, batch.obs, action)
     expected = [
         (-q[0, 0].mean() / q[0, 1].abs().mean()).item(),
         (-q[1, 1].mean() / q[1, 0].abs().mean()).item(),
@@ -482,16 +492,16 @@ CANDIDATE_Q = (0.0, 1.0, 2.5, -1.0)
 def with_known_q(agent: Agent, monkeypatch) -> Agent:
     """Candidate j of every row is the action j/10, whose smaller Q is CANDIDATE_Q[j]; the larger one misleads."""
 
-    def policy(state, obs, draws, prefix, greedy):
-        j = torch.arange(obs.shape[1], dtype=torch.float64) % len(CANDIDATE_Q)
+    def candidates(state, obs, k, draws, mode):
+        j = torch.arange(k * obs.shape[1], dtype=torch.float64) % len(CANDIDATE_Q)
         return (j / 10).view(1, -1, 1).expand(obs.shape[0], -1, ACT_DIM)
 
-    def q(critic, obs, action):
-        assert critic is agent.state["target_critic"]  # as in the Diffusion-QL authors' `sample_action`
+    def q(state, obs, action, target):
+        assert target  # as in the Diffusion-QL authors' `sample_action`
         smaller = torch.tensor(CANDIDATE_Q, dtype=torch.float64)[(action[..., 0] * 10).round().long()]
         return torch.stack([smaller, 5.0 - smaller], 1)
 
-    monkeypatch.setattr(agent, "policy", policy)
+    monkeypatch.setattr(agent, "candidates", candidates)
     monkeypatch.setattr(agent, "q", q)
     return agent
 
@@ -518,9 +528,12 @@ def test_dql_bc_chooses_among_fifty_by_softmax_and_the_others_draw_one_action():
     agent = agent_class("dql-bc")(config, OBS_DIM, ACT_DIM, [0])
     for mode in ("behaviour", "sample"):
         assert agent.selection(mode) == Selection(50, "softmax")
-    drawn = {d.name: d.shape for d in agent.act_draws("sample", 3, agent.selection("sample"))}
-    assert drawn["act.x"] == (150, ACT_DIM)
-    assert drawn["act.choice"] == (3,)
+    drawn = {
+        d.name: d.shape
+        for d in agent.act_draws(torch.zeros(1, 3, OBS_DIM), "sample", agent.selection("sample"))
+    }
+    assert drawn["x"] == (150, ACT_DIM)
+    assert drawn["choice"] == (3,)
     for name in ("qsm", "dql", "sac", "td3"):
         assert make(name, [0]).selection("behaviour") == Selection(1)
 
@@ -640,7 +653,7 @@ def test_a_policy_file_is_enough_to_act_and_to_ask_the_critics(name):
     torch.testing.assert_close(*same, rtol=0, atol=1e-12)
     action = torch.zeros(2, 3, ACT_DIM, dtype=torch.float64)
     q = (
-        agent.q(agent.state["critic"], obs[1:2], action[1:2]),
-        trained.q(trained.state["critic"], obs, action)[1:2],
+        agent.q(agent.state, obs[1:2], action[1:2]),
+        trained.q(trained.state, obs, action)[1:2],
     )
     torch.testing.assert_close(*q, rtol=0, atol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,14 +64,16 @@ def on_meta(tree: Any) -> Any:
 
 def trace_update(agent: Agent) -> None:
     """Every update function of the agent on tensors without values."""
-    batch, draws = random_batch(agent, 0), agent.noise["update"].fill(agent.update_draws())
+    batch = random_batch(agent, 0)
+    phases = sorted({agent.phase(count) for count in range(6)})
+    draws = {phase: agent.noise["update"].fill(agent.update_draws(batch, phase)) for phase in phases}
     state, batch, draws = on_meta((agent.state, batch, draws))
     for name, value in vars(agent).items():
         setattr(agent, name, on_meta(value) if isinstance(value, Tensor) else value)
     shapes = {f"{part}/{leaf}": p.shape for part, leaves in state.items() for leaf, p in leaves.items()}
     with Strict():
-        for phase in {agent.phase(count) for count in range(6)}:
-            metrics = agent.update_step(state, batch, draws, phase)
+        for phase in phases:
+            metrics = agent.update_step(state, batch, draws[phase], phase)
             assert all(value.shape == (len(agent.seeds),) for value in metrics.values())
     assert shapes == {
         f"{part}/{leaf}": p.shape for part, leaves in state.items() for leaf, p in leaves.items()
@@ -103,7 +106,13 @@ def test_acting_is_a_function_of_tensors_on_one_device(name):
     calls = []
     for mode, candidates in act_everyhow(agent):
         selection = agent.selection(mode) if candidates is None else Selection(candidates)
-        calls.append((mode, selection, agent.noise["behaviour"].fill(agent.act_draws(mode, 2, selection))))
+        calls.append(
+            (
+                mode,
+                selection,
+                agent.noise["behaviour"].fill(agent.act_draws(observations(agent), mode, selection)),
+            )
+        )
     state, obs, calls = on_meta((agent.state, observations(agent), calls))
     with Strict():
         for mode, selection, draws in calls:
@@ -158,7 +167,7 @@ def test_state_draws_and_batch_stay_where_they_are(name):
     for _ in range(3):
         batch = replay.sample(8)
         agent.update(batch)
-        draws = agent.noise["update"].fill(agent.update_draws())
+        draws = agent.noise["update"].fill(agent.update_draws(batch, 0))
         seen.add(tuple(x.data_ptr() for x in (*batch, *draws.values())))
         agent.act(observations(agent), mode="behaviour")
     agent.load_state_dict([agent.state_dict(k) for k in range(2)])
@@ -265,8 +274,9 @@ def test_a_number_that_the_host_changes_is_frozen_in_a_graph(tape):
     """The test above can fail: here for a learning rate that Python computes from the update's count."""
 
     class Careless(agent_class("td3")):
-        def minimise(self, state, part, loss, lr, decay=0):
-            return super().minimise(state, part, loss, lr / (1 + self.updates), decay)
+        def descend(self, state, part, grads):
+            rate = dataclasses.replace(self.optimiser[part], lr=1e-3 / (1 + self.updates))
+            rate.step(state[part], grads, state[f"{part}.adam"])
 
     def agent(execution: str) -> Agent:
         config = Careless.Config(hidden=(8,), batch_size=4)

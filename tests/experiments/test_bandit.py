@@ -98,8 +98,8 @@ def test_an_agent_learns_from_exact_q_and_trains_no_critic(algo):
         part: {name: leaf.clone() for name, leaf in leaves.items()} for part, leaves in agent.state.items()
     }
     action = torch.rand(2, 5, 2) * 2 - 1
-    for critic in ("critic", "target_critic"):
-        for q in agent.q(agent.state[critic], torch.zeros(2, 5, 1), action).unbind(1):
+    for target in (False, True):
+        for q in agent.q(agent.state, torch.zeros(2, 5, 1), action, target=target).unbind(1):
             torch.testing.assert_close(q, EQUAL.q(action, action))
     room.train(agent, updates=40, random_actions=40)
     same = {
