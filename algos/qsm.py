@@ -3,16 +3,18 @@ Matching, ICML 2024), as the authors' `ScoreMatchingLearner` runs it."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from algos.core.agent import Batch, Metrics, State
-from algos.core.config import positive
-from algos.core.diffusion_agent import DiffusionAgent, DiffusionConfig
+from algos.core.agent import Batch, Metrics, Selection, State
+from algos.core.config import at_least, later, not_negative, one_of, positive
+from algos.core.cosine import CosineAgent, check_time
+from algos.core.diffusion_agent import DiffusionConfig
 from algos.core.networks import Params
 from algos.core.noise import Draws
-from algos.core.optim import input_gradient
+from algos.core.optim import Adam, input_gradient, linear_fall
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,26 @@ class QSMConfig(DiffusionConfig):
         False  # multiply the target by sqrt(1 - abar_t), so that the temperature is the same at every t
     )
     normalise_gradient: bool = False  # divide grad_a Q by its mean absolute value over the batch
+    # What flow-rl's QSM does otherwise (docs/fidelity.md, "Which QSM").
+    gradient_critic: str = later("online")  # "target": the target critics, already averaged in this update
+    actor_lr_fall: int = later(
+        0
+    )  # updates in which the rate falls linearly to `actor_lr_end`; 0: it does not
+    actor_lr_hold: int = later(0)  # updates before that
+    actor_lr_end: float = later(0.0)
+    clip_behaviour: bool = later(True)  # actions to [-1, 1] after the exploration noise
+    eval_candidates: int = later(1)  # in evaluation, the best by the online critics is taken
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "M_q")
+        one_of(self, "gradient_critic", ("online", "target"))
+        not_negative(self, "actor_lr_fall", "actor_lr_hold", "actor_lr_end")
+        at_least(self, 1, "eval_candidates")
+        check_time(self)
 
 
-class QSM(DiffusionAgent):
+class QSM(CosineAgent):
     """Minimises mean ||eps(s, a_t, t) + M_q grad_a Q(s, a_t)||^2, Q = (Q1 + Q2)/2, no gradient through Q.
 
     An update, in order:
@@ -52,19 +67,34 @@ class QSM(DiffusionAgent):
     Config = QSMConfig
     config: QSMConfig
 
+    def optimisers(self) -> dict[str, Adam]:
+        c, ours = self.config, super().optimisers()
+        if c.actor_lr_fall:
+            fall = linear_fall(c.actor_lr_hold, c.actor_lr_fall, c.actor_lr_end / c.actor_lr)
+            ours["actor"] = dataclasses.replace(ours["actor"], schedule=fall)
+        return ours
+
+    def selection(self, mode: str) -> Selection:
+        return Selection(1 if mode == "behaviour" else self.config.eval_candidates, critic="online")
+
+    def explore(self, state: State, action: Tensor, draws: Draws) -> Tensor:
+        if self.config.clip_behaviour:
+            return super().explore(state, action, draws)
+        return action + self.config.action_noise * draws.normal("exploration", *action.shape[1:])
+
     def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
-        c = self.config
+        c, target = self.config, self.config.gradient_critic == "target"
         noisy, steps, _ = self.noised(batch, draws)
-        gradient = input_gradient(lambda a: self.q(state, batch.obs, a).mean(1).sum(), noisy)
+        gradient = input_gradient(lambda a: self.q(state, batch.obs, a, target).mean(1).sum(), noisy)
         if c.normalise_gradient:
             gradient = gradient / (gradient.abs().mean((1, 2), keepdim=True) + 1e-6)
-        target = -c.M_q * gradient
+        score = -c.M_q * gradient
         if c.score_scale:
-            target = target * (steps @ (1 - self.alpha_bar).sqrt()).unsqueeze(-1)
+            score = score * self.sigma(steps).unsqueeze(-1)
 
         def loss(actor: Params) -> tuple[Tensor, Metrics]:
             eps = self.predicted_noise(actor, batch.obs, noisy, steps)
-            per_seed = (eps - target).square().mean((1, 2))
+            per_seed = (eps - score).square().mean((1, 2))
             return per_seed.sum(), {"actor_loss": per_seed}
 
         return self.minimise(state, "actor", loss) | {"q_gradient": gradient.abs().mean((1, 2))}

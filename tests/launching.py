@@ -18,7 +18,16 @@ REPO = Path(__file__).resolve().parents[1]
 STUBS = Path(__file__).resolve().parent / "stubs"
 
 #: Networks so small that only what surrounds them takes time.
-TINY = {"hidden": (8, 8), "batch_size": 8, "T": 2, "time_dim": 4, "act_candidates": 3}
+TINY = {"hidden": (8, 8), "batch_size": 8, "T": 2, "time_dim": 4, "act_candidates": 3, "eval_candidates": 3}
+TINY |= {
+    "samples": 5,
+    "particles": 3,
+    "act_particles": 3,
+    "eval_particles": 3,
+    "flow_steps": 2,
+    "embedding": 4,
+}
+TINY |= {"log_prob_steps": 2, "log_prob_samples": 3, "entropy_samples": 6, "alpha_delay": 30}
 
 
 def python_path() -> str:

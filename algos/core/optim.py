@@ -95,6 +95,11 @@ def cosine_decay(steps: int) -> Schedule | None:
     return lambda step: 0.5 * (1 + torch.cos(math.pi * (step / steps).clamp(max=1.0)))
 
 
+def linear_fall(hold: int, fall: int, end: float) -> Schedule:
+    """1 for `hold` steps, then linear to `end` within `fall` steps, then `end`."""
+    return lambda step: 1 + (end - 1) * ((step - hold) / fall).clamp(0.0, 1.0)
+
+
 def polyak(target: Params, online: Params, tau: float) -> None:
     """target <- (1 - tau) target + tau online."""
     torch._foreach_lerp_(list(target.values()), list(online.values()), tau)

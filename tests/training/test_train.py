@@ -20,7 +20,7 @@ from bench.envs import tasks as envs
 from bench.launch import pack as worker
 from bench.runs import read_run
 from bench.studies.job import Job, RunSettings
-from bench.studies.overrides import algorithm_config
+from bench.studies.overrides import agent_class, algorithm_config
 from bench.training import trainer as train
 from bench.training.trainer import Diverged, Rows, Step, Trainer
 from tests.launching import TINY, spec, stub_study, substance
@@ -46,7 +46,8 @@ def jobs(
     study = stub_study(
         algo=algo, env=env, **{k: v for k, v in given.items() if k in RunSettings.__dataclass_fields__}
     )
-    own = {k: v for k, v in (TINY | given).items() if k in algorithm_config(algo, {})}
+    known = algorithm_config(algo, {}).keys() - set(agent_class(algo).Config.unused)
+    own = {k: v for k, v in (TINY | given).items() if k in known}
     config = algorithm_config(algo, own)
     return [Job("s", env, algo, algo, seed, config, study.settings) for seed in seeds]
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from types import ModuleType
 
 from bench.paper.experiments import parts
+from bench.paper.experiments.cqsm import run as cqsm
 from bench.paper.experiments.exploration import run as exploration
 from bench.paper.experiments.multimodality import run as multimodality
 from bench.paper.experiments.theorem import run as theorem
 
 FOLDER = "experiments"  # under the root of all results
-EXPERIMENTS: tuple[ModuleType, ...] = (exploration, multimodality, theorem)  # the slow ones first
+EXPERIMENTS: tuple[ModuleType, ...] = (exploration, multimodality, theorem, cqsm)  # the slow ones first
 
 
 def run(root: Path, jobs: int) -> None:
