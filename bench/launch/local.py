@@ -21,6 +21,7 @@ from bench.files import DamagedFile, check_inside, one_line, strerror
 from bench.hardware import available_cores
 from bench.launch.plan import Plan, execution_mode
 from bench.launch.worker import stopping_signals
+from bench.paths import cache_folder
 from bench.provenance import provenance
 from bench.runs import FINISHED, AlreadyFinished, Run, Superseded, Writer, read_run, remove_leftovers
 from bench.study import Job
@@ -72,7 +73,7 @@ class _Worker:
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
         }
-        environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_ROOT / ".cache" / "torchinductor"))
+        environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         self.log, self.log_start = log, _size(log)  # of the pack, and where its own part begins

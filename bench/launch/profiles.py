@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, suggest
+from bench.paths import expand
 
 FOLDER = Path(__file__).parents[2] / "slurm" / "profiles"
 
@@ -175,9 +176,10 @@ def _lines(value: object) -> tuple[str, ...]:
 
 
 def _folder(value: object) -> Path:
-    path = os.path.expanduser(os.path.expandvars(_text(value)))
-    if unset := re.search(r"\$\{?\w+", path):
-        raise ValueError(f"{unset.group().replace('{', '')} is not set on this host")
+    try:
+        path = expand(_text(value))
+    except UserError as error:
+        raise ValueError(str(error)) from None
     if not os.path.isabs(path):
         raise ValueError("must be an absolute path that every node sees")
     return Path(path)
