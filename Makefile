@@ -29,7 +29,7 @@ GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(
 WRONG := $(firstword $(filter-out $(TAKEN) PYTHON VENV CC SHELL MAKEFLAGS MAKEOVERRIDES GNUMAKEFLAGS,$(filter-out -%,$(GIVEN))))
 ifneq ($(WRONG),)
 match := import difflib, sys; name, *known = sys.argv[1:]; name = name.upper(); close = difflib.get_close_matches(name, known, 3, .55); \
-	print(" or ".join(close or [other for other in known if other.startswith(name)]))
+  print(" or ".join(close or [other for other in known if other.startswith(name)]))
 close := $(shell $(PYTHON) -c '$(match)' '$(subst ','\'',$(WRONG))' $(TAKEN) 2>/dev/null)
 elsewhere := $(strip $(foreach goal,$(COMMANDS),$(if $(filter $(WRONG),$(TAKES_$(goal))),$(goal))))
 $(error make $(GOALS) does not take $(WRONG)$(if $(elsewhere), ($(elsewhere) $(if $(word 2,$(elsewhere)),do,does)))$(if $(close),: did you mean $(close)?,.) It takes $(or $(strip $(TAKEN)),no variables))
@@ -40,8 +40,8 @@ quoted = '$(subst ','\'',$(value $1))'
 options = $(foreach name,$(TAKES_$@),$(if $(or $(value $(name)),$(findstring command line,$(origin $(name)))),$(name)=$(call quoted,$(name))))
 
 # What the shell has set counts too, and nobody may have meant it. (ENV is a variable of POSIX shells.)
-inherited := $(foreach name,$(TAKEN),$(if $(filter environment,$(origin $(name))),$(name)=$(value $(name))))
-ignored := $(foreach name,$(filter-out ENV,$(patsubst %S,%,$(filter %S,$(TAKEN)))),$(if $(filter environment,$(origin $(name))),$(name)))
+inherited := $(strip $(foreach name,$(TAKEN),$(if $(filter environment,$(origin $(name))),$(name)=$(value $(name)))))
+ignored := $(strip $(foreach name,$(filter-out ENV,$(patsubst %S,%,$(filter %S,$(TAKEN)))),$(if $(filter environment,$(origin $(name))),$(name))))
 $(if $(inherited),$(warning from the environment: $(inherited)))
 $(if $(ignored),$(warning in the environment, but not used: $(ignored); meant may be $(addsuffix S,$(ignored))))
 
@@ -76,7 +76,7 @@ help:  ## this list
 setup: $(STAMP)  ## make the environment in .venv, once (every target does it)
 
 # Also where its Python is gone, or PYTHON= names another version than the environment's.
-ifeq ($(wildcard $(PY)),)
+ifneq ($(shell test -x "$(PY)" || echo gone),)
 $(STAMP): FORCE
 else ifneq ($(filter command environment,$(origin PYTHON)),)
 ifneq ($(shell $(PYTHON) --version 2>&1),$(shell cat $(STAMP) 2>&1))

@@ -133,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--jobs", default="", help="processes at once (default: one per core)")
     _path_option(command, "--results", default="results")
     command = _command(commands, "video", "video", "show a trained policy: MP4 and GIF in its run directory")
+    command.add_argument("folder", type=_path("RUN"), nargs="?", help="the same as --run")
     _path_option(command, "--run", help="results/<study>/<env>/<label>/seed-<k>")
 
     _command(commands, "studies", "studies", "the studies and algorithms that there are")

@@ -379,9 +379,10 @@ def video(options: Namespace) -> int:
     """Show a trained policy: video.mp4 and video.gif in its run directory."""
     from bench import video as video_room
 
-    if not options.run:
+    folder = options.run or options.folder
+    if not folder:
         raise UserError("video needs RUN=results/<study>/<env>/<label>/seed-<k>")
-    for path in video_room.render(Path(options.run)):
+    for path in video_room.render(Path(folder)):
         print(_shown(path.absolute()))
     return 0
 

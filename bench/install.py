@@ -38,6 +38,8 @@ class Failed(Exception):
 
 def main(folder: Path) -> None:
     """Make or renew the environment in `folder`. Raises Failed."""
+    if folder.is_symlink() or folder.is_file():
+        raise Failed(f"{folder} is a link or a file, not an environment: remove it")
     python, stamp = folder / "bin" / "python", folder / STAMP
     finished = stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else ""
     if not os.access(ROOT, os.W_OK):
@@ -73,8 +75,6 @@ def _needs_dm_control() -> bool:
 
 def _make(folder: Path) -> None:
     """An empty environment, in place of whatever is there."""
-    if folder.is_symlink() or folder.is_file():
-        raise Failed(f"{folder} is a link or a file, not an environment: remove it")
     shutil.rmtree(folder, ignore_errors=True)
     if subprocess.run([sys.executable, "-I", "-m", "venv", str(folder)]).returncode:
         raise Failed(
@@ -86,7 +86,10 @@ def _make(folder: Path) -> None:
 def pip_settings(python: Path) -> "tuple[dict[str, str], list[str]]":
     """pip's settings from its files and the environment: those to honour, as variables, and the names of the others."""
     command = [str(python), "-I", "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    own = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
+    asked = {key: value for key, value in os.environ.items() if key not in own or key == "PIP_CONFIG_FILE"}
+    asked |= {"PIP_USER": "0", "PIP_GLOBAL": "0", "PIP_SITE": "0"}  # else it lists the file of that kind only
+    done = subprocess.run(command, capture_output=True, text=True, env=asked)
     if done.returncode:
         raise Failed(
             "pip cannot read its settings: " + (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -98,8 +101,9 @@ def pip_settings(python: Path) -> "tuple[dict[str, str], list[str]]":
         if equals:
             found.setdefault(section, {})[name] = str(ast.literal_eval(value))
     merged: dict[str, str] = {}
-    for section in ("global", "install", ":env:"):  # pip's order: the later ones win
+    for section in ("global", "install"):  # pip's order: the later ones win
         merged |= found.get(section, {})
+    merged |= {key[4:].lower().replace("_", "-"): value for key, value in own.items() if value}
     kept = {
         f"PIP_{name.replace('-', '_').upper()}": value for name, value in merged.items() if name in HONOURED
     }

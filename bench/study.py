@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from bench.config import (
     whole_number,
 )
 from bench.errors import UserError, suggest
+from bench.files import parse_toml
 
 STUDIES = Path(__file__).parent / "studies"
 SCHEMA = ("title", "algos", "envs", "seeds", "run", "config", "algo", "env")
@@ -205,8 +205,8 @@ def load_study(name: str) -> Study:
             raise UserError(f"no study file {name}")
         raise UserError(f"no study {name!r}{suggest(name, study_names())}")
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        record = parse_toml(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path.name}: not valid TOML: {error}") from None
     except OSError as error:
         raise UserError(f"{path.name}: cannot be read: {error.strerror}") from None

@@ -16,16 +16,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
-import algos
 from algos.agent import MODES, Agent, Batch, Config
 from bench.config import agent_class, algorithm_config, build_config, default_config, parse_overrides
+from tests.launching import ALGORITHMS
 
 O, A, B = 5, 2, 16  # noqa: E741 (observation and action dimensions, batch)
 SEEDS = (3, 0, 11)
 SMALL = {"hidden": [8, 8], "batch_size": B, "T": 2, "time_dim": 4, "act_candidates": 3}
 
 
-@pytest.fixture(params=sorted(algos.registry()))
+@pytest.fixture(params=ALGORITHMS)
 def algo(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -12,7 +12,7 @@ import pytest
 from bench import mkl
 from bench.provenance import ROOT
 
-FLAGS = " ".join(mkl.NEEDED)
+FLAGS = " ".join(sorted(mkl.NEEDED))
 
 IN_A_PROCESS_OF_ITS_OWN = """
 import sys, ctypes

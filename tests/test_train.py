@@ -14,17 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-import algos
 from bench import train
 from bench.config import algorithm_config
 from bench.launch import worker
 from bench.runs import read_run
 from bench.study import Job, RunSettings
 from bench.train import Diverged, Rows, Step, Trainer
-from tests.launching import TINY, spec, stub_study, substance
+from tests.launching import ALGORITHMS, TINY, spec, stub_study, substance
 
 EAGER = {"mode": "eager", "device": "cpu"}
-ALGORITHMS = sorted(algos.registry())
 SECONDS = [f"{kind}_s" for kind in train.Clock.KINDS]
 
 pytestmark = pytest.mark.usefixtures("stubs", "quick")

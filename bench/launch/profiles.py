@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, suggest
+from bench.files import parse_toml
 from bench.paths import expand
 
 FOLDER = Path(__file__).parents[2] / "slurm" / "profiles"
@@ -120,10 +120,10 @@ def load_profile(name: str, folder: Path = FOLDER) -> Profile:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(file.read_bytes())
+    except ValueError as error:
         raise UserError(f"{_short(file)}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{_short(file)}: cannot be read: {error}") from None
 
 
