@@ -9,6 +9,7 @@ made it; one that was interrupted, or that another version made, is made anew.
 import ast
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,7 @@ def _compile(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as ^C: pip ends with us
     try:
         main(Path(sys.argv[1]).absolute())
     except Failed as failed:
