@@ -3,105 +3,138 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-DEV_CLUSTER := slurm/dev_cluster
 
-STUDY ?=
-RESULTS ?= results
+# What each target takes. The command of that name has an option for every one of them: STUDY becomes --study.
+GRID := STUDY ALGOS ENVS SEEDS STEPS SET RESULTS DEVICE EXECUTION PACK RETRY JOBS_PER_GPU DRY
+TAKES_bench := $(GRID) JOBS HANG_MINUTES JOB_MEMORY_MB CHECKPOINTS
+TAKES_slurm := $(GRID) PROFILE JOBS_PER_TASK FIGURES
+TAKES_status := STUDY RESULTS
+TAKES_figures := STUDY RESULTS
+TAKES_cancel := STUDY RESULTS
+TAKES_experiments := JOBS RESULTS
+TAKES_video := RUN
+TAKES_docs := RESULTS
+TAKES_timing := QUICK EXECUTION ALGOS RESULTS
+TAKES_perf := QUICK EXECUTION GRIDS RESULTS
 
-# a variable that is set becomes an option: $(call option,NAME,--name)
-option = $(if $($(1)),$(2)="$($(1))")
-GRID = $(call option,STUDY,--study) $(call option,ALGOS,--algos) $(call option,ENVS,--envs) \
-	$(call option,SEEDS,--seeds) $(call option,STEPS,--steps) $(call option,SET,--set) --results "$(RESULTS)" \
-	$(call option,DEVICE,--device) $(call option,EXECUTION,--execution) $(call option,PACK,--pack) \
-	$(call option,RETRY,--retry)
-WHERE = $(call option,STUDY,--study) --results "$(RESULTS)"
-MEASURE = $(call option,QUICK,--quick) $(call option,EXECUTION,--execution)
-
+COMMANDS := bench status figures experiments video docs slurm cancel timing perf
+CHECKS := test test-quick test-all test-faults test-slurm lint format
 .DEFAULT_GOAL := help
-.PHONY: help setup bench status figures experiments video docs slurm cancel timing perf test test-all test-faults test-slurm lint format
+.PHONY: help setup $(COMMANDS) $(CHECKS) FORCE
+
+# A variable that no target of this call takes is a mistake: STEPS=9 of `make status`, ALGO= for ALGOS=.
+GOALS := $(or $(MAKECMDGOALS),help)
+TAKEN := $(sort $(foreach goal,$(GOALS),$(TAKES_$(goal))))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+WRONG := $(firstword $(filter-out $(TAKEN) PYTHON VENV CC SHELL MAKEFLAGS MAKEOVERRIDES GNUMAKEFLAGS,$(filter-out -%,$(GIVEN))))
+ifneq ($(WRONG),)
+match := import difflib, sys; name, *known = sys.argv[1:]; name = name.upper(); close = difflib.get_close_matches(name, known, 3, .55); \
+  print(" or ".join(close or [other for other in known if other.startswith(name)]))
+close := $(shell $(PYTHON) -c '$(match)' '$(subst ','\'',$(WRONG))' $(TAKEN) 2>/dev/null)
+elsewhere := $(strip $(foreach goal,$(COMMANDS),$(if $(filter $(WRONG),$(TAKES_$(goal))),$(goal))))
+$(error make $(GOALS) does not take $(WRONG)$(if $(elsewhere), ($(elsewhere) $(if $(word 2,$(elsewhere)),do,does)))$(if $(close),: did you mean $(close)?,.) It takes $(or $(strip $(TAKEN)),no variables))
+endif
+
+# What is set is passed on as it stands: neither make nor the shell looks into it.
+quoted = '$(subst ','\'',$(value $1))'
+options = $(foreach name,$(TAKES_$@),$(if $(or $(value $(name)),$(findstring command line,$(origin $(name)))),$(name)=$(call quoted,$(name))))
+
+# What the shell has set counts too, and nobody may have meant it. (ENV is a variable of POSIX shells.)
+inherited := $(strip $(foreach name,$(TAKEN),$(if $(filter environment,$(origin $(name))),$(name)=$(value $(name)))))
+ignored := $(strip $(foreach name,$(filter-out ENV,$(patsubst %S,%,$(filter %S,$(TAKEN)))),$(if $(filter environment,$(origin $(name))),$(name))))
+$(if $(inherited),$(warning from the environment: $(inherited)))
+$(if $(ignored),$(warning in the environment, but not used: $(ignored); meant may be $(addsuffix S,$(ignored))))
+
+# Names a Python library folder of another environment, so that ours does not start.
+ifdef PYTHONHOME
+$(warning PYTHONHOME is not passed on)
+unexport PYTHONHOME
+endif
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
-	@echo
-	@echo 'What to run:    STUDY=quick|paper|matched|... or a TOML file (python -m bench studies)'
-	@echo '                ALGOS="qsm dql sac qsm:M_q=120,T=20"  ENVS="cheetah-run Pendulum-v1"'
-	@echo '                SEEDS=5 or SEEDS=0,3,7  STEPS=100000'
-	@echo '                SET="eval_every=5000 eval_episodes=3"'
-	@echo 'How:            JOBS=2  DEVICE=cpu|cuda  EXECUTION=auto|eager|compile|graph'
-	@echo '                PACK=auto|N  JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000'
-	@echo '                CHECKPOINTS=folder  RETRY=1'
-	@echo 'On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1'
-	@echo 'Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"'
-	@echo '                GRIDS="10 100 1000"'
-	@echo 'Where:          RESULTS=folder (default results)'
-	@echo '                RUN=results/<study>/<env>/<label>/seed-<k> (make video)'
-	@echo
-	@echo 'Examples:       make bench'
-	@echo '                make bench ALGOS="qsm dql sac" ENVS=cheetah-run SEEDS=5 STUDY=paper'
-	@echo '                make slurm STUDY=paper SEEDS=10 PROFILE=local DRY=1'
-	@echo '                make status STUDY=paper      make figures STUDY=paper'
+	@exec awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2} /^#:/ {text = text substr($$0, 4) "\n"} END {printf "\n%s", text}' Makefile
+
+#: What to run:    STUDY=quick|paper|matched|... or a TOML file (python -m bench studies)
+#:                 ALGOS="qsm dql sac qsm:M_q=120,T=20"  ENVS="cheetah-run Pendulum-v1"
+#:                 SEEDS=5 or SEEDS=0,3,7  STEPS=100000
+#:                 SET="eval_every=5000 eval_episodes=3"
+#: How:            JOBS=2  DEVICE=cpu|cuda  EXECUTION=auto|eager|compile|graph
+#:                 PACK=auto|N  JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000
+#:                 CHECKPOINTS=folder  RETRY=1  DRY=1 (only the plan: runs, hours, disk)
+#: On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1
+#: Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"
+#:                 GRIDS="10 100 1000"
+#: Where:          RESULTS=folder (default results)
+#:                 RUN=results/<study>/<env>/<label>/seed-<k> (make video)
+#: Environment:    PYTHON=python3.12  VENV=folder (default .venv)
+#:
+#: Examples:       make bench
+#:                 make bench ALGOS="qsm dql sac" ENVS=cheetah-run SEEDS=5 STUDY=paper
+#:                 make slurm STUDY=paper SEEDS=10 PROFILE=local DRY=1
+#:                 make status STUDY=paper      make figures STUDY=paper
 
 setup: $(STAMP)  ## make the environment in .venv, once (every target does it)
 
-$(STAMP): constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: needs Python 3.11 or newer: make PYTHON=python3.11")'
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	@$(CC) -shared -fPIC -nostdlib -o $(VENV)/lib/mkl_avx512.so bench/machine/mkl_avx512.c 2>/dev/null || \
-		echo "make: no C compiler here: on AMD processors with AVX-512, matrix products take twice the time (docs/timing.md)"
-	@touch $@
+# Also where its Python is gone, or PYTHON= names another version than the environment's.
+ifneq ($(shell test -x "$(PY)" || echo gone),)
+$(STAMP): FORCE
+else ifneq ($(filter command environment,$(origin PYTHON)),)
+ifneq ($(shell $(PYTHON) --version 2>&1),$(shell cat $(STAMP) 2>&1))
+$(STAMP): FORCE
+endif
+endif
+$(STAMP): constraints.txt pyproject.toml bench/machine/install.py
+	@exec $(PYTHON) -I bench/machine/install.py "$(VENV)"
+
+# Every recipe is one process, `exec`ed: a signal sent to make (kill, docker stop) reaches it, and make waits for its end.
 
 bench: $(STAMP)  ## train what is missing of a study here, then draw it
-	@$(PY) -m bench run $(GRID) $(call option,JOBS,--jobs) $(call option,JOBS_PER_GPU,--jobs-per-gpu) \
-	$(call option,HANG_MINUTES,--hang-minutes) $(call option,JOB_MEMORY_MB,--job-memory-mb) \
-	$(call option,CHECKPOINTS,--checkpoints)
+	@exec $(PY) -m bench run $(options)
 
 status: $(STAMP)  ## how runs stand: done, running, failed and why, missing
-	@$(PY) -m bench status $(WHERE)
+	@exec $(PY) -m bench $@ $(options)
 
 figures: $(STAMP)  ## tables, figures and report from results/ alone
-	@$(PY) -m bench figures $(WHERE)
+	@exec $(PY) -m bench $@ $(options)
 
 experiments: $(STAMP)  ## multi-modality, exploration, the theorem: 40 minutes
-	@$(PY) -m bench experiments --results "$(RESULTS)" $(call option,JOBS,--jobs)
+	@exec $(PY) -m bench $@ $(options)
 
 video: $(STAMP)  ## a trained policy as MP4 and GIF: RUN=its run directory
-	@$(PY) -m bench video "$(RUN)"
+	@exec $(PY) -m bench $@ $(options)
 
 docs: $(STAMP)  ## bring what README.md and docs/ show of results up to date
-	@$(PY) -m bench docs --results "$(RESULTS)"
+	@exec $(PY) -m bench $@ $(options)
 
 slurm: $(STAMP)  ## submit the same grid to a Slurm cluster
-	@$(PY) -m bench slurm $(GRID) $(call option,PROFILE,--profile) $(call option,JOBS_PER_TASK,--jobs-per-task) \
-	$(call option,JOBS_PER_GPU,--jobs-per-gpu) $(call option,DRY,--dry) $(call option,FIGURES,--figures)
+	@exec $(PY) -m bench $@ $(options)
 
 cancel: $(STAMP)  ## cancel a study's Slurm jobs, and no others
-	@$(PY) -m bench cancel $(WHERE)
+	@exec $(PY) -m bench $@ $(options)
 
 timing: $(STAMP)  ## the wall-clock protocol (an idle machine, please)
-	@$(PY) -m bench timing --results "$(RESULTS)" $(MEASURE) $(call option,ALGOS,--algos)
+	@exec $(PY) -m bench $@ $(options)
 
 perf: $(STAMP)  ## beside Stable-Baselines3 and SBX (in a .perf-venv)
-	@$(PY) -m bench perf --results "$(RESULTS)" $(MEASURE) $(call option,GRIDS,--grids)
+	@exec $(PY) -m bench $@ $(options)
 
-test: $(STAMP)  ## all tests but the long ones below
-	$(PY) -m pytest -m "not full and not slurm and not faults"
+test: $(STAMP)  ## all tests but the long ones below, on every core
+	@exec $(PY) -m pytest -n auto -m "not full and not slurm and not faults"
+
+test-quick: $(STAMP)  ## those of a second or two, while editing
+	@exec $(PY) -m pytest -n auto -m "not slow and not full and not slurm and not faults"
 
 test-all: $(STAMP)  ## every execution mode and precision too
-	$(PY) -m pytest -m "not slurm and not faults"
+	@exec $(PY) -m pytest -n auto -m "not slurm and not faults"
 
 test-faults: $(STAMP)  ## kills, full disks, bad data, long runs: 20 minutes, root
-	$(PY) -m pytest tests/faults
+	@exec $(PY) -m pytest tests/faults
 
 test-slurm: $(STAMP)  ## the cluster on a real one-host Slurm (root, Debian)
-	@! $(DEV_CLUSTER) status >/dev/null 2>&1 || up=1; $(DEV_CLUSTER) up && \
-		{ $(PY) -m pytest -m slurm tests/slurm; code=$$?; test "$$up" || $(DEV_CLUSTER) down; exit $$code; }
+	@exec .ci/with_cluster $(PY) -m pytest -m slurm tests/slurm
 
 lint: $(STAMP)  ## ruff (format and check) and mypy
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
+	@exec sh -ec '"$$0" -m ruff format --check .; "$$0" -m ruff check .; exec "$$0" -m mypy' $(PY)
 
 format: $(STAMP)  ## let ruff put the code in order
-	$(VENV)/bin/ruff format .
-	$(VENV)/bin/ruff check --fix .
+	@exec sh -ec '"$$0" -m ruff format .; exec "$$0" -m ruff check --fix .' $(PY)

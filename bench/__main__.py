@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from bench.errors import UserError
+from bench.errors import UserError, suggest
+from bench.machine.inherited import clean, utf8_command
+from bench.paths import expand
 
 Command = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code: 0, 1 if jobs failed, 2 for bad input, 130 after ^C."""
-    options = _parser().parse_args(arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        for line in clean(os.environ, sys.path):
+            print(f"bench: {line}", file=sys.stderr)
+        options = parse(arguments)
         return int(options.command(options))
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -28,12 +33,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def script() -> int:
+    """`main` for a process of its own."""
+    if (again := utf8_command(sys.argv[1:])) is not None:
+        os.execv(again[0], again)
+    return main()
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         print(f"bench: {message} (python -m bench --help)", file=sys.stderr)
         raise SystemExit(2)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line, in which STUDY=paper, as `make` has it, stands for --study=paper. Raises UserError."""
+    parser, words = _parser(), []
+    for word in arguments:
+        given = re.fullmatch(r"([A-Z][A-Z_]*)=(.*)", word, re.S)
+        words.append(f"--{given[1].lower().replace('_', '-')}={given[2]}" if given else word)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        raise UserError(
+            f"{options.name} does not take {name}{suggest(name, {*options.takes} - {'-h', '--help'})}"
+        )
+    return options
+
+
+def _path(name: str) -> Callable[[str], str]:
+    """The type of every argument that is a path."""
+
+    def path(text: str) -> str:
+        if not text:
+            raise UserError(f"{name} is empty: expected a path")
+        try:
+            return expand(text)
+        except UserError as error:
+            raise UserError(f"{name}={text}: {error}") from None
+
+    return path
+
+
+def _path_option(parser: argparse.ArgumentParser, option: str, **how: str) -> None:
+    parser.add_argument(option, type=_path(option.strip("-").upper()), **how)  # type: ignore[arg-type]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,15 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs-per-gpu", default="1", help="processes that share a GPU")
     run.add_argument("--hang-minutes", default="30", help="without a heartbeat, then a job is killed")
     run.add_argument("--job-memory-mb", default="0", help="address space of a job; 0: no limit")
-    run.add_argument("--checkpoints", default="", help="folder for checkpoints (default: beside the results)")
+    _path_option(run, "--checkpoints", help="folder for checkpoints (default: beside the results)")
 
     slurm = _command(commands, "slurm", "submit", "submit what is missing of a study to a Slurm cluster")
     _grid(slurm)
     slurm.set_defaults(device="")  # cuda where the profile has GPUs
-    slurm.add_argument("--profile", default="local", help="slurm/profiles/NAME.toml, or a path")
+    _path_option(slurm, "--profile", default="local", help="slurm/profiles/NAME.toml, or a path")
     slurm.add_argument("--jobs-per-task", default="", help="packs that one task runs one after the other")
     slurm.add_argument("--jobs-per-gpu", default="", help="packs that share a GPU, in place of the profile's")
-    slurm.add_argument("--dry", default="", help="1: print what would be submitted")
     slurm.add_argument("--figures", default="", help="1: build the figures when the array has ended")
 
     for name, function, text in (
@@ -67,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = _command(commands, name, function, text)
         if name != "docs":
-            command.add_argument("--study", default="")
-        command.add_argument("--results", default="results")
+            _path_option(command, "--study", help="a name, or a TOML file (default: every study)")
+        _path_option(command, "--results", default="results")
 
     for name, text in (
         ("timing", "time every part of our algorithms on this machine; keep it idle"),
@@ -77,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, name, text)
         command.add_argument("--execution", default="", help='"eager compile" (default), or one of them')
         command.add_argument("--quick", default="", help="1: see in a minute that it works; no evidence")
-        command.add_argument("--results", default="results")
+        _path_option(command, "--results", default="results")
         if name == "timing":
             command.add_argument("--algos", default="", help='"qsm dql dql-bc sac td3" (default)')
         else:
@@ -87,25 +131,29 @@ def _parser() -> argparse.ArgumentParser:
         commands, "experiments", "experiments", "run what is missing of the experiments, then draw them"
     )
     command.add_argument("--jobs", default="", help="processes at once (default: one per core)")
-    command.add_argument("--results", default="results")
+    _path_option(command, "--results", default="results")
     command = _command(commands, "video", "video", "show a trained policy: MP4 and GIF in its run directory")
-    command.add_argument("run", type=Path, help="results/<study>/<env>/<label>/seed-<k>")
+    command.add_argument("folder", type=_path("RUN"), nargs="?", help="the same as --run")
+    _path_option(command, "--run", help="results/<study>/<env>/<label>/seed-<k>")
 
     command = _command(commands, "check", "check", "put an algorithm to the demands of the interface")
     command.add_argument("specs", nargs="+", metavar="ALGORITHM", help='"my-algo", "sac:critic=simba"')
     command.add_argument("--compile", action="store_true", help="compiled and as a CUDA graph too: minutes")
     _command(commands, "studies", "studies", "the studies and algorithms that there are")
     command = _command(commands, "import", "import_scores", "take per-seed scores of others from a CSV file")
-    command.add_argument("file", type=Path)
-    command.add_argument("--results", default="results")
+    command.add_argument("file", type=_path("FILE"))
+    _path_option(command, "--results", default="results")
     return parser
 
 
 def _command(
     commands: argparse._SubParsersAction, name: str, function: str, text: str
 ) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=lambda options: _load(function)(options))
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, allow_abbrev=False
+    )
+    takes = parser._option_string_actions  # filled in later
+    parser.set_defaults(command=lambda options: _load(function)(options), name=name, takes=takes)
     return parser
 
 
@@ -118,7 +166,7 @@ def _load(function: str) -> Command:
 
 def _grid(parser: argparse.ArgumentParser) -> None:
     """What says which runs, and how they are carried out."""
-    parser.add_argument("--study", default="quick", help="a name (see `studies`) or a TOML file")
+    _path_option(parser, "--study", default="quick", help="a name (see `studies`) or a TOML file")
     parser.add_argument("--algos", default="", help='"qsm dql", with overrides "qsm:M_q=120,T=20"')
     parser.add_argument("--envs", default="", help='"cheetah-run walker-walk Pendulum-v1"')
     parser.add_argument("--seeds", default="", help="how many (5), or which (0,3,7)")
@@ -126,14 +174,17 @@ def _grid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", default="", help='other settings of a run: "eval_every=5000 eval_episodes=3"'
     )
-    parser.add_argument("--results", default="results", help="the root of all results")
+    _path_option(parser, "--results", default="results", help="the root of all results")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--execution", default="auto", help="eager, compile, graph, or auto: what ends first")
     parser.add_argument(
         "--pack", default="auto", help="seeds that train in lock-step; auto: all on a GPU, else 1"
     )
     parser.add_argument("--retry", default="", help="1: run failed jobs again")
+    parser.add_argument(
+        "--dry", default="", help="1: print what would be run: how many runs, how long, how much disk"
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script())

@@ -10,8 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import UserError
+from bench.machine.provenance import ROOT, why_no_commit
 from bench.runs import (
     FORMAT,
     Run,
@@ -28,6 +30,9 @@ from bench.studies.job import Job
 from bench.studies.overrides import agent_class, parse_overrides, whole_number
 from bench.studies.request import override
 from bench.studies.study import Study
+
+if TYPE_CHECKING:
+    from bench.launch.plan import Plan
 
 EXPERIMENTS = "experiments"  # what STUDY names in `make figures`, and their folder
 
@@ -97,15 +102,11 @@ def _pack_size(options: Namespace, device: str, seeds: int) -> int:
 
 def _results(options: Namespace) -> Path:
     """The root of all results, to read from."""
-    if not options.results:
-        raise UserError("RESULTS is empty: expected a folder")
     return Path(options.results)
 
 
 def _writable(name: str, text: str) -> Path:
     """The folder that a variable names, which need not exist yet. Raises UserError where it cannot be written."""
-    if not text:
-        raise UserError(f"{name} is empty: expected a folder")
     folder = Path(text).absolute()
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -155,9 +156,10 @@ def run_grid(options: Namespace) -> int:
         raise UserError(
             "JOB_MEMORY_MB bounds address space, of which CUDA reserves more than there is; leave it out"
         )
-    retry = flag("RETRY", options.retry)
+    retry, dry = flag("RETRY", options.retry), flag("DRY", options.dry)
     study, jobs = _requested(options)
-    _check_device(device)
+    if not dry:
+        _check_device(device)
     root = _writable("RESULTS", options.results)
     checkpoints = _writable("CHECKPOINTS", options.checkpoints) if options.checkpoints else None
     plan = make_plan(
@@ -167,8 +169,10 @@ def run_grid(options: Namespace) -> int:
         checkpoint_root=checkpoints,
         retry_failed=retry,
     )
-    _register(root, study, jobs)
     count = workers or default_workers(device, jobs_per_gpu)
+    if dry:
+        return _show_plan(plan, study, jobs, count, root, checkpoints or root)
+    _register(root, study, jobs)
     pool_options = LocalOptions(
         workers=count,
         device=device,
@@ -180,6 +184,8 @@ def run_grid(options: Namespace) -> int:
         hang_after_s=60.0 * hang_minutes,
         job_memory_mb=memory,
     )
+    if (reason := why_no_commit()) is not None:
+        print(f"bench: these runs record no commit of the code: {reason}", file=sys.stderr)
     console = Console()
     waiting = sum(map(len, plan.packs))
     console.print(
@@ -201,6 +207,22 @@ def run_grid(options: Namespace) -> int:
     if len(failed) < len(jobs):
         _draw(root, study.name)
     return 1 if failed else 0
+
+
+def _show_plan(plan: Plan, study: Study, jobs: Sequence[Job], workers: int, root: Path, scratch: Path) -> int:
+    from bench.launch import estimate
+    from bench.launch.rates import measured_rates
+
+    waiting = sum(map(len, plan.packs))
+    print(f"{study.name}: {len(jobs)} runs, {len(plan.done)} done, {waiting} to do, {workers} at once")
+    folders = dict.fromkeys([root, ROOT / "results"])  # the runs that came with the suite know rates too
+    rates = [(folder, measured_rates(folder)) for folder in folders if folder.is_dir()]
+    for line in estimate.lines(plan, workers, rates, root, scratch):
+        print(line)
+    if plan.failed and not waiting:
+        print(f"{len(plan.failed)} failed earlier; RETRY=1 runs them again")
+    print(f"DRY=1: nothing was run or written; results would go to {root / study.name}")
+    return 0
 
 
 def _report_failures(failed: Sequence[tuple[Job, str]], retry: bool) -> None:
@@ -361,7 +383,10 @@ def video(options: Namespace) -> int:
     """Show a trained policy: video.mp4 and video.gif in its run directory."""
     from bench import video as video_room
 
-    for path in video_room.render(options.run):
+    folder = options.run or options.folder
+    if not folder:
+        raise UserError("video needs RUN=results/<study>/<env>/<label>/seed-<k>")
+    for path in video_room.render(Path(folder)):
         print(_shown(path.absolute()))
     return 0
 
@@ -418,7 +443,7 @@ def import_scores(options: Namespace) -> int:
     from bench import analysis
 
     print(
-        f"imported to {_shown(analysis.import_scores(options.file, _writable('RESULTS', options.results)))}"
+        f"imported to {_shown(analysis.import_scores(Path(options.file), _writable('RESULTS', options.results)))}"
     )
     return 0
 

@@ -19,6 +19,7 @@ import os
 import secrets
 import signal
 import stat
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,6 +180,11 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
         if not level:
             return record
     raise DamagedFile(f"{name} is nested too deeply")
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """The TOML in `data`; a byte order mark, which some editors write, is skipped. ValueError for anything else."""
+    return tomllib.loads(data.decode("utf-8-sig"))
 
 
 def _no_constant(name: str) -> None:

@@ -60,12 +60,14 @@ def render(path: Path) -> list[Path]:
 
 
 def _finished(path: Path) -> Run:
-    run = read_run(path.absolute())
+    expected = "expected results/<study>/<env>/<label>/seed-<k>"
+    try:
+        run = read_run(path.absolute())
+    except ValueError:  # not the path of a run
+        raise UserError(f"{path} is not a run directory: {expected}") from None
     if run.state not in FINISHED:
         what = f" ({run.state}{': ' + run.reason if run.reason else ''})" if path.exists() else ""
-        raise UserError(
-            f"{path} is not a finished run{what}: expected results/<study>/<env>/<label>/seed-<k>"
-        )
+        raise UserError(f"{path} is not a finished run{what}: {expected}")
     return run
 
 

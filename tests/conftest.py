@@ -10,13 +10,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.machine.inherited import MISLEADING
 from tests.launching import STUBS
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch: threads that wait for each other cost most of the time
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: threads that wait for each other cost most of the time
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup` it is ignored, also by what tests start
+# Under `nohup` the first is ignored, in the background of a script the second, also by what tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What a shell may have set for other purposes; a test that is about one of them sets it itself.
+for name in list(os.environ):
+    if name.startswith(("GIT_", "PIP_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_")) or name in MISLEADING:
+        del os.environ[name]
 
 # Else whatever logs first, such as dm_control when it is imported, binds the root logger to the standard error of the
 # test that runs then, which is closed after it: "I/O operation on closed file" in the tests of a process that follow.

@@ -11,11 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import algos
 from bench.studies.job import Job, RunSettings
 from bench.studies.study import Study
 
 REPO = Path(__file__).resolve().parents[1]
 STUBS = Path(__file__).resolve().parent / "stubs"
+
+#: The suite's own algorithms, whatever packages of others are installed here.
+ALGORITHMS = sorted(name for name, where in algos.registry().items() if where.startswith("algos."))
 
 #: Networks so small that only what surrounds them takes time.
 TINY = {"hidden": (8, 8), "batch_size": 8, "T": 2, "time_dim": 4, "act_candidates": 3, "eval_candidates": 3}

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from bench.__main__ import main
+from bench.envs import tasks as envs
+from bench.launch import estimate
 from bench.launch.local import pool as local
 from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import Plan
@@ -89,19 +91,24 @@ RUN = ("run", "--study", "s.toml")
         ((*RUN, "--execution", "fast"), "EXECUTION=fast: expected auto, eager, compile, graph"),
         ((*RUN, "--execution", "graph"), "EXECUTION=graph needs DEVICE=cuda"),
         ((*RUN, "--retry", "yes"), "RETRY=yes: expected 1, or nothing"),
-        ((*RUN, "--results", ""), "RESULTS is empty: expected a folder"),
+        ((*RUN, "--results", ""), "RESULTS is empty: expected a path"),
         ((*RUN, "--results", "s.toml"), "s.toml is not a folder; name a folder of yours"),
         ((*RUN, "--results", "s.toml/sub"), "s.toml is not a folder; name a folder of yours"),
         ((*RUN, "--results", "x" * 300), "File name too long"),
         ((*RUN, "--checkpoints", "s.toml"), "CHECKPOINTS=s.toml: "),
         (("slurm", "--study", "s.toml", "--dry", "yes"), "DRY=yes: expected 1, or nothing"),
+        ((*RUN, "DRY=yes"), "DRY=yes: expected 1, or nothing"),
         (("status",), "no results in results/ yet; `make bench` makes some"),
         (("status", "--study", "s"), "no study 's' in results"),
         (("figures", "--study", "../s"), "no study '../s' in results"),
         (("figures", "--study", "s"), "no study 's' in results"),
         (("cancel",), "cancel needs STUDY="),
         (("rnu",), "invalid choice: 'rnu'"),
-        (("run", "--algo", "x", "--sede", "3"), "unrecognized arguments: --sede 3"),
+        (("run", "--algo", "x", "--sede", "3"), "run does not take --algo; did you mean '--algos'?"),
+        (("status", "STEPS=3"), "status does not take --steps"),
+        (("video",), "video needs RUN=results/<study>/<env>/<label>/seed-<k>"),
+        (("video", "RUN=nowhere"), "nowhere is not a run directory: expected results/<study>"),
+        (("video", "RUN=s.toml/a/b/c"), "s.toml/a/b/c is not a run directory"),
         ((), "the following arguments are required: COMMAND"),
     ],
 )  # fmt: skip
@@ -217,6 +224,45 @@ def test_a_grid_from_its_start_to_its_figures(folder: Path, capsys: pytest.Captu
         code, _, err = told(capsys, *arguments)
         assert (code, err.count("\n")) == (2, 1)
         assert "study.json" in err or "done.json" in err
+
+
+def test_a_plan_says_runs_rates_hours_and_disk_and_writes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = told(capsys, *RUN, "STEPS=200", "SEEDS=3", "JOBS=2", "DRY=1")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "s-steps=200: 3 runs, 0 done, 3 to do, 2 at once"
+    assert lines[1] == "stubs/Toy-v0 stub: 3 runs of 200 steps: no rate measured yet"
+    assert lines[2] == "time: unknown, for no run of these algorithms has finished yet"
+    # rows of 2 x 3 observations, 2 actions, reward and mask, 4 bytes each; two runs at once
+    assert lines[3].startswith(f"disk: at most {replay(200, 2)} for replay buffers while runs go on; ")
+    assert (
+        lines[4] == f"DRY=1: nothing was run or written; results would go to {folder / 'results/s-steps=200'}"
+    )
+    assert [path.name for path in folder.iterdir()] == ["s.toml"]
+
+
+def replay(steps: int, runs: int) -> str:
+    spec = envs.spec("stubs/Toy-v0")
+    return f"{runs * steps * (2 * spec.obs_dim + spec.act_dim + 2) * 4 / 1000:.0f} kB"
+
+
+def test_a_plan_knows_the_rates_of_finished_runs(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four runs of 100 s: two processes need 200 s."""
+    plan = Plan([[job] for job in override(load_study("s.toml"), seeds="4").jobs()])
+    rates = [(folder / "none", lambda job: None), (folder / "known", lambda job: 100.0)]
+    found = list(estimate.lines(plan, 2, rates, folder, folder))
+    assert found[0] == "stubs/Toy-v0 stub: 4 runs of 120 steps: 1 steps/s, 2 minutes each"
+    assert found[1].startswith(
+        "time: about 3 minutes with 2 at once, 0.1 process hours (as fast as the finished runs in "
+    )
+    assert str(folder / "known") in found[1]
+    assert str(folder / "none") not in found[1]
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    assert list(estimate.lines(plan, 2, rates, folder, folder))[-1].endswith("; that is too little")
 
 
 def test_two_configurations_of_one_folder_are_refused_before_anything_is_written(

@@ -24,7 +24,7 @@ ROOMS = (
     ("envs",),
     ("machine",),
     ("disk",),
-    ("errors", "names", "text", "mistakes"),
+    ("errors", "names", "text", "mistakes", "paths"),
 )
 HEIGHT = {name: -height for height, names in enumerate(ROOMS) for name in names}
 MODULES = sorted((ROOT / "bench").rglob("*.py"))

@@ -14,22 +14,26 @@ LARGEST = 256 * 2**20  # bytes
 
 
 def read_text(path: Path) -> pd.DataFrame:
-    """All cells as text, one column per name in the header; row i is line i + 2. A byte order mark, which
-    spreadsheets write, is skipped.
+    """All cells as text without the spaces around them, one column per name in the header; row i is line i + 2.
 
-    Raises OSError, and ValueError, in one line and without the folder, where lines differ in length, two
-    columns share a name, cells are separated by semicolons, or the file is too large, a link or no text.
+    Not part of it are a byte order mark, which spreadsheets write, and empty lines at the end. Raises OSError, and
+    ValueError, in one line and without the folder, where lines differ in length, two columns share a name, cells are
+    separated by semicolons or tabs, or the file is too large, a link or no text.
     """
     data = read_bytes(path, LARGEST)
     try:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"no CSV: {error}") from None
+        raise ValueError(f"no CSV in UTF-8: {error}") from None
+    rows = [[cell.strip() for cell in row] for row in rows]
+    while rows and not any(rows[-1]):
+        rows.pop()  # empty lines, and lines of empty cells, that editors and spreadsheets leave at the end
     if not rows:
         raise ValueError("no CSV: empty")
     header, *body = rows
-    if len(header) == 1 and ";" in header[0]:
-        raise ValueError("cells are separated by ';', expected ','")
+    for mark, name in ((";", "';'"), ("\t", "tabs")):
+        if len(header) == 1 and mark in header[0]:
+            raise ValueError(f"cells are separated by {name}, expected ','")
     if len(set(header)) < len(header):
         raise ValueError("two columns have the same name")
     for number, row in enumerate(body, start=2):

@@ -17,7 +17,9 @@ from typing import Any
 
 from bench.machine.behaviour import BEHAVIOUR
 from bench.machine.hardware import available_cores, available_memory, cpu_model
+from bench.machine.inherited import for_git
 from bench.machine.mkl import use_avx512
+from bench.text import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "mujoco", "dm-control", "gymnasium")
@@ -83,12 +85,35 @@ def git_state(root: Path = ROOT) -> dict[str, Any]:
 
 def _git(root: Path, *arguments: str) -> bytes | None:
     """What git prints; None where it is missing, refuses or hangs."""
-    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # two workers asking at once must not collide
     try:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, check=True, timeout=60, env=environment).stdout
+        return _ask_git(root, *arguments)
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _ask_git(root: Path, *arguments: str) -> bytes:
+    # git refuses a checkout of another owner ("dubious ownership"), lest its settings run commands. The code that runs
+    # here is that checkout's: to trust it is decided already.
+    command = ["git", "-c", f"safe.directory={root}", "-C", str(root), *arguments]
+    environment = for_git(os.environ)
+    return subprocess.run(command, capture_output=True, check=True, timeout=60, env=environment).stdout
+
+
+def why_no_commit(root: Path = ROOT) -> str | None:
+    """Why runs record no commit although this is a git checkout: git's own words. None where all is well."""
+    if not (root / ".git").exists():
+        return None
+    try:
+        _ask_git(root, "rev-parse", "HEAD")
+    except FileNotFoundError:
+        return "there is no git here"
+    except subprocess.CalledProcessError as error:
+        return (
+            one_line(error.stderr.decode(errors="replace"), 200) or f"git ended with code {error.returncode}"
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return one_line(error, 200)
+    return None
 
 
 def versions() -> dict[str, str | None]:

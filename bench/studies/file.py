@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.disk import parse_toml
 from bench.errors import UserError, suggest
 from bench.studies.job import RunSettings
 from bench.studies.overrides import algorithm_config, parse_overrides, settable
@@ -36,8 +36,8 @@ def load_study(name: str) -> Study:
             raise UserError(f"no study file {name}")
         raise UserError(f"no study {name!r}{suggest(name, study_names())}")
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        record = parse_toml(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path.name}: not valid TOML: {error}") from None
     except OSError as error:
         raise UserError(f"{path.name}: cannot be read: {error.strerror}") from None

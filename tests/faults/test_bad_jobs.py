@@ -75,27 +75,20 @@ def test_a_job_that_hangs_and_ignores_signals_is_killed(tmp_path: Path) -> None:
     assert [run.state for run in grid.runs()] == ["stale"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("memory", "one huge allocation"), ("leak", "grows until its limit")]
+)
 def test_a_job_that_needs_more_memory_than_it_may_have(
-    tmp_path: Path, wanted: dict[str, dict[str, Any]]
+    tmp_path: Path, wanted: dict[str, dict[str, Any]], fault: str, kind: str
 ) -> None:
-    grid = Grid(tmp_path).define(f"stub:fault=memory {GOOD}")
+    grid = Grid(tmp_path).define(f"stub:fault={fault} {GOOD}")
     code, out = grid.run("--job-memory-mb", "4000")
     no_traceback(out)
     assert code == 1
-    assert "memory" in failure(out)
+    if fault == "memory":
+        assert "memory" in failure(out)
     unharmed(grid, wanted)
-    note("memory: one huge allocation", tried=1, says=failure(out))
-
-
-def test_a_job_whose_memory_grows_is_stopped_at_its_limit(
-    tmp_path: Path, wanted: dict[str, dict[str, Any]]
-) -> None:
-    grid = Grid(tmp_path).define(f"stub:fault=leak {GOOD}")
-    code, out = grid.run("--job-memory-mb", "4000")
-    no_traceback(out)
-    assert code == 1
-    unharmed(grid, wanted)
-    note("memory: grows until its limit", tried=1, says=failure(out))
+    note(f"memory: {kind}", tried=1, says=failure(out))
 
 
 def test_a_limit_too_small_to_start_in(tmp_path: Path) -> None:

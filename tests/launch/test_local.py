@@ -309,14 +309,16 @@ def test_a_stop_leaves_checkpoints(how: str, tmp_path: Path) -> None:
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     grid = jobs("stub:fault=hang,fault_at=0")
 
+    interrupted: list[float] = []  # from then on, since a busy machine may take long to come to it
+
     def show(pool: Pool) -> None:
         if pool.stopping or training(pool, grid):
+            interrupted.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
 
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, grid, show)
-    assert time.monotonic() - begin < LocalOptions(1).stop_grace_s
+    assert time.monotonic() - interrupted[0] < LocalOptions(1).stop_grace_s
     assert not processes()
     assert states(tmp_path, grid) == ["stale"]
 

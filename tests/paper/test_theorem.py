@@ -34,9 +34,6 @@ def test_each_cell_is_run_once_and_the_judged_one_has_the_smallest_step():
 def test_a_path(problem, tmp_path, short):
     tables = theorem.run(tmp_path, problem, **{**theorem.BASE, "seeds": 1})
     assert len(tables["steps"]) == 5
-    gains = [row["gain"] for row in tables["steps"]]
-    assert value(tables, "total_gain", problem) == [pytest.approx(sum(gains))]
-    assert value(tables, "share_of_steps_up", problem) == [np.mean([gain > 0 for gain in gains])]
     assert value(tables, "finite", problem) == [1.0]
     apart = [row["disagreement"] for row in tables["steps"]]
     assert apart == sorted(apart, reverse=True)  # score and target come closer

@@ -22,9 +22,10 @@ from bench.studies.overrides import (
     parse_overrides,
     whole_number,
 )
+from tests.launching import ALGORITHMS
 
 
-@pytest.mark.parametrize("algo", sorted(algos.registry()))
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_full_configuration_and_its_object_are_the_same(algo: str) -> None:
     plain = default_config(algo)
     assert algorithm_config(algo, {}) == algorithm_config(algo, plain) == plain

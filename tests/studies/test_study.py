@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-import algos
 from bench.errors import UserError
 from bench.names import is_safe_name
 from bench.studies.file import load_study, study_names
 from bench.studies.job import Job, RunSettings
 from bench.studies.request import override
 from bench.studies.study import Study
+from tests.launching import ALGORITHMS
 
 SETTINGS = RunSettings(steps=1000, random_steps=100, eval_every=500)
 
@@ -126,7 +126,7 @@ def test_labels_beside_settings_of_one_task() -> None:
     assert cells("qsm:M_q=50", envs=(pendulum,)) == {(pendulum, "qsm-M_q=50"): 50.0}
 
 
-@pytest.mark.parametrize("algo", sorted(algos.registry()))
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_labels_and_paths_are_safe(algo: str) -> None:
     config = study(algos=(algo,)).jobs()[0].config
     numbers = [key for key, value in config.items() if type(value) is float and 0 < value < 1]

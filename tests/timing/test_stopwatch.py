@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from itertools import groupby
 
 import pytest
 
+from bench.timing import stopwatch
 from bench.timing.stopwatch import Quiet, Watch, chunks, machine_name, pin, timed
 
 HARDWARE = {"cpu": "AMD EPYC 7B13 64-Core Processor", "cores": 2, "gpus": []}
@@ -43,12 +45,25 @@ def test_a_machine_that_was_shared_is_told(quiet: Quiet, problem: str | None) ->
     assert quiet.problem == problem
 
 
-def test_a_busy_process_has_its_core() -> None:
+def test_the_share_of_a_core_is_processor_time_over_wall_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that sleeps for nine tenths of the time has a tenth of its core, however busy the machine is."""
+    now = {"_wall": 100.0, "_own_seconds": 7.0, "_all_seconds": 50.0}
+    monkeypatch.setattr(stopwatch.time, "monotonic", lambda: now["_wall"])
+    for name in ("_own_seconds", "_all_seconds"):
+        monkeypatch.setattr(stopwatch, name, lambda name=name: now[name])
+    monkeypatch.setattr(stopwatch.psutil, "cpu_count", lambda: 4)
     watch = Watch()
-    start = os.times()
-    while sum(os.times()[:2]) - sum(start[:2]) < 0.3:
+    now |= {"_wall": 110.0, "_own_seconds": 8.0, "_all_seconds": 55.0}
+    assert watch.quiet() == Quiet(
+        own_core=pytest.approx(0.1), others=pytest.approx(0.1)
+    )  # 4 of 40 core seconds
+
+
+def test_the_processor_time_of_this_process_is_counted() -> None:
+    before, own = stopwatch._own_seconds(), time.process_time()
+    while time.process_time() - own < 0.3:
         pass
-    assert 0.1 < watch.quiet().own_core < 1.3
+    assert stopwatch._own_seconds() - before == pytest.approx(time.process_time() - own, abs=0.05)
 
 
 def test_the_name_of_a_machine_tells_machines_apart() -> None:

@@ -47,7 +47,7 @@ def test_other_widths_batches_and_packs_are_timed() -> None:
 
 def test_a_part_of_the_reference_is_timed_two_hundred_times() -> None:
     protocol = Protocol()
-    assert protocol.rounds * protocol.calls_per_round(reference=True, seconds=1.0) == 200
+    assert protocol.rounds * protocol.calls_per_round(reference=True, seconds=1.0) >= 200  # docs/timing.md
     assert protocol.calls_per_round(reference=False, seconds=1e-4) == protocol.calls
     assert protocol.calls_per_round(reference=False, seconds=1.0) == protocol.fewest_calls
     assert protocol.warm_up >= 20

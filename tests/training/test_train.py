@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-import algos
 from algos.core.noise import stream_seed
 from bench.envs import tasks as envs
 from bench.launch import pack as worker
@@ -23,10 +22,9 @@ from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import agent_class, algorithm_config
 from bench.training import trainer as train
 from bench.training.trainer import Diverged, Rows, Step, Trainer
-from tests.launching import TINY, spec, stub_study, substance
+from tests.launching import ALGORITHMS, TINY, spec, stub_study, substance
 
 EAGER = {"mode": "eager", "device": "cpu"}
-ALGORITHMS = sorted(algos.registry())
 SECONDS = [f"{kind}_s" for kind in train.Clock.KINDS]
 
 pytestmark = pytest.mark.usefixtures("stubs", "quick")

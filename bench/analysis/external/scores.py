@@ -4,7 +4,7 @@ Two kinds of CSV, told apart by their columns, in results/published/ and results
 repository, with their sources in the README there) and results/external/ (what a user imported):
 - per seed:   env, algo, seed, env_step, return; and source, where one file holds several
 - summarised: env, algo, source, step, mean, std, min, median, max, n; step in environment steps, n "unstated"
-  or a number; std to max may be empty
+  or a whole number; std and median may be empty, min and max both
 Further columns are kept and not looked at. Where a per-seed file has no source, its name is the source.
 """
 
@@ -138,37 +138,63 @@ def _each_seed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
     frame = _checked(frame, file, PER_SEED)
     frame = frame[["env", "algo", "source", "seed"]].assign(
         algo=frame["algo"].str.lower(),
-        env_step=_numbers(frame, "env_step", file, lowest=0),
+        seed=_numbers(frame, "seed", file, lowest=0, whole=True),
+        env_step=_numbers(frame, "env_step", file, lowest=0, whole=True),
         value=_numbers(frame, "return", file),
     )
-    twice = np.flatnonzero(frame.duplicated([*COLUMNS[:4], "seed"]).to_numpy())
-    if len(twice):
-        raise UserError(f"{file}, line {twice[0] + 2}: this seed and step were given before")
+    _once(frame, [*COLUMNS[:4], "seed"], file, "this seed and step were given before")
     return frame
+
+
+def _once(frame: pd.DataFrame, columns: Sequence[str], file: Path, complaint: str) -> None:
+    _refuse(frame.duplicated(list(columns)).to_numpy(), file, complaint)
+
+
+def _refuse(wrong: np.ndarray, file: Path, complaint: str) -> None:
+    """UserError naming the first line of which `wrong` is true."""
+    lines = np.flatnonzero(wrong)
+    if len(lines):
+        raise UserError(f"{file}, line {lines[0] + 2}: {complaint}")
 
 
 def _summarised(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
     frame = _checked(frame, file, SUMMARISED)
     stated = frame.assign(n=frame["n"].replace("unstated", ""))
-    return pd.DataFrame(
+    found = pd.DataFrame(
         {
             "env": frame["env"],
             "algo": frame["algo"].str.lower(),
             "source": frame["source"],
-            "env_step": _numbers(frame, "step", file, lowest=0),
+            "env_step": _numbers(frame, "step", file, lowest=0, whole=True),
             "mean": _numbers(frame, "mean", file),
             "low": _numbers(frame, "min", file, optional=True),
             "high": _numbers(frame, "max", file, optional=True),
-            "n": _numbers(stated, "n", file, lowest=1, optional=True),
+            "n": _numbers(stated, "n", file, lowest=1, optional=True, whole=True),
         }
     )
+    _numbers(frame, "std", file, lowest=0, optional=True)
+    median = _numbers(frame, "median", file, optional=True)
+    _once(found, COLUMNS[:4], file, "this step of this source was given before")
+    low, high = found["low"].to_numpy(), found["high"].to_numpy()
+    _refuse(np.isnan(low) != np.isnan(high), file, "min and max belong together: expected both, or neither")
+    for name, value in (("mean", found["mean"].to_numpy()), ("median", median)):
+        _refuse((value < low) | (value > high), file, f"the {name} is not between min and max")
+    return found
 
 
 def _numbers(
-    frame: pd.DataFrame, column: str, file: Path, *, lowest: float = -np.inf, optional: bool = False
+    frame: pd.DataFrame,
+    column: str,
+    file: Path,
+    *,
+    lowest: float = -np.inf,
+    optional: bool = False,
+    whole: bool = False,
 ) -> np.ndarray:
     values = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64)
     wrong = ~(np.isfinite(values) & (values >= lowest))
+    if whole:
+        wrong |= values != np.floor(values)
     if optional:
         wrong &= (frame[column] != "").to_numpy()
     bad = np.flatnonzero(wrong)

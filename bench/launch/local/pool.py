@@ -22,6 +22,7 @@ from bench.launch.pack import stopping_signals
 from bench.launch.plan import Plan, execution_mode
 from bench.machine.hardware import available_cores
 from bench.machine.provenance import provenance
+from bench.paths import cache_folder
 from bench.runs import FINISHED, AlreadyFinished, Run, Superseded, Writer, read_run, remove_leftovers
 from bench.studies.job import Job
 from bench.text import one_line, strerror
@@ -73,7 +74,7 @@ class _Worker:
             "OPENBLAS_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
         }
-        environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_ROOT / ".cache" / "torchinductor"))
+        environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         self.log, self.log_start = log, _size(log)  # of the pack, and where its own part begins

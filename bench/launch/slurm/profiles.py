@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.disk import parse_toml
 from bench.errors import UserError, suggest
+from bench.paths import expand
 
 FOLDER = Path(__file__).parents[3] / "slurm" / "profiles"
 
@@ -119,10 +120,10 @@ def load_profile(name: str, folder: Path = FOLDER) -> Profile:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(file.read_bytes())
+    except ValueError as error:
         raise UserError(f"{_short(file)}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{_short(file)}: cannot be read: {error}") from None
 
 
@@ -175,9 +176,10 @@ def _lines(value: object) -> tuple[str, ...]:
 
 
 def _folder(value: object) -> Path:
-    path = os.path.expanduser(os.path.expandvars(_text(value)))
-    if unset := re.search(r"\$\{?\w+", path):
-        raise ValueError(f"{unset.group().replace('{', '')} is not set on this host")
+    try:
+        path = expand(_text(value))
+    except UserError as error:
+        raise ValueError(str(error)) from None
     if not os.path.isabs(path):
         raise ValueError("must be an absolute path that every node sees")
     return Path(path)
