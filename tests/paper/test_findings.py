@@ -108,9 +108,12 @@ def test_one_of_the_authors_seeds_and_one_of_ours_stay_at_the_same_return():
 def test_the_choice_of_sac_moves_its_mean_towards_that_of_qsm(early):
     """By more than half of their difference, on each task of sac-choices."""
     choices = load(RESULTS, "sac-choices")
+    assert len(choices.cells) == 2
     for (env, _), cell in choices.cells.items():
         default, qsm = (early.cells[env, label].final.mean() for label in ("sac", "qsm"))
         assert (cell.final.mean() - default) / (qsm - default) > 0.5
+        seeds = early.cells[env, "sac"].final
+        assert max(seeds.min(), cell.final.min()) < min(seeds.max(), cell.final.max())  # ranges overlap
 
 
 def test_modes_and_optima_of_the_bandit(scores):
