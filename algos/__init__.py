@@ -23,11 +23,31 @@ ENTRY_POINTS = "qsm_bench.algorithms"
 @functools.cache
 def registry() -> dict[str, str]:
     """Name -> "module:class" of every algorithm there is (a file in this folder: "module"); nothing is imported yet."""
-    entries = {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    return {**{name: points[0].value for name, points in offered().items()}, **_files()}
+
+
+@functools.cache
+def offered() -> dict[str, list[importlib.metadata.EntryPoint]]:
+    """Name -> the entry points under which installed packages offer an algorithm of that name."""
+    found: dict[str, list[importlib.metadata.EntryPoint]] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _files() -> dict[str, str]:
     stems = sorted(path.stem for path in Path(__file__).parent.glob("[A-Za-z]*.py"))
-    modules = [stem for stem in stems if stem.isidentifier()]
-    files = {stem.replace("_", "-"): f"algos.{stem}" for stem in modules}
-    return {**entries, **files}
+    return {stem.replace("_", "-"): f"algos.{stem}" for stem in stems if stem.isidentifier()}
+
+
+def _check_name(name: str) -> None:
+    """Raises ImportError where a name means more than one algorithm: nobody could say which one ran."""
+    points = offered().get(name, [])
+    packages = " and ".join(sorted({point.dist.name if point.dist else point.value for point in points}))
+    if points and name in _files():
+        raise ImportError(f"{packages} offers an algorithm of this built-in name: rename its entry point")
+    if len(points) > 1:
+        raise ImportError(f"{packages} offer it {len(points)} times: uninstall all but one")
 
 
 def agent_class(name: str) -> type[Agent]:
@@ -35,11 +55,20 @@ def agent_class(name: str) -> type[Agent]:
 
     Raises:
         KeyError: no algorithm of that name.
-        ImportError, AttributeError, or whatever else the module behind it raises: it does not load.
+        ImportError, AttributeError, or whatever else the module behind it raises: it does not load, or its name
+            means something else too.
     """
     module_name, _, attribute = registry()[name].partition(":")
+    _check_name(name)
     module = importlib.import_module(module_name)
-    return getattr(module, attribute) if attribute else _class_named(name, module)
+    if not attribute:
+        return _class_named(name, module)
+    cls = getattr(module, attribute)
+    if getattr(cls, "name", None) != name:
+        raise ImportError(
+            f"{module_name}:{attribute} is named {getattr(cls, 'name', None)!r}: expected {name!r}"
+        )
+    return cls
 
 
 def _class_named(name: str, module: ModuleType) -> type[Agent]:

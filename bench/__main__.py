@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "video", "video", "show a trained policy: MP4 and GIF in its run directory")
     command.add_argument("run", type=Path, help="results/<study>/<env>/<label>/seed-<k>")
 
+    command = _command(commands, "check", "check", "put an algorithm to the demands of the interface")
+    command.add_argument("specs", nargs="+", metavar="ALGORITHM", help='"my-algo", "sac:critic=simba"')
+    command.add_argument("--compile", action="store_true", help="compiled and as a CUDA graph too: minutes")
     _command(commands, "studies", "studies", "the studies and algorithms that there are")
     command = _command(commands, "import", "import_scores", "take per-seed scores of others from a CSV file")
     command.add_argument("file", type=Path)

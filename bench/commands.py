@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from bench import study as studies_room
-from bench.config import agent_class, whole_number
+from bench.config import agent_class, parse_overrides, whole_number
 from bench.errors import UserError
 from bench.ownership import locked
 from bench.runs import (
@@ -382,6 +382,22 @@ def studies(options: Namespace) -> int:
         print(f"{name:14} {load_study(name).title}")
     print("algorithms:", " ".join(sorted(algos.registry())))
     return 0
+
+
+def check(options: Namespace) -> int:
+    """Put algorithms to the demands of the interface."""
+    from bench.check import conformance
+
+    failed = 0
+    for spec in options.specs:
+        algo, _ = parse_overrides(spec)
+        agent_class(algo)
+        print(spec)
+        for what, wrong in conformance.run(spec, slow=options.compile):
+            print(f"  ok    {what}" if wrong is None else f"  FAIL  {what}: {wrong}", flush=True)
+            failed += wrong is not None
+    print(f"{failed} demands are not met" if failed else "every demand is met")
+    return 1 if failed else 0
 
 
 def docs(options: Namespace) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.errors import UserError, suggest
+from bench.mistakes import reason
 
 Overrides = Mapping[str, Any]
 
@@ -23,11 +24,7 @@ def agent_class(algo: str) -> Any:
     try:
         return algos.agent_class(algo)
     except (Exception, SystemExit) as error:  # a user's own module may fail in any way
-        raise UserError(f"algorithm {algo!r} cannot be loaded: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"algorithm {algo!r} cannot be loaded: {reason(error)}") from error
 
 
 @functools.cache
@@ -39,7 +36,7 @@ def _default(algo: str) -> Any:
     except UserError:
         raise
     except Exception as error:  # a user's own Config may fail in any way
-        raise UserError(f"algorithm {algo!r} has no usable Config: {_one_line(error)}") from error
+        raise UserError(f"algorithm {algo!r} has no usable Config: {reason(error)}") from error
     for field, kind in kinds.items():
         if kind not in (bool, int, float, str, tuple):
             raise UserError(f"algorithm {algo!r}: {field} is a {kind.__name__}, not a number, name or tuple")
@@ -49,6 +46,12 @@ def _default(algo: str) -> Any:
 def default_config(algo: str) -> dict[str, Any]:
     """The algorithm's full configuration with its defaults."""
     return _plain(_default(algo))
+
+
+def settable(algo: str) -> dict[str, Any]:
+    """The settings that mean something to the algorithm, with their defaults."""
+    unused = agent_class(algo).Config.unused
+    return {key: value for key, value in default_config(algo).items() if key not in unused}
 
 
 def recorded(algo: str, config: Overrides) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def algorithm_config(algo: str, overrides: Overrides) -> dict[str, Any]:
     except (ValueError, AssertionError) as error:
         raise UserError(f"{algo}: {' '.join(str(error).split()) or 'a setting is out of range'}") from None
     except Exception as error:  # a user's own Config may fail in any way
-        raise UserError(f"{algo}: its Config refuses this: {_one_line(error)}") from error
+        raise UserError(f"{algo}: its Config refuses this: {reason(error)}") from error
 
 
 def _values(algo: str, overrides: Overrides) -> dict[str, Any]:

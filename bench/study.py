@@ -22,9 +22,9 @@ from bench.config import (
     Overrides,
     algorithm_config,
     canonical,
-    default_config,
     parse_overrides,
     recorded,
+    settable,
     whole_number,
 )
 from bench.errors import UserError, suggest
@@ -163,7 +163,7 @@ class Study:
 
     def base_config(self, algo: str, env: str) -> dict[str, Any]:
         """An algorithm's full configuration on a task (or "") in this study, the special over the general."""
-        fields = default_config(algo)
+        fields = settable(algo)
         common = {key: value for key, value in self.config.items() if key in fields}
         special = {**self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {})}
         return algorithm_config(algo, {**common, **special})
@@ -277,9 +277,7 @@ def _check_tables(study: Study) -> None:
 
     for env in study.envs:
         _at("envs", envs.check_name, env)
-    fields = {
-        algo: default_config(algo) for algo, _ in (_at("algos", parse_overrides, s) for s in study.algos)
-    }
+    fields = {algo: settable(algo) for algo, _ in (_at("algos", parse_overrides, s) for s in study.algos)}
     for key in study.config:
         if not any(key in known for known in fields.values()):
             close = suggest(key, set().union(*fields.values()))

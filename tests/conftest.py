@@ -41,10 +41,12 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(STUBS)
     monkeypatch.setenv("PYTHONPATH", python_path())
     algos.registry.cache_clear()
+    algos.offered.cache_clear()
     config._default.cache_clear()
     from stub_envs import register
 
     register()
     yield
     algos.registry.cache_clear()
+    algos.offered.cache_clear()
     config._default.cache_clear()

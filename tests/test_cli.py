@@ -154,7 +154,7 @@ def test_a_grid_from_its_start_to_its_figures(folder: Path, capsys: pytest.Captu
     code, out, err = told(capsys, *RUN, "--algos", "stub stub:fault=raise,fault_seed=1", "--jobs", "2")
     assert code == 1
     path = "s/stubs_Toy-v0/stub-fault=raise-fault_seed=1/seed-1"
-    assert err == f"failed: {path}: ArithmeticError: the stub was told to fail\n"
+    assert err == f"failed: {path}: ArithmeticError: the stub was told to fail (stub_agents.py:77, _fail)\n"
     assert "s: 4 runs, 0 done, 4 to do, 2 at once, results in results/s" in out
     assert "3 of 4 runs done, 1 failed after" in out
     assert "report: results/s/report/index.html" in out
@@ -166,7 +166,7 @@ def test_a_grid_from_its_start_to_its_figures(folder: Path, capsys: pytest.Captu
     assert code == 1
     assert "4 runs, 3 done, 0 to do" in out
     assert err.splitlines() == [
-        f"failed: {path}: ArithmeticError: the stub was told to fail",
+        f"failed: {path}: ArithmeticError: the stub was told to fail (stub_agents.py:77, _fail)",
         "runs that failed earlier are tried again with RETRY=1",
     ]
     after = tree(folder / "results")

@@ -147,10 +147,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "core" / "agent.py").touch()
     monkeypatch.setattr(algos, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(algos, "__path__", [*algos.__path__, str(tmp_path)])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])  # whatever is installed here
     algos.registry.cache_clear()
+    algos.offered.cache_clear()
     config._default.cache_clear()
     yield tmp_path
     algos.registry.cache_clear()
+    algos.offered.cache_clear()
     config._default.cache_clear()
     for name in [name for name in sys.modules if name.startswith("algos.my_")]:
         del sys.modules[name]

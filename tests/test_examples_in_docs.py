@@ -63,10 +63,9 @@ def python(checkout: Path, *arguments: str) -> str:
 @pytest.mark.slow
 def test_the_algorithm_in_one_file(checkout: Path) -> None:
     text = (checkout / "algos" / "awac.py").read_text()
-    assert len(text.splitlines()) < 60
+    assert len(text.splitlines()) < 70
     assert max(map(len, text.splitlines())) <= 120
-    told = python(checkout, "pytest", "-p", "no:cacheprovider", "tests/test_conformance.py", "-k", "awac")
-    assert re.search(r"^\d+ passed", told, re.M)
+    assert "every demand is met" in python(checkout, "bench", "check", "awac")
 
     out = python(
         checkout, "bench", "run", "--algos", "awac awac:temperature=0.1 random", "--envs", "Pendulum-v1",

@@ -136,7 +136,7 @@ def test_crashes_leave_the_others_unharmed(tmp_path: Path) -> None:
     assert names(outcome.done) == ["stub-tau=0.1/0", "stub/0"]
     reasons = {job.label: reason for job, reason in outcome.failed}
     assert reasons == {
-        "stub-fault=raise": "ArithmeticError: the stub was told to fail",
+        "stub-fault=raise": "ArithmeticError: the stub was told to fail (stub_agents.py:77, _fail)",
         "stub-fault=exit": "its worker ended by exit code 1; the same command goes on where it was",
         "stub-fault=kill": "its worker ended by SIGKILL; the same command goes on where it was",
     }
@@ -147,7 +147,7 @@ def test_crashes_leave_the_others_unharmed(tmp_path: Path) -> None:
     again = make_plan(tmp_path, grid)
     assert names(again.done) == names(outcome.done)
     assert [(job.label, reason) for job, reason in again.failed] == [
-        ("stub-fault=raise", "ArithmeticError: the stub was told to fail")
+        ("stub-fault=raise", "ArithmeticError: the stub was told to fail (stub_agents.py:77, _fail)")
     ]
     assert names([job for pack in again.packs for job in pack]) == ["stub-fault=exit/0", "stub-fault=kill/0"]
     retried = make_plan(tmp_path, grid, retry_failed=True)

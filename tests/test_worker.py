@@ -112,7 +112,7 @@ def test_an_exception_is_kept_with_its_traceback(tmp_path: Path) -> None:
     assert worker.run(spec(tmp_path, pack), say=said.append) == "failed"
     for job in pack:  # a pack is one computation: all of its seeds fail
         failure = json.loads((tmp_path / job.path / "failure.json").read_text())
-        assert failure["reason"] == "ArithmeticError: the stub was told to fail"
+        assert failure["reason"] == "ArithmeticError: the stub was told to fail (stub_agents.py:77, _fail)"
         assert "stub_agents.py" in failure["traceback"]
         assert not (tmp_path / job.path / "owner.json").exists()
     assert "Traceback" in said[-1]
@@ -250,7 +250,7 @@ def test_a_worker_serves_jobs_until_one_fails(tmp_path: Path) -> None:
     give(process, tmp_path, bad)
     assert json.loads(os.read(answers, 4096)) == {
         "outcome": "failed",
-        "reason": "ArithmeticError: the stub was told to fail",
+        "reason": "ArithmeticError: the stub was told to fail (stub_agents.py:77, _fail)",
     }
     assert process.wait(30) == 0  # what has failed once may be of no use to the next job
     os.close(answers)

@@ -18,6 +18,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from bench.errors import UserError
+from bench.mistakes import reason
 from bench.runs import AlreadyFinished, BeingWritten, Checkpoint, Superseded, Writer, checkpoint_step
 from bench.study import Job
 
@@ -91,9 +92,13 @@ class _Pack:
         self.writers: list[Writer | None] = []
 
     def run(self) -> str:
+        from bench.plugins import plugins
         from bench.provenance import provenance
 
         origin = provenance(self.execution["device"])
+        job = self.jobs[0]
+        if outside := plugins(job.algo, job.config.get("critic", "mlp")):
+            origin["plugins"] = outside
         opened: list[tuple[Job, Writer]] = []
         refused: list[UserError] = []
         for job in self.jobs:
@@ -123,8 +128,8 @@ class _Pack:
         except Superseded as error:
             self.say(str(error))
             outcome = "stopped"
-        except Exception:
-            text = traceback.format_exc()
+        except Exception as error:
+            text = f"{traceback.format_exc()}\n{reason(error)}"
             self.say(text)
             for writer in self._living():
                 with suppress(Superseded, OSError):

@@ -49,8 +49,10 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join(folders))
         patch.setattr(sys, "path", [*sys.path, *folders])
         algos.registry.cache_clear()
+        algos.offered.cache_clear()
         yield
     algos.registry.cache_clear()
+    algos.offered.cache_clear()
 
 
 @dataclass
