@@ -145,8 +145,8 @@ def common_tasks(results: Results, *, without_extremes: bool = False) -> TaskSet
     if without_extremes:
         flagged = extreme_tasks(results)
         envs = [env for env in envs if env not in flagged]
-    if not envs:
-        return TaskSet((), (), tuple(notes))
+    if not envs or not labels:
+        return TaskSet(tuple(envs), (), tuple(notes))
     sizes = {results.cells[env, label].n for env in envs for label in labels}
     if len(sizes) > 1:
         notes.append(
