@@ -28,7 +28,7 @@ from bench.envs import tasks as envs
 from bench.machine.behaviour import BEHAVIOUR
 from bench.machine.provenance import versions
 from bench.studies.job import Job, RunSettings
-from bench.studies.overrides import algorithm_config, parse_overrides
+from bench.studies.overrides import agent_class, algorithm_config, default_config, parse_overrides
 from bench.training.trainer import Diverged, Rows, Step, Trainer, read_snapshot
 
 FOLDER = Path(__file__).parent / "traces"
@@ -59,7 +59,10 @@ class Case:
 
     def jobs(self) -> list[Job]:
         name, own = parse_overrides(self.algo)
-        small = {key: value for key, value in SMALL.items() if key in algorithm_config(name, {})}
+        known = default_config(name, own.get("critic"))
+        small = {key: value for key, value in {**SMALL, **agent_class(name).small}.items() if key in known}
+        if known.get("critic_hidden"):  # else the critics are as wide as the actor
+            small["critic_hidden"] = SMALL["hidden"]
         config = algorithm_config(name, small | own)
         return [Job("traces", self.env, name, name, seed, config, SETTINGS) for seed in self.seeds]
 
@@ -73,6 +76,15 @@ CASES = [
     Case("sac:actor_q=min,critic_loss=sum,init=torch", "pendulum-swingup"),
     Case("td3:delay_targets=true,actor_q=first,clip_target_action=true,grad_norm=1", "pendulum-swingup"),
     Case("sac", "Hopper-v5"),  # a Gymnasium task, and one that ends its episodes itself
+    *(
+        Case(algo, "pendulum-swingup")
+        for algo in ("sdac", "dpmd", "qvpo", "dacer", "maxentdp", "rfm", "dime")
+    ),
+    *(
+        Case(algo, "pendulum-swingup")
+        for algo in ("dipo:T=5", "q-langevin", "sac:critic=simba", "sac:critic=crossq")
+    ),
+    Case("qsm:critic=crossq", "pendulum-swingup"),
 ]
 
 

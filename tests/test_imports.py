@@ -23,8 +23,8 @@ ROOMS = (
     ("studies",),
     ("envs",),
     ("machine",),
-    ("disk",),
-    ("errors", "names", "text", "mistakes", "paths"),
+    ("disk", "paths", "mistakes"),
+    ("errors", "names", "text"),
 )
 HEIGHT = {name: -height for height, names in enumerate(ROOMS) for name in names}
 MODULES = sorted((ROOT / "bench").rglob("*.py"))

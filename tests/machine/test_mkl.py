@@ -18,7 +18,7 @@ FLAGS = " ".join(sorted(mkl.NEEDED))
 IN_A_PROCESS_OF_ITS_OWN = """
 import sys, ctypes
 from pathlib import Path
-from bench import mkl
+from bench.machine import mkl
 mkl._loaded = False  # importing bench has done it where it helps here
 assert mkl.use_avx512(*map(Path, sys.argv[1:])) is True
 assert ctypes.CDLL(None).mkl_serv_intel_cpu_true() == 1

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bench import paths
 from bench.__main__ import _parser, parse
 from bench.errors import UserError
-from bench.machine import inherited, paths, provenance
+from bench.machine import inherited, provenance
 from bench.machine.inherited import MISLEADING, clean
 from tests.launching import REPO, command, environment
 

@@ -14,8 +14,8 @@ import torch
 
 import algos
 from algos.core.agent import Agent, ContractError
-from bench import plugins
 from bench.errors import UserError
+from bench.machine import plugins
 from bench.mistakes import reason
 from bench.studies import overrides as config
 from bench.studies.overrides import agent_class, algorithm_config
