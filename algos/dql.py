@@ -16,10 +16,18 @@ from algos.core.noise import Draws
 class DQL(DiffusionAgent):
     """Minimises -mean min(Q'1, Q'2)(s, a), a from the whole reverse chain, differentiated through every step.
 
+    An update, in order:
+        a' = clip(chain(s') + target_noise z, -1, 1)           DiffusionAgent.target_action
+        y = r + gamma mask min(Q1', Q2')(s', a')               Agent.td_target
+        Q1, Q2: sum_k mean (Q_k(s, a) - y)^2, an Adam step     Agent.critic_loss, MLPCritic.step
+        Q' <- (1 - tau) Q' + tau Q                             Critic.move_targets
+        eps: -mean min(Q1', Q2')(s, chain(s)), an Adam step    actor_step, DiffusionAgent.chain
+
     The critics are the target critics, already averaged in this update (authors' `DiffusionOnlineLearner`).
     """
 
     name = "dql"
+    title = "DQL"
     Config = DiffusionConfig
 
     def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:

@@ -54,11 +54,21 @@ class DQLBCConfig(DiffusionConfig):
 class DQLBC(DiffusionAgent):
     """Minimises mean ||eps(s, a_t, t) - eps||^2 + eta L_q (paper, eq. 3 and section 4).
 
+    An update, in order:
+        a' = chain(s') of the averaged actor                   DiffusionAgent.target_action
+        y = r + gamma mask min(Q1', Q2')(s', a')               Agent.td_target
+        Q1, Q2: sum_k mean (Q_k(s, a) - y)^2, an Adam step     Agent.critic_loss, MLPCritic.step
+        Q' <- (1 - tau) Q' + tau Q                             Critic.move_targets
+        a_t = sqrt(abar_t) a + sqrt(1 - abar_t) z, t random    DiffusionAgent.noised
+        eps: mean (eps(s, a_t, t) - z)^2 + eta L_q, Adam       actor_step
+        averaged actor, in phase 1 only                        actor_step, optim.polyak
+
     L_q = -mean Q1(s, a) / mean |Q2(s, a)| or the same with Q1 and Q2 exchanged, by a fair coin per update and
     seed; a from the whole chain, the denominator without gradient, online critics.
     """
 
     name = "dql-bc"
+    title = "DQL-BC"
     Config = DQLBCConfig
     config: DQLBCConfig
     target_part = "ema_actor"

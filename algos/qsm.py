@@ -33,12 +33,22 @@ class QSMConfig(DiffusionConfig):
 class QSM(DiffusionAgent):
     """Minimises mean ||eps(s, a_t, t) + M_q grad_a Q(s, a_t)||^2, Q = (Q1 + Q2)/2, no gradient through Q.
 
+    An update, in order:
+        a' = clip(chain(s') + target_noise z, -1, 1)           DiffusionAgent.target_action
+        y = r + gamma mask min(Q1', Q2')(s', a')               Agent.td_target
+        Q1, Q2: sum_k mean (Q_k(s, a) - y)^2, an Adam step     Agent.critic_loss, MLPCritic.step
+        Q' <- (1 - tau) Q' + tau Q                             Critic.move_targets
+        a_t = sqrt(abar_t) a + sqrt(1 - abar_t) z, t random    DiffusionAgent.noised
+        g = grad_a (Q1 + Q2)/2 (s, a_t)                        actor_step, optim.input_gradient
+        eps: mean (eps(s, a_t, t) + M_q g)^2, an Adam step     actor_step, Agent.minimise
+
     The score of the policy is -eps/sqrt(1 - abar_t), so this turns it towards the action gradient of Q (paper,
     section 4; the loss as in the authors' `ScoreMatchingLearner`). a_t is the replay action noised to a random t, and
     Q is taken there, unclipped; the critics have already made their step.
     """
 
     name = "qsm"
+    title = "QSM"
     Config = QSMConfig
     config: QSMConfig
 

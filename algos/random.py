@@ -23,6 +23,7 @@ class Random(Agent):
     """Uniform actions in [-1, 1]; learns nothing."""
 
     name = "random"
+    title = "Random"
     Config = RandomConfig
 
     def optimisers(self) -> dict[str, Adam]:

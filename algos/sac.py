@@ -72,9 +72,19 @@ class SACConfig(Config):
 
 
 class SAC(Agent):
-    """A squashed Gaussian policy that maximises min Q + alpha H, with alpha tuned to a target entropy."""
+    """A squashed Gaussian policy that maximises min Q + alpha H, with alpha tuned to a target entropy.
+
+    An update, in order:
+        a', log pi(a'|s') = sample(s')                         target_action, sample
+        y = r + gamma mask (min(Q1', Q2')(s', a') - alpha log pi(a'|s'))    Agent.td_target
+        Q1, Q2: mean (Q_k(s, a) - y)^2, an Adam step           Agent.critic_loss, MLPCritic.step
+        Q' <- (1 - tau) Q' + tau Q                             Critic.move_targets
+        pi: mean (alpha log pi(a|s) - Q(s, a)), a from pi      actor_step
+        alpha: alpha (H - target entropy), an Adam step on log alpha    actor_step
+    """
 
     name = "sac"
+    title = "SAC"
     Config = SACConfig
     config: SACConfig
     evaluation_mode = "greedy"

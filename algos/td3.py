@@ -36,9 +36,19 @@ class TD3Config(Config):
 
 
 class TD3(Agent):
-    """A deterministic policy; smoothed target action, delayed actor, twin critics."""
+    """A deterministic policy; smoothed target action, delayed actor, twin critics.
+
+    An update, in order:
+        a' = mu'(s') + clip(target_noise z, -c, c)             target_action
+        y = r + gamma mask min(Q1', Q2')(s', a')               Agent.td_target
+        Q1, Q2: mean (Q_k(s, a) - y)^2, an Adam step           Agent.critic_loss, MLPCritic.step
+        Q' <- (1 - tau) Q' + tau Q                             Critic.move_targets
+        in phase 1: mu: -mean Q(s, mu(s)), an Adam step        actor_step
+        in phase 1: mu' <- (1 - tau) mu' + tau mu              actor_step, optim.polyak
+    """
 
     name = "td3"
+    title = "TD3"
     Config = TD3Config
     config: TD3Config
     evaluation_mode = "greedy"

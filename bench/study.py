@@ -22,9 +22,9 @@ from bench.config import (
     Overrides,
     algorithm_config,
     canonical,
-    default_config,
     parse_overrides,
     recorded,
+    settable,
     whole_number,
 )
 from bench.errors import UserError, suggest
@@ -166,10 +166,10 @@ class Study:
 
         own: a variant's overrides. The critic among them brings its own defaults, over which the study's settings go.
         """
-        fields = default_config(algo)
+        special = {**self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {}), **(own or {})}
+        fields = settable(algo, {**self.config, **special}.get("critic"))
         common = {key: value for key, value in self.config.items() if key in fields}
-        special = {**self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {})}
-        return algorithm_config(algo, {**common, **special, **(own or {})})
+        return algorithm_config(algo, {**common, **special})
 
     def _label(self, algo: str, own: Overrides) -> str:
         """The algorithm and its overrides, sorted; one that changes nothing anywhere in the study is dropped.
@@ -284,9 +284,7 @@ def _check_tables(study: Study) -> None:
 
     for env in study.envs:
         _at("envs", envs.check_name, env)
-    fields = {
-        algo: default_config(algo) for algo, _ in (_at("algos", parse_overrides, s) for s in study.algos)
-    }
+    fields = {algo: settable(algo) for algo, _ in (_at("algos", parse_overrides, s) for s in study.algos)}
     for key in study.config:
         if not any(key in known for known in fields.values()):
             close = suggest(key, set().union(*fields.values()))

@@ -20,6 +20,14 @@ def test_a_product_is_counted_twice_its_multiplications() -> None:
     assert flops.gflop(lambda: torch.bmm(a, b)) == pytest.approx(2 * 3 * 4 * 5 * 7 / 1e9)
 
 
+def test_what_happens_every_ten_thousand_updates_is_not_in_the_period():
+    class Rare:
+        def phase(self, count: int) -> int:
+            return 2 * (count % 10_000 == 0) + count % 2
+
+    assert flops.period(Rare()) == 2
+
+
 @pytest.mark.parametrize(("algo", "period"), [("qsm", 1), ("sac", 1), ("td3", 2), ("dql-bc", 5)])
 def test_the_period_of_an_algorithm_s_updates(algo: str, period: int) -> None:
     assert subject(algo).period == period

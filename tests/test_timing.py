@@ -145,3 +145,9 @@ def test_the_table_compares_within_a_mode(monkeypatch: pytest.MonkeyPatch) -> No
     cells = {line.split()[0]: line.split() for line in lines if line[:3] in ("qsm", "dql", "sac")}
     assert cells["dql"][4:7] == ["25.00", "25.00", "2.50"]
     assert cells["sac"][4:7] == ["4.00", "4.00", "0.80"]
+
+
+def test_an_update_of_another_order_has_no_halves_to_time():
+    assert Subject(Case("td3", (8,), 4, None), "eager").parts == PARTS
+    parts = Subject(Case("random", (1,), 4, None), "eager").parts  # its `learn` is its own
+    assert set(PARTS) - set(parts) == {"critic_update", "actor_update"}

@@ -26,6 +26,7 @@ from algos.core.execution import Execution
 from algos.core.networks import Generators, Params
 from algos.core.noise import Draw, Draws, Noise, Recorder
 from algos.core.optim import Adam, adam_state, clip_by_norm, cosine_decay, gradients
+from algos.core.stored import Stored
 
 MODES = ("behaviour", "sample", "greedy")
 METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,58}")  # what can stand in train.csv
@@ -61,7 +62,7 @@ class ContractError(Exception):
     """An algorithm returned something else than the interface asks for; the message says what and where."""
 
 
-class Agent:
+class Agent(Stored):
     """Trains S independent seeds in lock-step; owns the state, the noise and the execution.
 
     Args:
@@ -137,6 +138,8 @@ class Agent:
         with torch.no_grad():
             obs, next_obs = (self.critic.normalised(state, x) for x in (batch.obs, batch.next_obs))
             metrics = self.learn(state, batch._replace(obs=obs, next_obs=next_obs), Draws(draws), phase)
+            if isinstance(draws, Recorder):
+                self._check_metrics(metrics)
             losses = [value for name, value in metrics.items() if name.endswith("loss")]
             if losses:
                 state["health"]["finite"].logical_and_(torch.stack(losses).isfinite().all(0))
@@ -326,43 +329,35 @@ class Agent:
     def act_step(self, state: State, obs: Tensor, draws: Any, mode: str, selection: Selection) -> Tensor:
         """Actions (S, n, A) at obs (S, n, O), as a function of tensors; draws: the tensors by name."""
         with torch.no_grad():
-            draws, k = Draws(draws), selection.candidates
+            numbers, k = Draws(draws), selection.candidates
             if mode == "behaviour":
                 self.critic.observe(state, obs)
             obs = self.critic.normalised(state, obs)
             if k == 1:
-                action = self.policy(state, obs, draws, mode)
+                action = self.policy(state, obs, numbers, mode)
+                self._check_action(action, torch.Size((*obs.shape[:2], self.act_dim)))
             else:
-                action = self.candidates(state, obs, k, draws, mode)
-                action = self.choose(state, obs, action, k, selection.critic, selection.rule, draws)
-            return self.explore(state, action, draws) if mode == "behaviour" else action
+                action = self.candidates(state, obs, k, numbers, mode)
+                self._check_action(action, torch.Size((obs.shape[0], k * obs.shape[1], self.act_dim)))
+                action = self.choose(state, obs, action, k, selection.critic, selection.rule, numbers)
+            return self.explore(state, action, numbers) if mode == "behaviour" else action
 
     # -- random numbers ----------------------------------------------------------------------------
 
     def update_draws(self, batch: Batch, phase: int) -> list[Draw]:
         """The random numbers of one update of this phase, in the order of their declaration."""
-        return self._recorded(("update", phase), self.update_step, (batch,), (phase,), self._check_metrics)
+        return self._recorded(("update", phase), self.update_step, (batch,), (phase,))
 
     def act_draws(self, obs: Tensor, mode: str, selection: Selection) -> list[Draw]:
         """The random numbers of one call of `act_step`, in the order of their declaration."""
         key = ("act", mode, obs.shape[1], selection)
-        shape = torch.Size((*obs.shape[:2], self.act_dim))
-        return self._recorded(
-            key, self.act_step, (obs,), (mode, selection), lambda action: self._check_action(action, shape)
-        )
+        return self._recorded(key, self.act_step, (obs,), (mode, selection))
 
-    def _recorded(
-        self,
-        key: tuple,
-        step: Callable[..., Any],
-        tensors: tuple,
-        constants: tuple,
-        check: Callable[[Any], None],
-    ) -> list[Draw]:
-        """What `step` declares, by one call on a copy of the state, whose result is compared with the contract."""
+    def _recorded(self, key: tuple, step: Callable[..., Any], tensors: tuple, constants: tuple) -> list[Draw]:
+        """What `step` declares, by one call on a copy of the state, in which results are compared with the contract."""
         if key not in self._declared:
             recorder = Recorder(len(self.seeds), self.device, self.dtype)
-            check(step(tree_map(torch.clone, self.state), *tensors, recorder, *constants))
+            step(tree_map(torch.clone, self.state), *tensors, recorder, *constants)
             self._declared[key] = recorder.draws
         return self._declared[key]
 
@@ -388,62 +383,3 @@ class Agent:
     def _mistake(self, what: str, value: Any, shape: torch.Size) -> None:
         found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
         raise ContractError(f"{self.name}: {what} has {found}, expected a tensor of shape {tuple(shape)}")
-
-    # -- state -------------------------------------------------------------------------------------
-
-    def finite(self) -> list[bool]:
-        """Per seed: no loss was ever infinite or not a number, and no parameter is now."""
-        flags = self.state["health"]["finite"].clone()
-        for part in self.optimiser:
-            for p in self.state[part].values():
-                flags &= p.flatten(1).isfinite().all(1)
-        return flags.tolist()
-
-    def state_dict(self, k: int) -> dict[str, Any]:
-        """Seed k's part of everything that decides what comes next: tensors and plain numbers only."""
-        own = lambda x: x[k : k + 1].clone() if x.dim() else x.clone()  # noqa: E731
-        return {
-            "updates": self.updates,
-            "state": {part: {name: own(x) for name, x in xs.items()} for part, xs in self.state.items()},
-            "noise": {purpose: noise.state(k) for purpose, noise in self.noise.items()},
-        }
-
-    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Goes on from one `state_dict` per seed, all after the same number of updates.
-
-        Raises:
-            ValueError: the seeds stand at different updates, or a tensor is missing or of another shape.
-        """
-        if len({s["updates"] for s in states}) != 1 or len(states) != len(self.seeds):
-            raise ValueError("one state per seed is needed, all after the same number of updates")
-        loaded = []
-        for part, params in self.state.items():
-            for name, mine in params.items():
-                theirs = [s["state"].get(part, {}).get(name) for s in states]
-                expected = (1, *mine.shape[1:]) if mine.dim() else ()
-                for value in theirs:
-                    if value is None or value.shape != expected:
-                        found = "is missing" if value is None else f"has shape {tuple(value.shape)}"
-                        raise ValueError(f"{part}/{name} {found}, expected shape {expected}")
-                loaded.append((mine, torch.cat(theirs) if mine.dim() else theirs[0]))
-        for mine, value in loaded:  # nothing is changed unless everything fits
-            mine.copy_(value)
-        for k, s in enumerate(states):
-            for purpose, noise in self.noise.items():
-                noise.set_state(k, s["noise"][purpose])
-        self.updates = states[0]["updates"]
-
-    def policy_dict(self, k: int) -> dict[str, Any]:
-        """Seed k's networks without optimiser moments: what is needed to act and to ask the critics."""
-        parts = {
-            part: xs for part, xs in self.state.items() if not part.endswith(".adam") and part != "health"
-        }
-        return {
-            "algo": self.name,
-            "config": {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config)},
-            "obs_dim": self.obs_dim,
-            "act_dim": self.act_dim,
-            "state": {
-                part: {name: x[k : k + 1].clone() for name, x in xs.items()} for part, xs in parts.items()
-            },
-        }

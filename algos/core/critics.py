@@ -30,18 +30,19 @@ ENTRY_POINTS = "qsm_bench.critics"
 
 
 @functools.cache
-def _offered() -> dict[str, str]:
-    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+def offered() -> dict[str, importlib.metadata.EntryPoint]:
+    """Name -> the entry point under which an installed package offers a critic."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def critic_names() -> list[str]:
     """The names that the setting `critic` can take."""
-    return list({**CRITICS, **_offered()})
+    return list({**CRITICS, **offered()})
 
 
 def critic_class(name: str) -> type[Critic]:
-    """The class of a critic. Raises KeyError or ImportError."""
-    module, _, attribute = {**_offered(), **CRITICS}[name].partition(":")
+    """The class of a critic. Raises KeyError, ImportError, or AttributeError."""
+    module, _, attribute = (CRITICS[name] if name in CRITICS else offered()[name].value).partition(":")
     found: type[Critic] = getattr(importlib.import_module(module), attribute)
     return found
 

@@ -27,6 +27,7 @@ from bench.config import (
     canonical,
     default_config,
     parse_overrides,
+    settable,
 )
 from bench.study import Job, RunSettings
 from bench.train import Step, Trainer, read_snapshot
@@ -64,7 +65,7 @@ class Subject:
         """The full configuration: small, but for what `spec` says."""
         algo, own = parse_overrides(self.spec)
         small = SMALL | dict(agent_class(algo).small)
-        known = default_config(algo)
+        known = settable(algo)
         return algorithm_config(algo, {k: v for k, v in small.items() if k in known} | own)
 
     def make(self, seeds: Sequence[int] = SEEDS, execution: str = "eager", device: str = "cpu") -> Agent:
@@ -168,7 +169,7 @@ def settings(subject: Subject) -> None:
         default: Any = build_config(algo, {})
         default.batch_size = B
         raise AssertionError("its Config is not frozen")
-    for key, value in default_config(algo).items():
+    for key, value in settable(algo).items():
         if value not in ([], ""):
             spec = f"{algo}:{key}={canonical(value)}"
             read = algorithm_config(*parse_overrides(spec))

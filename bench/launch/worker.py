@@ -92,9 +92,13 @@ class _Pack:
         self.writers: list[Writer | None] = []
 
     def run(self) -> str:
+        from bench.plugins import plugins
         from bench.provenance import provenance
 
         origin = provenance(self.execution["device"])
+        job = self.jobs[0]
+        if outside := plugins(job.algo, job.config.get("critic", "mlp")):
+            origin["plugins"] = outside
         opened: list[tuple[Job, Writer]] = []
         refused: list[UserError] = []
         for job in self.jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from algos.sac import SAC, SACConfig
 from bench.check import conformance
 from bench.config import agent_class, algorithm_config, build_config, default_config, parse_overrides
 from bench.errors import UserError
+from bench.study import load_study
 
 S, B, H = 2, 64, 5
 
@@ -61,6 +63,18 @@ def test_a_critic_brings_its_authors_settings_and_the_users_go_over_them():
 def test_a_setting_that_the_critic_cannot_have_is_refused_in_one_line(spec, reason):
     with pytest.raises(UserError, match=reason):
         algorithm_config(*parse_overrides(spec))
+
+
+def test_what_a_study_sets_for_all_skips_critics_without_use_for_it():
+    study = dataclasses.replace(load_study("quick"), algos=("sac", "sac:critic=crossq"), config={"tau": 0.01})
+    plain, crossq = (job.config["tau"] for job in study.jobs() if job.seed == 0)
+    assert (plain, crossq) == (0.01, SACConfig().tau)
+
+
+def test_a_label_says_what_differs_from_the_critics_own_defaults():
+    variant = "sac:critic=simba,actor_lr=0.0001,critic_hidden=8x8"
+    study = dataclasses.replace(load_study("quick"), algos=(variant,), config={})
+    assert {job.label for job in study.jobs()} == {"sac-critic=simba-critic_hidden=8x8"}
 
 
 def test_without_target_networks_the_online_critics_answer_for_them():
