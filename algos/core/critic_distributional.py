@@ -45,10 +45,8 @@ class DistributionalCritic(CrossQCritic):
     ) -> tuple[Tensor, Metrics]:
         """z' = r + gamma mask (z + bonus) for every atom z."""
         atoms = self.atoms(now)
-        entropy_of_policy = torch.as_tensor(bonus, dtype=now.dtype, device=now.device).expand_as(batch.reward)
-        z = batch.reward.unsqueeze(-1) + agent.config.discount * batch.mask.unsqueeze(-1) * (
-            atoms + entropy_of_policy.unsqueeze(-1)
-        )
+        following_z = atoms + (bonus.unsqueeze(-1) if isinstance(bonus, Tensor) else bonus)
+        z = batch.reward.unsqueeze(-1) + agent.config.discount * batch.mask.unsqueeze(-1) * following_z
         target = self.project(following.softmax(-1), z).mean(1, keepdim=True)  # (S, 1, B, n)
         probs = now.softmax(-1)
         log_probs = (probs + TINY).log()

@@ -37,11 +37,10 @@ class SimBaCritic(MLPCritic):
         hidden = self.config.critic_hidden or self.AUTHORS_HIDDEN
         sizes = (self.obs_dim + self.act_dim, hidden[0], len(hidden))
         critic = init_residual(generators, *sizes, heads=(1,), lead=(self.config.critics,))
-        return {
-            "critic": critic,
-            "target_critic": {name: p.clone() for name, p in critic.items()},
-            "obs_stats": observation_statistics(len(generators), self.obs_dim),
-        }
+        state = {"critic": critic, "target_critic": {name: p.clone() for name, p in critic.items()}}
+        if self.config.simba_normalise:
+            state["obs_stats"] = observation_statistics(len(generators), self.obs_dim)
+        return state
 
     def optimiser(self) -> Adam:
         c = self.config

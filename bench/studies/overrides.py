@@ -51,9 +51,13 @@ def default_config(algo: str, critic: str | None = None) -> dict[str, Any]:
     return plain | {"critic": critic} | _json(type(_default(algo)).defaults(critic))
 
 
-def settable(algo: str) -> dict[str, Any]:
-    """The settings that mean something to the algorithm, with their defaults."""
-    unused = agent_class(algo).Config.unused
+def settable(algo: str, critic: str | None = None) -> dict[str, Any]:
+    """The settings that mean something to the algorithm, with their defaults; with a critic: to both."""
+    from algos.core.critics import critic_class, critic_names
+
+    unused = set(agent_class(algo).Config.unused)
+    if critic in critic_names():  # any other is reported where the configuration is made
+        unused |= set(critic_class(critic).unused)
     return {key: value for key, value in default_config(algo).items() if key not in unused}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from algos.core.residual import normalise, observation_statistics, observe
 from algos.sac import SAC, SACConfig
 from bench.check import conformance
 from bench.errors import UserError
+from bench.studies.file import load_study
 from bench.studies.overrides import (
     agent_class,
     algorithm_config,
@@ -69,6 +71,18 @@ def test_a_setting_that_the_critic_cannot_have_is_refused_in_one_line(spec, reas
         algorithm_config(*parse_overrides(spec))
 
 
+def test_what_a_study_sets_for_all_skips_critics_without_use_for_it():
+    study = dataclasses.replace(load_study("quick"), algos=("sac", "sac:critic=crossq"), config={"tau": 0.01})
+    plain, crossq = (job.config["tau"] for job in study.jobs() if job.seed == 0)
+    assert (plain, crossq) == (0.01, SACConfig().tau)
+
+
+def test_a_label_says_what_differs_from_the_critics_own_defaults():
+    variant = "sac:critic=simba,actor_lr=0.0001,critic_hidden=8x8"
+    study = dataclasses.replace(load_study("quick"), algos=(variant,), config={})
+    assert {job.label for job in study.jobs()} == {"sac-critic=simba-critic_hidden=8x8"}
+
+
 def test_without_target_networks_the_online_critics_answer_for_them():
     agent = build("qsm:critic=crossq")
     assert "target_critic" not in agent.state
@@ -93,11 +107,13 @@ def test_until_warm_up_it_is_batch_normalisation_then_ioffes_renormalisation():
     mean, std = x.mean(1, keepdim=True), x.std(1, correction=0, keepdim=True)
     plain, _, _ = norm.batch(x, *statistics(passes=9))
     torch.testing.assert_close(plain, (x - mean) / std)
-    far, _, _ = norm.batch(x, *statistics(passes=10))
-    running_mean, running_var, _ = statistics()
+    running_mean, running_var, passes = statistics(passes=10)
+    running_mean[..., 0] = -9.0
+    far, _, _ = norm.batch(x, running_mean, running_var, passes)
     r = (std / running_var.sqrt()).clamp(1 / 3, 3)
     d = ((mean - running_mean) / running_var.sqrt()).clamp(-5, 5)
     assert (r == 3).any()
+    assert 0 < (d == 5).sum() < d.numel()
     torch.testing.assert_close(far, (x - mean) / std * r + d)
 
 
