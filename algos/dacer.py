@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ class DACER(DiffusionAgent):
     name = "dacer"
     title = "DACER"
     Config = DACERConfig
-    small = {"entropy_samples": 6, "alpha_delay": 3}
+    small: ClassVar[Mapping[str, Any]] = {"entropy_samples": 6, "alpha_delay": 3}
     config: DACERConfig
 
     def make_critic(self) -> Critic:

@@ -4,6 +4,7 @@ as its authors' code runs it."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,7 +69,12 @@ class MaxEntDP(CosineAgent):
     name = "maxentdp"
     title = "MaxEntDP"
     Config = MaxEntDPConfig
-    small = {"samples": 5, "log_prob_steps": 2, "log_prob_samples": 3, "eval_candidates": 3}
+    small: ClassVar[Mapping[str, Any]] = {
+        "samples": 5,
+        "log_prob_steps": 2,
+        "log_prob_samples": 3,
+        "eval_candidates": 3,
+    }
     config: MaxEntDPConfig
 
     def __init__(self, config: MaxEntDPConfig, obs_dim: int, act_dim: int, seeds: Any, **how: Any):

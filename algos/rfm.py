@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ class RFM(Agent):
     Config = RFMConfig
     config: RFMConfig
     evaluation_mode = "greedy"
-    small = {
+    small: ClassVar[Mapping[str, Any]] = {
         "samples": 5,
         "particles": 3,
         "act_particles": 3,
