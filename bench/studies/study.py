@@ -79,10 +79,10 @@ class Study:
 
         own: a variant's overrides. The critic among them brings its own defaults, over which the study's settings go.
         """
-        fields = settable(algo)
+        special = {**self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {}), **(own or {})}
+        fields = settable(algo, {**self.config, **special}.get("critic"))
         common = {key: value for key, value in self.config.items() if key in fields}
-        special = {**self.algo.get(algo, {}), **self.env.get(env, {}).get(algo, {})}
-        return algorithm_config(algo, {**common, **special, **(own or {})})
+        return algorithm_config(algo, {**common, **special})
 
     def _label(self, algo: str, own: Overrides) -> str:
         """The algorithm and its overrides, sorted; one that changes nothing anywhere in the study is dropped.
