@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +50,7 @@ class DIPO(SecondBatchAgent):
     title = "DIPO"
     Config = DIPOConfig
     config: DIPOConfig
+    small: ClassVar[Mapping[str, Any]] = {**SecondBatchAgent.small, "action_steps": 2}
     evaluation_mode = "greedy"  # no noise in the chain, whose start is random
 
     def phase(self, count: int) -> int:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -84,6 +85,11 @@ class QVPO(SecondBatchAgent):
     title = "QVPO"
     Config = QVPOConfig
     config: QVPOConfig
+    small: ClassVar[Mapping[str, Any]] = {
+        **SecondBatchAgent.small,
+        "train_samples": 4,
+        "evaluation_samples": 3,
+    }
 
     def initial_state(self, generators: Generators) -> State:
         zero = torch.zeros(len(self.seeds), 1, dtype=torch.float64)

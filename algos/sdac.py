@@ -3,7 +3,9 @@ Policies, ICML 2025), as the authors' repository runs it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -48,6 +50,7 @@ class SDAC(ParticleAgent):
     title = "SDAC"
     Config = SDACConfig
     config: SDACConfig
+    small: ClassVar[Mapping[str, Any]] = {**ParticleAgent.small, "samples": 4}
 
     def learn(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
         moves, before = phase & 1, self.config.weigh_with == "before"

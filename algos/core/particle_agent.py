@@ -7,9 +7,9 @@ as the authors' repository runs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -81,6 +81,7 @@ class ParticleAgent(WeightedAgent):
     """A diffusion policy whose action is the best of many chains by min Q, plus alpha noise_scale N(0, I)."""
 
     config: ParticleConfig
+    small: ClassVar[Mapping[str, Any]] = {**WeightedAgent.small, "particles": 3}
 
     def make_schedule(self, config: ParticleConfig) -> Schedule:
         return linear_betas(config.T, config.beta_scale)

@@ -5,8 +5,9 @@ None of them differentiates through the chain: an update samples actions, weighs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -48,6 +49,7 @@ class WeightedAgent(DiffusionAgent):
     """A diffusion policy that learns by a weighted denoising loss."""
 
     config: WeightedConfig
+    small: ClassVar[Mapping[str, Any]] = {"time_hidden": 8}
 
     def make_network(self, config: WeightedConfig, obs_dim: int, act_dim: int) -> ScoreNetwork:
         c = config
