@@ -31,6 +31,7 @@ help:  ## this list
 	@echo '                PACK=auto|N  JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000'
 	@echo '                CHECKPOINTS=folder  RETRY=1'
 	@echo 'On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1'
+	@echo 'Status:         JSON=1  EXIT_CODE=1  WATCH=30'
 	@echo 'Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"'
 	@echo '                GRIDS="10 100 1000"'
 	@echo 'Where:          RESULTS=folder (default results)'
@@ -57,7 +58,7 @@ bench: $(STAMP)  ## train what is missing of a study here, then draw it
 	$(call option,CHECKPOINTS,--checkpoints)
 
 status: $(STAMP)  ## how runs stand: done, running, failed and why, missing
-	@$(PY) -m bench status $(WHERE)
+	@$(PY) -m bench status $(WHERE) $(call option,JSON,--json) $(call option,EXIT_CODE,--exit-code) $(call option,WATCH,--watch)
 
 figures: $(STAMP)  ## tables, figures and report from results/ alone
 	@$(PY) -m bench figures $(WHERE)

@@ -68,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, function, text)
         if name != "docs":
             command.add_argument("--study", default="")
+        if name == "status":
+            command.add_argument("--json", default="", help="1: the same for scripts")
+            command.add_argument(
+                "--exit-code", default="", help="1: 0 finished, 1 failed, 2 damaged, 3 not finished"
+            )
+            command.add_argument(
+                "--watch", default="", help="seconds, at least 10: look again until nothing moves"
+            )
         command.add_argument("--results", default="results")
 
     for name, text in (
