@@ -71,9 +71,7 @@ def git_state(root: Path = ROOT) -> dict[str, Any]:
         return {"commit": None, "dirty": None, "diff_sha256": None, "untracked_code": None}
     own = ("--", ".", ":(exclude)results", ":(exclude)slurm/profiles")
     diff = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--binary", "HEAD", *own)
-    others = _git(
-        root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.toml", *own[2:]
-    )
+    others = _git(root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.toml", *own[2:])
     return {
         "commit": commit.decode().strip(),
         "dirty": bool(diff),

@@ -9,6 +9,8 @@ import pytest
 from bench.errors import UserError
 from bench.launch.slurm.profiles import FOLDER, KEYS, Profile, load_profile
 
+READ = ("parsable", "wait", "test-only", "clusters", "quiet", "job_name")
+
 
 def profile(folder: Path, text: str, name: str = "mine") -> Profile:
     (folder / f"{name}.toml").write_text(text)
@@ -62,6 +64,23 @@ def test_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ('time = "01:00:00"\n[sbatch]\narray = "0-3"', ["sbatch", "'array' is set by the suite"]),
         ('time = "01:00:00"\n[sbatch]\nexclude = [1]', ["sbatch", "'exclude'"]),
         ('time = "01:00:00', ["not valid TOML"]),
+        # options that would change what the suite reads of sbatch, and those that have a key of their own
+        *((f'time = "01:00:00"\n[sbatch]\n{key} = true', [f"'{key}' is set by the suite"]) for key in READ),
+        ('time = "01:00:00"\n[sbatch]\nmem = "4G"', ["'mem' has a key of its own", "memory = ..."]),
+        (
+            'time = "01:00:00"\n[sbatch]\ncpus_per_task = 4',
+            ["'cpus_per_task' has a key of its own", "cpus = ..."],
+        ),
+        ('time = "01:00:00"\nmem = "4G"', ["unknown key 'mem'", "it is called 'memory'"]),
+        ('time = "01:00:00"\nntasks = 4', ["unknown key 'ntasks'", "the suite sets it itself", "`cpus`"]),
+        ('time = "01:00:00"\nexclusive_topology = true', ["below [sbatch]: exclusive-topology"]),
+        ('time = "01:00:00"\n[algo.sac]\nmemry = "1G"', ["[algo.sac] unknown key 'memry'", "'memory'"]),
+        ('time = "01:00:00"\nalgo = "sac"', ["algo", "must be a table"]),
+        ('time = "01:00:00"\n[algo]\nsac = 3', ["algo.sac", "must be a table"]),
+        (
+            'time = "01:00:00"\nsignal_delay = 600\n[algo.sac]\ntime = "00:05:00"',
+            ["signal_delay = 600", "at most 255"],
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: list[str]):

@@ -111,6 +111,20 @@ def test_estimate_counts_what_is_held(tmp_path, profile):
     )
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (20.0, "such short tasks burden the scheduler: JOBS_PER_TASK=180 makes one last an hour"),
+        (1700.0, ""),
+        (5400.0, r"longer than the profile's time: such a task is requeued 3 times.*time = \"00:30:00\""),
+    ],
+)
+def test_a_plan_says_whether_tasks_are_too_short_or_too_long(tmp_path, profile, seconds: float, said: str):
+    told = "\n".join(dry(tmp_path, profile(), rates=lambda job, device: seconds).lines())
+    assert "a task takes up to" in told
+    assert bool(re.search(said or "burden|longer than", told)) == bool(said)
+
+
 def test_estimate_of_a_pack_is_its_whole_time(tmp_path):
     jobs = make_study("study", seeds=2).jobs()
     seconds = dict.fromkeys(("env_s", "act_s", "update_s", "eval_s", "compile_s", "other_s"), 10.0)
