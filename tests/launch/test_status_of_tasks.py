@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -182,6 +183,16 @@ def test_json_says_all_that_the_lines_do(tmp_path: Path, capsys: pytest.CaptureF
     assert [run["state"] for run in study["runs"]] == ["done", "failed", "missing"]
     assert study["runs"][1]["reason"].startswith("ValueError: no")
     assert study["runs"][1]["path"] == str(tmp_path / jobs[1].path)
+
+
+def test_the_fields_are_documented(tmp_path: Path) -> None:
+    grid(tmp_path, seeds=1)
+    (found,) = status.look([read_study(tmp_path, "s")])
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| `make status JSON=1`"))
+    named = re.findall(r"`(\w+)`", line.partition("a run has")[2])
+    assert named == list(found.record()["runs"][0])
+    assert all(f'"{key}"' in line for key in found.record())
 
 
 def test_the_exit_code_says_how_a_grid_stands_where_asked_to(
