@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 GRID := STUDY ALGOS ENVS SEEDS STEPS SET RESULTS DEVICE EXECUTION PACK RETRY JOBS_PER_GPU DRY
 TAKES_bench := $(GRID) JOBS HANG_MINUTES JOB_MEMORY_MB CHECKPOINTS
 TAKES_slurm := $(GRID) PROFILE JOBS_PER_TASK FIGURES
-TAKES_status := STUDY RESULTS
+TAKES_status := STUDY RESULTS JSON EXIT_CODE WATCH
 TAKES_figures := STUDY RESULTS
 TAKES_cancel := STUDY RESULTS
 TAKES_experiments := JOBS RESULTS
@@ -62,6 +62,7 @@ help:  ## this list
 #:                 PACK=auto|N  JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000
 #:                 CHECKPOINTS=folder  RETRY=1  DRY=1 (only the plan: runs, hours, disk)
 #: On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1
+#: Status:         JSON=1  EXIT_CODE=1  WATCH=30
 #: Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"
 #:                 GRIDS="10 100 1000"
 #: Where:          RESULTS=folder (default results)

@@ -112,6 +112,14 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, function, text)
         if name != "docs":
             _path_option(command, "--study", help="a name, or a TOML file (default: every study)")
+        if name == "status":
+            command.add_argument("--json", default="", help="1: the same for scripts")
+            command.add_argument(
+                "--exit-code", default="", help="1: 0 finished, 1 failed, 2 damaged, 3 not finished"
+            )
+            command.add_argument(
+                "--watch", default="", help="seconds, at least 10: look again until nothing moves"
+            )
         _path_option(command, "--results", default="results")
 
     for name, text in (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,7 +171,7 @@ def run_grid(options: Namespace) -> int:
     )
     count = workers or default_workers(device, jobs_per_gpu)
     if dry:
-        return _show_plan(plan, study, jobs, count, root, checkpoints or root)
+        return _show_plan(plan, study, jobs, count, root, checkpoints or root, device)
     _register(root, study, jobs)
     pool_options = LocalOptions(
         workers=count,
@@ -209,7 +209,9 @@ def run_grid(options: Namespace) -> int:
     return 1 if failed else 0
 
 
-def _show_plan(plan: Plan, study: Study, jobs: Sequence[Job], workers: int, root: Path, scratch: Path) -> int:
+def _show_plan(
+    plan: Plan, study: Study, jobs: Sequence[Job], workers: int, root: Path, scratch: Path, device: str
+) -> int:
     from bench.launch import estimate
     from bench.launch.rates import measured_rates
 
@@ -217,7 +219,7 @@ def _show_plan(plan: Plan, study: Study, jobs: Sequence[Job], workers: int, root
     print(f"{study.name}: {len(jobs)} runs, {len(plan.done)} done, {waiting} to do, {workers} at once")
     folders = dict.fromkeys([root, ROOT / "results"])  # the runs that came with the suite know rates too
     rates = [(folder, measured_rates(folder)) for folder in folders if folder.is_dir()]
-    for line in estimate.lines(plan, workers, rates, root, scratch):
+    for line in estimate.lines(plan, workers, rates, root, scratch, device):
         print(line)
     if plan.failed and not waiting:
         print(f"{len(plan.failed)} failed earlier; RETRY=1 runs them again")
@@ -285,18 +287,33 @@ def figures(options: Namespace) -> int:
 
 
 def status(options: Namespace) -> int:
-    """How the runs of one study stand, or of every study that has results; 2 if one is damaged."""
-    from bench.launch import status as status_room
-    from bench.launch.slurm import queue
+    """How the runs of one study stand, or of every study that has results; 2 if one is damaged.
 
-    ask = cache(queue.squeue)  # once for all studies
+    With `exit_code` the code says how they stand (`bench.launch.status.exit_code`).
+    """
+    from bench.launch import status as status_room
+    from bench.launch.slurm import client
+
     root = _results(options)
-    damaged = []
-    for name in _studies_on_disk(root, options.study):
-        results = read_study(root, name)
-        status_room.show(results, ask=ask)
-        damaged += _damaged(results.runs)
-    return _report_damaged(damaged)
+    as_json, by_code = flag("JSON", options.json), flag("EXIT_CODE", options.exit_code)
+    every = whole("WATCH", options.watch, 10) if options.watch else 0
+    if note := client.dropped():
+        print(f"bench: {note}", file=sys.stderr)
+    while True:
+        results = [read_study(root, name) for name in _studies_on_disk(root, options.study)]
+        found = status_room.look(results)
+        if every:
+            print("\033[2J\033[H" if sys.stdout.isatty() else "", end="")
+        if as_json:
+            print(status_room.as_json(found))
+        else:
+            for study in found:
+                status_room.show(study)
+        if not every or not any(run.state in ("running", "queued") for study in found for run in study.runs):
+            break
+        time.sleep(every)
+    damaged = _report_damaged([line for study in results for line in _damaged(study.runs)])
+    return status_room.exit_code(found) if by_code else damaged
 
 
 def _studies_on_disk(root: Path, study: str) -> list[str]:
@@ -322,22 +339,33 @@ def _report_damaged(lines: Sequence[str]) -> int:
 
 
 def submit(options: Namespace) -> int:
-    """Submit what is missing of a grid to a Slurm cluster."""
+    """Submit what is missing of a grid to a Slurm cluster; 3 if Slurm takes only a part of it for now."""
     from bench.launch.plan import make_packs
     from bench.launch.rates import measured_rates
     from bench.launch.slurm import submit as slurm
     from bench.launch.slurm.profiles import load_profile
 
     profile = load_profile(options.profile)
-    options.device = options.device or ("cuda" if profile.gpus else "cpu")
-    device, execution = _execution(options)
+    asked = options.device
+    options.device = asked or ("cuda" if profile.gpus else "cpu")
+    _, execution = _execution(options)
     if options.jobs_per_gpu:
-        profile = replace(profile, jobs_per_gpu=whole("JOBS_PER_GPU", options.jobs_per_gpu, 1))
+        share = whole("JOBS_PER_GPU", options.jobs_per_gpu, 1)
+        profile = profile.each(lambda part: replace(part, jobs_per_gpu=share))
     per_task = whole("JOBS_PER_TASK", options.jobs_per_task, 1) if options.jobs_per_task else None
     study, jobs = _requested(options)
     dry, draw = flag("DRY", options.dry), flag("FIGURES", options.figures)
     root = _results(options) if dry else _writable("RESULTS", options.results)
-    packs = make_packs(jobs, _pack_size(options, device, len(study.seeds)))
+    for algo in profile.algos:
+        agent_class(algo)  # a mistyped name would silently change nothing
+    by_device: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_device.setdefault(asked or ("cuda" if profile.for_algo(job.algo).gpus else "cpu"), []).append(job)
+    packs = [
+        pack
+        for device, group in by_device.items()
+        for pack in make_packs(group, _pack_size(options, device, len(study.seeds)))
+    ]
     if not dry:
         _register(root, study, jobs)
     submission = slurm.submit(
@@ -345,16 +373,16 @@ def submit(options: Namespace) -> int:
         study,
         packs,
         profile,
-        execution={"mode": execution, "device": device},
+        execution={"mode": execution, "device": asked},
         jobs_per_task=per_task,
         dry=dry,
         figures=draw,
         retry_failed=flag("RETRY", options.retry),
-        rates=measured_rates(root) if dry else lambda job: None,
+        rates=measured_rates(root) if dry else lambda job, device: None,
     )
     for line in submission.lines():
         print(line)
-    return 0
+    return 3 if submission.left else 0
 
 
 def experiments(options: Namespace) -> int:

@@ -13,11 +13,16 @@ from bench.studies.job import Job
 
 FLOAT_BYTES = 4
 
-Rate = Callable[[Job], float | None]  # seconds that a run takes; None: not known
+Rate = Callable[[Job, str], float | None]  # seconds that a run takes on a device; None: not known
 
 
 def lines(
-    plan: Plan, workers: int, rates: Sequence[tuple[Path, Rate]], root: Path, scratch: Path
+    plan: Plan,
+    workers: int,
+    rates: Sequence[tuple[Path, Rate]],
+    root: Path,
+    scratch: Path,
+    device: str = "cpu",
 ) -> Iterator[str]:
     """The plan for the terminal: one line for each cell, then hours and disk.
 
@@ -27,6 +32,7 @@ def lines(
         rates: functions as `bench.launch.rates.measured_rates` gives them, with the folder whose runs each knows; the
             first that knows a job counts.
         root, scratch: where results and where checkpoints go.
+        device: "cpu" or "cuda".
     """
     cells: dict[tuple[str, str], list[Job]] = {}
     for pack in plan.packs:
@@ -35,7 +41,9 @@ def lines(
     seconds: dict[tuple[str, str], float | None] = {}
     sources: set[Path] = set()
     for cell, jobs in cells.items():
-        found = next(((folder, s) for folder, rate in rates if (s := rate(jobs[0])) is not None), None)
+        found = next(
+            ((folder, s) for folder, rate in rates if (s := rate(jobs[0], device)) is not None), None
+        )
         seconds[cell] = found[1] if found else None
         if found:
             sources.add(found[0])

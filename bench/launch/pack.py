@@ -123,6 +123,8 @@ class _Pack:
                     checkpoint_root=self.checkpoints,
                 )
                 opened.append((job, writer))
+                if writer.restarted:
+                    self.say(f"{job.path}: begins again at step 0: {writer.restarted}")
             except AlreadyFinished:
                 continue
             except UserError as error:
@@ -221,6 +223,7 @@ class _Pack:
         for writer, checkpoint in zip(self._living(), found):
             if checkpoint is not None:
                 writer.restart(reason)
+                self.say(f"{writer.path}: begins again at step 0: {reason}")
         return Trainer(self.jobs, self.execution)
 
     def _append(self, k: int, table: str, rows: list[dict[str, object]]) -> None:

@@ -15,11 +15,11 @@ from bench.studies.job import Job
 SECONDS = ("env_s", "act_s", "update_s", "eval_s", "compile_s", "other_s")
 
 
-def measured_rates(root: Path) -> Callable[[Job], float | None]:
-    """A function that gives the seconds that a job, or its whole pack, takes by the finished runs below `root`.
+def measured_rates(root: Path) -> Callable[[Job, str], float | None]:
+    """A function that gives the seconds that a job, or its whole pack, takes on a device ("cpu", "cuda").
 
-    Runs of the same task and configuration count; where there are none, those of the same configuration on other
-    tasks; without either it gives None.
+    From the finished runs below `root` on the same device: runs of the same task and configuration count; where there
+    are none, those of the same configuration on other tasks; without either it gives None.
     """
     exact: dict[str, list[float]] = defaultdict(list)
     rough: dict[str, list[float]] = defaultdict(list)
@@ -31,12 +31,13 @@ def measured_rates(root: Path) -> Callable[[Job], float | None]:
         for run in found.runs:
             pace = _seconds_per_step(run) if run.state == "done" else None
             if pace is not None:
-                key = _key(run.algo, run.meta["config"])
+                device = run.meta["attempts"][-1]["execution"].get("device", "cpu")
+                key = f"{device} {_key(run.algo, run.meta['config'])}"
                 exact[f"{run.env} {key}"].append(pace)
                 rough[key].append(pace)
 
-    def rate(job: Job) -> float | None:
-        key = _key(job.algo, dict(job.config))
+    def rate(job: Job, device: str) -> float | None:
+        key = f"{device} {_key(job.algo, dict(job.config))}"
         paces = exact.get(f"{job.env} {key}") or rough.get(key)
         return median(paces) * job.settings.steps if paces else None
 

@@ -63,18 +63,17 @@ def code_digest(root: Path = ROOT) -> str:
 def git_state(root: Path = ROOT) -> dict[str, Any]:
     """commit (None outside a checkout), dirty, diff_sha256 of the uncommitted changes, untracked_code.
 
-    Only the code counts: changes under results/, which every run makes, are left out. untracked_code: whether
+    Only the code counts: changes under results/, which every run makes, and cluster profiles, which decide nothing of
+    what is computed, are left out. untracked_code: whether
     there are Python or TOML files that git neither tracks nor ignores.
     """
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = _git(root, "rev-parse", "HEAD")
     if not top or not commit or Path(os.fsdecode(top.strip())).resolve() != root.resolve():
         return {"commit": None, "dirty": None, "diff_sha256": None, "untracked_code": None}
-    own = ("--", ".", ":(exclude)results")
+    own = ("--", ".", ":(exclude)results", ":(exclude)slurm/profiles")
     diff = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--binary", "HEAD", *own)
-    others = _git(
-        root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.toml", ":(exclude)results"
-    )
+    others = _git(root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.toml", *own[2:])
     return {
         "commit": commit.decode().strip(),
         "dirty": bool(diff),

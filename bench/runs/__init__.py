@@ -5,6 +5,7 @@ docs/results.md describes the format. This module re-exports the public names of
     tables.py       the columns of each CSV, written and read
     ownership.py    the lock, the owner, and whether it lives
     checkpoints.py  the trainer's state and the replay shards
+    places.py       where a checkpoint lies, also where results folders share a place for them
     writer.py       `Writer`: the one process that may write a run
     reader.py       `read_run`: one run, in whatever state
     study_file.py   study.json: `write_study`, `read_study`
@@ -18,6 +19,7 @@ from bench.runs.records import FORMAT
 from bench.runs.study_file import StudyResults, read_study, read_study_file, studies, write_study
 from bench.runs.tables import TABLES
 from bench.runs.writer import (
+    NO_CHECKPOINT,
     AlreadyFinished,
     BeingWritten,
     Superseded,
@@ -30,6 +32,7 @@ from bench.runs.writer import (
 __all__ = [
     "FINISHED",
     "FORMAT",
+    "NO_CHECKPOINT",
     "RANDOM",
     "STALE_AFTER_S",
     "STATES",

@@ -132,6 +132,16 @@ class Owner(Struct):
     pid: Count
 
 
+class RootRecord(Struct):
+    """.checkpoints.json of a results folder: its identity under a checkpoint root (places.py)."""
+
+    format: int
+    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+    earlier: list[Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]]
+    path: str
+    inode: Count
+
+
 class ArrayRecord(Struct, forbid_unknown_fields=True):
     """array-<token>.json: a job array as it was submitted."""
 

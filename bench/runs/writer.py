@@ -34,7 +34,7 @@ from bench.disk import (
 )
 from bench.errors import UserError
 from bench.names import TEMPORARY
-from bench.runs import checkpoints, ownership
+from bench.runs import checkpoints, ownership, places
 from bench.runs.checkpoints import Checkpoint
 from bench.runs.ownership import STALE_AFTER_S
 from bench.runs.reader import (
@@ -52,6 +52,7 @@ from bench.runs.tables import TABLES, header, parse_table, render_rows
 from bench.text import differences, one_line, strerror
 
 HEARTBEAT_EVERY_S = 5.0
+NO_CHECKPOINT = "no checkpoint"  # in `restarted`: the run had not come to its first one
 
 _CODE = Path(__file__).resolve().parents[2]
 
@@ -100,7 +101,8 @@ class Writer:
         self.attempt = 0
         self._job = job
         self._checkpoint_root = checkpoint_root
-        self._checkpoint_folder = _checkpoint_folder(path, job, checkpoint_root)
+        self._root = path.parents[len(job.path.parts) - 1]
+        self._checkpoint_folder = places.checkpoint_folder(self._root, job.path, checkpoint_root)
         self._manifest: dict[str, Any] | None = None
         self._meta: dict[str, Any] = {}
         self._token = ""
@@ -129,8 +131,10 @@ class Writer:
         """
         path = root / job.path
         _refuse(root, job, checkpoint_root, retry_failed)
-        writer = cls(path, job, checkpoint_root)
         try:
+            if checkpoint_root is not None:
+                places.claim(root)
+            writer = cls(path, job, checkpoint_root)
             path.mkdir(parents=True, exist_ok=True)
             with ownership.locked(path):
                 _refuse(
@@ -164,6 +168,7 @@ class Writer:
         self.attempt = max((attempt["attempt"] for attempt in attempts), default=0) + 1
         record = ownership.this_process(self.attempt, dict(scheduler) if scheduler else None)
         self._token = record["token"]
+        reached = _reached(self.path)
         self._write_heartbeat({})  # first, so that no owner on another host is ever seen without one
         write_json(self.path / ownership.OWNER, record, "owner")
 
@@ -172,6 +177,8 @@ class Writer:
             checkpoints.discard(self._checkpoint_folder)  # of an earlier run, whose folder is gone
         else:
             reason = self._find_checkpoint()
+            if reached and reason == NO_CHECKPOINT:
+                reason = f"{NO_CHECKPOINT}; the attempt before had come to step {reached}"
         attempt = {
             "attempt": self.attempt,
             "started": record["time"],
@@ -191,33 +198,32 @@ class Writer:
         self._cut_tables()
         (self.path / FAILURE).unlink(missing_ok=True)
 
+    @property
+    def restarted(self) -> str | None:
+        """Why this attempt begins at step 0 though there was an earlier one; None where it goes on, or is the first."""
+        why: str | None = self._meta["attempts"][-1].get("restarted")
+        return why
+
     def _find_checkpoint(self) -> str | None:
         """Take up the checkpoint if it and the tables before it are sound; else why the run starts again."""
         folder = self._checkpoint_folder
+        if not os.path.lexists(folder / checkpoints.MANIFEST):
+            found = _belonging(self._root, self._job, self._checkpoint_root)
+            if found is not None:
+                places.move(found, folder)
         try:
             manifest = checkpoints.read_manifest(folder, self._job.hash)
             checkpoints.verify(folder, manifest)
-            for table in TABLES:
-                self._check_prefix(table, manifest["csv_bytes"][table], manifest["csv_sha256"][table])
+            _check_tables(self.path, manifest)
         except FileNotFoundError:
             checkpoints.discard(folder)
-            return "no checkpoint"
+            return NO_CHECKPOINT
         except DamagedFile as error:
             checkpoints.discard(folder)
             return f"damaged checkpoint: {one_line(error)}"
         checkpoints.remove_leftovers(folder, manifest)
         self._manifest = manifest
         return None
-
-    def _check_prefix(self, table: str, length: int, digest: str) -> None:
-        try:
-            data = read_bytes(self.path / table)
-        except FileNotFoundError:
-            data = b""
-        if len(data) < length:
-            raise DamagedFile(f"{table} is shorter than at the checkpoint")
-        if hashlib.sha256(memoryview(data)[:length]).hexdigest() != digest:
-            raise DamagedFile(f"{table} has changed since the checkpoint (SHA-256)")
 
     def _cut_tables(self) -> None:
         for table in TABLES:
@@ -327,6 +333,7 @@ class Writer:
                 except DamagedFile as error:
                     raise OSError(errno.EIO, str(error), str(path)) from None
                 lengths[table], digests[table] = len(data), hashlib.sha256(data).hexdigest()
+            places.mark(self._checkpoint_folder, self._root, self._checkpoint_root)
             self._manifest = checkpoints.save(
                 self._checkpoint_folder,
                 self._manifest,
@@ -416,8 +423,36 @@ class Writer:
             (self.path / ownership.OWNER).unlink(missing_ok=True)
 
 
-def _checkpoint_folder(path: Path, job: JobLike, checkpoint_root: Path | None) -> Path:
-    return (path if checkpoint_root is None else checkpoint_root / job.path) / "checkpoint"
+def _check_tables(path: Path, manifest: Mapping[str, Any]) -> None:
+    """DamagedFile unless the tables in the run's folder begin with the bytes that they had at the checkpoint."""
+    for table in TABLES:
+        length, digest = manifest["csv_bytes"][table], manifest["csv_sha256"][table]
+        try:
+            data = read_bytes(path / table)
+        except FileNotFoundError:
+            data = b""
+        if len(data) < length:
+            raise DamagedFile(f"{table} is shorter than at the checkpoint")
+        if hashlib.sha256(memoryview(data)[:length]).hexdigest() != digest:
+            raise DamagedFile(f"{table} has changed since the checkpoint (SHA-256)")
+
+
+def _belonging(root: Path, job: JobLike, checkpoint_root: Path | None) -> Path | None:
+    """A checkpoint that lies elsewhere than it should and is this run's: its tables, times included, say so."""
+    for folder in places.elsewhere(root, job.path, checkpoint_root):
+        with suppress(OSError, DamagedFile):
+            if not folder.is_symlink():
+                _check_tables(root / job.path, checkpoints.read_manifest(folder, job.hash))
+                return folder
+    return None
+
+
+def _reached(path: Path) -> int:
+    """The step that the last heartbeat of the run tells; 0 without one."""
+    with suppress(OSError, DamagedFile):
+        step = read_json(path / ownership.HEARTBEAT).get("env_step")
+        return int(step) if isinstance(step, (int, float)) and abs(step) < 2**63 else 0
+    return 0
 
 
 def _read_meta(path: Path) -> dict[str, Any] | None:
@@ -452,7 +487,7 @@ def check_configuration(root: Path, job: JobLike) -> None:
 def _refuse(root: Path, job: JobLike, checkpoint_root: Path | None, retry_failed: bool) -> None:
     """Raise for a run that must not be written, before anything is; see `Writer.open`."""
     path = root / job.path
-    folder = _checkpoint_folder(path, job, checkpoint_root)
+    folder = places.checkpoint_folder(root, job.path, checkpoint_root)
     try:
         check_inside(root, path)
         check_inside(checkpoint_root or root, folder)
@@ -478,8 +513,10 @@ def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = Non
 
     For grouping seeds into packs. Read from the manifest alone: `Writer.open` may still find damaged files.
     """
+    folder = places.checkpoint_folder(root, job.path, checkpoint_root)
     try:
-        folder = _checkpoint_folder(root / job.path, job, checkpoint_root)
+        if not os.path.lexists(folder / checkpoints.MANIFEST):
+            folder = _belonging(root, job, checkpoint_root) or folder
         return checkpoints.read_manifest(folder, job.hash)["env_step"]
     except (OSError, DamagedFile):
         return 0
@@ -491,7 +528,7 @@ def remove_leftovers(root: Path, job: JobLike, checkpoint_root: Path | None = No
     with suppress(OSError):
         if not os.path.lexists(path / DONE):
             return
-        folder = _checkpoint_folder(path, job, checkpoint_root)
+        folder = places.checkpoint_folder(root, job.path, checkpoint_root)
         present = (
             path / ownership.OWNER,
             path / ownership.HEARTBEAT,
@@ -508,10 +545,7 @@ def _remove_what_runs_need(path: Path, checkpoint_folder: Path, checkpoint_root:
     """Tidy up after done.json. An error here costs only space and is left to `remove_leftovers`."""
     crossing("cleanup.before")
     checkpoints.discard(checkpoint_folder)
-    if checkpoint_root is not None:
-        for parent in checkpoint_folder.parents[:4]:  # seed, label, environment, study: if empty
-            with suppress(OSError):
-                parent.rmdir()
+    places.tidy(checkpoint_folder, checkpoint_root)
     crossing("cleanup.middle")
     for leftover in (
         *path.glob("*" + TEMPORARY),

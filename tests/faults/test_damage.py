@@ -264,10 +264,9 @@ def test_a_run_that_began_again_is_told_of(tmp_path: Path) -> None:
     jobs = stub_study(algo="stub", steps=400, eval_every=100).jobs()
     pool = Pool(tmp_path, make_plan(tmp_path, jobs), LocalOptions(1), lambda pool: None)
     assert pool.run().done == jobs
-    (message,) = pool.messages
-    assert message.startswith(
-        f"{jobs[0].path}: done (begun again at step 0: damaged checkpoint: checkpoint.json"
-    )
+    why, end = pool.messages
+    assert why.startswith(f"{jobs[0].path}: begun again at step 0: damaged checkpoint: checkpoint.json")
+    assert end == f"{jobs[0].path}: done"
 
 
 @pytest.mark.parametrize("name", ["owner.json", "heartbeat.json", "failure.json", ".lock"])

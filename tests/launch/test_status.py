@@ -18,7 +18,8 @@ def test_a_finished_run_that_never_learned_is_named(tmp_path: Path) -> None:
         settings = {"steps": 500, "random_steps": 500, "action_repeat": 1}
         helpers.change_meta(folder / f"cheetah-run/{algo}/seed-0", settings=settings)
     console = Console(file=io.StringIO(), width=200)
-    status.show(read_study(tmp_path, "made-up", verify=False), console)
+    (found,) = status.look([read_study(tmp_path, "made-up", verify=False)])
+    status.show(found, console)
     lines = [line for line in console.file.getvalue().splitlines() if "untrained" in line]  # type: ignore[attr-defined]
     reason = "steps = 500 with random_steps = 500 never updates the policy; 501 steps would"
     assert lines == [f"cheetah-run/sac/seed-0: done, untrained: {reason}"]

@@ -18,7 +18,7 @@ import torch
 
 from bench.launch import pack as worker
 from bench.launch.pack import StopFlag, _Pace
-from bench.runs import Writer, read_run
+from bench.runs import Writer, places, read_run
 from bench.studies.job import Job
 from tests.launching import environment, spec, stub_study, substance, wait_for
 
@@ -92,10 +92,10 @@ def test_checkpoints_can_lie_elsewhere(tmp_path: Path) -> None:
     (job,) = pack = jobs()
     given = spec(tmp_path / "r", pack) | {"checkpoint_root": str(tmp_path / "c")}
     assert worker.run(given, after(60)) == "stopped"
-    assert (tmp_path / "c" / job.path / "checkpoint").is_dir()
+    assert places.checkpoint_folder(tmp_path / "r", job.path, tmp_path / "c").is_dir()
     assert not (tmp_path / "r" / job.path / "checkpoint").exists()
     assert worker.run(given) == "done"
-    assert not (tmp_path / "c" / "s").exists()
+    assert not list((tmp_path / "c").iterdir())
 
 
 def test_a_periodic_checkpoint_is_what_a_kill_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

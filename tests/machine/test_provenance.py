@@ -100,6 +100,20 @@ def test_git_state_tells_a_dirty_checkout_and_its_difference(checkout: Path) -> 
     assert provenance.git_state(checkout)["diff_sha256"] not in (None, first["diff_sha256"])
 
 
+def test_a_cluster_profile_is_no_code(checkout: Path) -> None:
+    profiles = checkout / "slurm" / "profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "example.toml").write_text("time = 1\n")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-m", "an example")
+    clean = provenance.git_state(checkout)
+    (profiles / "mine.toml").write_text("time = 2\n")
+    (profiles / "example.toml").write_text("time = 3\n")
+    assert provenance.git_state(checkout) == clean
+    (checkout / "slurm" / "helper.py").write_text("x = 1\n")
+    assert provenance.git_state(checkout) == clean | {"untracked_code": True}
+
+
 def test_outside_a_checkout_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"commit": None, "dirty": None, "diff_sha256": None, "untracked_code": None}
     assert provenance.git_state(checkout / "bench") == nothing  # installed inside somebody else's repository

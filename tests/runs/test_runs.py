@@ -31,6 +31,7 @@ from bench.runs import (
     checkpoint_step,
     checkpoints,
     ownership,
+    places,
     read_run,
     remove_leftovers,
     writer,
@@ -201,7 +202,7 @@ def test_restart_gives_the_checkpoint_up(tmp_path: Path) -> None:
 
 def test_a_checkpoint_writes_new_rows_only_and_forgets_overwritten_ones(tmp_path: Path) -> None:
     run = open_writer(tmp_path, checkpoint_root=tmp_path / "scratch")
-    folder = tmp_path / "scratch" / JOB.path / "checkpoint"
+    folder = places.checkpoint_folder(tmp_path, JOB.path, tmp_path / "scratch")
     run.save_checkpoint(1, b"a", rows(0, 10), 0)
     first = (folder / "replay-0-9.npy").stat()
     run.save_checkpoint(2, b"b", rows(10, 20), 10)

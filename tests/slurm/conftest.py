@@ -17,7 +17,7 @@ import torch
 import algos
 from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import Plan
-from bench.launch.slurm import queue
+from bench.launch.slurm import arrays, queue
 from bench.launch.slurm import submit as slurm
 from bench.launch.slurm.profiles import Profile, load_profile
 from bench.launch.slurm.queue import Entry, queue_state
@@ -133,8 +133,8 @@ class Grid:
 
     def tasks(self) -> int:
         """Tasks of this study that were ever submitted."""
-        arrays, _ = queue.survey(queue.folder(self.root, self.study.name))
-        return sum(len(array.tasks) for array in arrays if array.kind == "runs")
+        found, _ = queue.survey(arrays.folder(self.root, self.study.name))
+        return sum(len(array.tasks) for array in found if array.kind == "runs")
 
 
 def make_study(name: str, *, seeds: int = 1, steps: int = 600, delay: float = 0.0, **config: Any) -> Study:
@@ -187,7 +187,7 @@ def grid(
 
     yield make
     for each in made:
-        if queue.folder(each.root, each.study.name).is_dir():
+        if arrays.folder(each.root, each.study.name).is_dir():
             slurm.cancel(each.root, each.study.name)
 
 
@@ -199,11 +199,24 @@ class Commands:
 
     def answer(self, name: str, text: str, code: int = 0) -> None:
         (self.folder / f"{name}.txt").write_text(text)
-        script = (
-            f'#!/bin/sh\necho "$@" >>{self.folder}/{name}.calls\ncat {self.folder}/{name}.txt\nexit {code}\n'
-        )
-        (self.folder / name).write_text(script)
+        self.script(name, f"cat {self.folder}/{name}.txt\nexit {code}")
+
+    def script(self, name: str, body: str) -> None:
+        """A stand-in that runs `body`, a shell script, and keeps the environment that it was given."""
+        head = f'#!/bin/sh\necho "$@" >>{self.folder}/{name}.calls\nenv >{self.folder}/{name}.env\n'
+        (self.folder / name).write_text(head + body + "\n")
         (self.folder / name).chmod(0o755)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What the last call of a command was given."""
+        lines = (self.folder / f"{name}.env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    def slurm(self, *, sbatch: str = "echo 77") -> None:
+        """All the commands that submitting needs. sbatch: its body."""
+        for name in ("scancel", "scontrol"):
+            self.answer(name, "MaxArraySize = 9\n")
+        self.script("sbatch", sbatch)
 
     def calls(self, name: str) -> list[str]:
         file = self.folder / f"{name}.calls"

@@ -12,7 +12,8 @@ import pytest
 from conftest import EAGER, REPO, substance
 
 from bench.launch.slurm import submit as slurm
-from bench.launch.slurm.queue import folder, survey
+from bench.launch.slurm.arrays import folder
+from bench.launch.slurm.queue import survey
 from bench.runs import read_study
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(1800)]

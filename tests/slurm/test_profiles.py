@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from bench.errors import UserError
 from bench.launch.slurm.profiles import FOLDER, KEYS, Profile, load_profile
+
+READ = ("parsable", "wait", "test-only", "clusters", "quiet", "job_name")
 
 
 def profile(folder: Path, text: str, name: str = "mine") -> Profile:
@@ -25,6 +28,14 @@ def test_the_examples_show_every_key():
     shown = "".join(path.read_text() for path in FOLDER.glob("example-*.toml"))
     assert [key for key in KEYS if f"\n{key} =" not in shown and f"# {key} =" not in shown] == ["sbatch"]
     assert "[sbatch]" in shown
+
+
+def test_every_key_is_documented():
+    text = (FOLDER.parents[1] / "docs" / "cluster.md").read_text()
+    table = text.partition("| key | meaning | default |")[2].partition("\n\n")[0]
+    firsts = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    named = [key for first in firsts for key in re.findall(r"`\[?([a-z_]+)\]?`", first)]
+    assert set(KEYS) <= {*named}
 
 
 def test_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -62,6 +73,23 @@ def test_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ('time = "01:00:00"\n[sbatch]\narray = "0-3"', ["sbatch", "'array' is set by the suite"]),
         ('time = "01:00:00"\n[sbatch]\nexclude = [1]', ["sbatch", "'exclude'"]),
         ('time = "01:00:00', ["not valid TOML"]),
+        # options that would change what the suite reads of sbatch, and those that have a key of their own
+        *((f'time = "01:00:00"\n[sbatch]\n{key} = true', [f"'{key}' is set by the suite"]) for key in READ),
+        ('time = "01:00:00"\n[sbatch]\nmem = "4G"', ["'mem' has a key of its own", "memory = ..."]),
+        (
+            'time = "01:00:00"\n[sbatch]\ncpus_per_task = 4',
+            ["'cpus_per_task' has a key of its own", "cpus = ..."],
+        ),
+        ('time = "01:00:00"\nmem = "4G"', ["unknown key 'mem'", "it is called 'memory'"]),
+        ('time = "01:00:00"\nntasks = 4', ["unknown key 'ntasks'", "the suite sets it itself", "`cpus`"]),
+        ('time = "01:00:00"\nexclusive_topology = true', ["below [sbatch]: exclusive-topology"]),
+        ('time = "01:00:00"\n[algo.sac]\nmemry = "1G"', ["[algo.sac] unknown key 'memry'", "'memory'"]),
+        ('time = "01:00:00"\nalgo = "sac"', ["algo", "must be a table"]),
+        ('time = "01:00:00"\n[algo]\nsac = 3', ["algo.sac", "must be a table"]),
+        (
+            'time = "01:00:00"\nsignal_delay = 600\n[algo.sac]\ntime = "00:05:00"',
+            ["signal_delay = 600", "at most 255"],
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: list[str]):

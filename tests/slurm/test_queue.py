@@ -10,19 +10,19 @@ from conftest import make_study
 
 from bench.__main__ import main
 from bench.errors import UserError
-from bench.launch.slurm import queue
+from bench.launch.slurm import arrays
 from bench.launch.slurm.queue import Entry, queue_state
 from bench.runs import FORMAT, write_study
 
 
 def array(
     root: Path, tasks: list[list[str]], job: str | None = "77", study: str = "study", **more: object
-) -> queue.Array:
-    folder = queue.folder(root, study)
+) -> arrays.Array:
+    folder = arrays.folder(root, study)
     folder.mkdir(parents=True, exist_ok=True)
-    made = queue.new_array(folder, "runs", tasks)
-    made = queue.Array(**{**vars(made), "job": job, **more})
-    queue.write_array(folder, made)
+    made = arrays.new_array(folder, "runs", tasks)
+    made = arrays.Array(**{**vars(made), "job": job, **more})
+    arrays.write_array(folder, made)
     return made
 
 
@@ -36,11 +36,11 @@ def test_nothing_submitted_asks_nobody(commands, tmp_path):
 
 
 def test_one_squeue_however_many_jobs(commands, tmp_path):
-    arrays = [
+    made = [
         array(tmp_path, [[f"study/e/a/seed-{1000 * i + k}"] for k in range(1000)], str(i)) for i in range(3)
     ]
     commands.answer(
-        "squeue", "".join(f"{a.job}|{k}|PENDING|Priority||{a.name}\n" for a in arrays for k in range(1000))
+        "squeue", "".join(f"{a.job}|{k}|PENDING|Priority||{a.name}\n" for a in made for k in range(1000))
     )
     assert len(queue_state(tmp_path, "study")) == 3000
     assert len(commands.calls("squeue")) == 1
@@ -60,7 +60,7 @@ def test_states_and_words(commands, tmp_path):
         "running on n1",
         "running on n1",
         "queued (Resources)",
-        "OUT_OF_MEMORY (OutOfMemory) (job 77_2)",
+        f"OUT_OF_MEMORY (OutOfMemory) (job 77_2, which wrote no log at {found[paths[3]].log})",
     ]
     assert [found[path].active for path in paths] == [True, True, True, False]
 
@@ -69,7 +69,7 @@ def test_what_slurm_wrote_into_the_log_is_quoted(tmp_path):
     log = tmp_path / "log.out"
     log.write_text("step 1\nslurmstepd-n2: error: Exceeded job memory limit\nsrun: Killed\n")
     told = str(Entry("77_2", "FAILED", "", "n2", log))
-    assert told == "FAILED: Exceeded job memory limit (job 77_2)"
+    assert told == f"FAILED: Exceeded job memory limit (job 77_2, log {log})"
 
 
 def test_newest_submission_counts_and_names_decide_not_ids(commands, tmp_path):
@@ -118,7 +118,7 @@ def test_completing_may_come_back_unless_it_was_cancelled(commands, tmp_path):
     made = array(tmp_path, [["study/e/a/seed-0"]])
     commands.answer("squeue", f"77|N/A|COMPLETING|None|n1|{made.name}\n")
     assert queue_state(tmp_path, "study")["study/e/a/seed-0"].active
-    queue.write_array(queue.folder(tmp_path, "study"), queue.Array(**{**vars(made), "cancelled": True}))
+    arrays.write_array(arrays.folder(tmp_path, "study"), arrays.Array(**{**vars(made), "cancelled": True}))
     assert states(tmp_path) == {"study/e/a/seed-0": "CANCELLED"}
 
 
@@ -127,14 +127,14 @@ def test_slurm_that_does_not_answer_and_damaged_records(commands, tmp_path):
     commands.answer("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n", code=1)
     with pytest.raises(UserError, match="Slurm does not answer: slurm_load_jobs error: Unable to contact"):
         queue_state(tmp_path, "study")
-    (record,) = queue.folder(tmp_path, "study").glob("array-*.json")
+    (record,) = arrays.folder(tmp_path, "study").glob("array-*.json")
     for text in ("{", "{}", json.dumps({**json.loads(record.read_text()), "tasks": 3}), '{"format": 9}'):
         record.write_text(text)
         with pytest.raises(UserError, match="is damaged"):
             queue_state(tmp_path, "study")
 
 
-def submitted(root: Path, name: str) -> queue.Array:
+def submitted(root: Path, name: str) -> arrays.Array:
     """A study of two runs and the record of its array."""
     study = make_study(name, seeds=2)
     cells = [
@@ -148,7 +148,7 @@ def test_status_asks_once_however_many_studies(commands, tmp_path, capsys):
     names = [submitted(tmp_path, name).name for name in ("one", "other")]
     commands.answer("squeue", "".join(f"77|0|PENDING|Priority||{name}\n" for name in names))
     assert main(["status", "--results", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("seed-0: missing: queued (Priority)") == 2
+    assert capsys.readouterr().out.count("seed-0: queued (Priority), job 77") == 2
     assert len(commands.calls("squeue")) == 1
 
 
@@ -157,7 +157,7 @@ def test_status_tells_the_runs_where_slurm_does_not_answer(commands, tmp_path, c
     commands.answer("squeue", f"77|0|PENDING|Priority||{made.name}\n77|1|PENDING|Dependency||{made.name}\n")
     status = ["status", "--study", "study", "--results", str(tmp_path)]
     assert main(status) == 0
-    assert "seed-0: missing: queued (Priority)" in capsys.readouterr().out
+    assert "seed-0: queued (Priority), job 77" in capsys.readouterr().out
     assert len(commands.calls("squeue")) == 1
     commands.answer("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n", code=1)
     assert main(status) == 0

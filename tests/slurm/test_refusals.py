@@ -8,7 +8,7 @@ import pytest
 from conftest import EAGER, Commands, make_study
 
 from bench.errors import UserError
-from bench.launch.slurm import queue
+from bench.launch.slurm import arrays, queue
 from bench.launch.slurm import submit as slurm
 
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
@@ -21,12 +21,11 @@ def refused(commands, tmp_path, profile, capsys):
     def run(said: str, accepted: int = 0, **keys: str) -> str:
         for name in ("srun", "scancel", "scontrol"):
             commands.answer(name, "MaxArraySize = 2\n")
-        (commands.folder / "sbatch").write_text(
-            f"#!/bin/sh\necho x >>{commands.folder}/sbatch.calls\n"
+        commands.script(
+            "sbatch",
             f"[ $(wc -l <{commands.folder}/sbatch.calls) -le {accepted} ] && echo Submitted batch job 7 && exit\n"
-            f"cat <<'END' >&2\n{said}\nEND\nexit 1\n"
+            f"cat <<'END' >&2\n{said}\nEND\nexit 1",
         )
-        (commands.folder / "sbatch").chmod(0o755)
         study = make_study("study", seeds=4)
         packs = [[job] for job in study.jobs()]
         with pytest.raises(UserError) as error:
@@ -58,7 +57,7 @@ def test_names_the_key(refused, said: str, keys: dict[str, str], setting: str):
 
 
 def test_what_went_out_before_a_refusal_is_told_and_kept(refused, commands: Commands, tmp_path: Path):
-    told = refused(f"sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: {POLICY}", accepted=1)
+    told = refused("sbatch: error: Batch job submission failed: Invalid partition name specified", accepted=1)
     assert told.endswith("job 7 was submitted before that; the same command submits the rest")
-    (array,), _ = queue.survey(queue.folder(tmp_path / "results", "study"))
+    (array,), _ = queue.survey(arrays.folder(tmp_path / "results", "study"))
     assert (array.job, len(array.tasks)) == ("7", 2)

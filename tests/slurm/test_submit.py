@@ -12,7 +12,7 @@ from conftest import EAGER, make_study
 from bench.__main__ import main
 from bench.errors import UserError
 from bench.launch.rates import measured_rates
-from bench.launch.slurm import queue
+from bench.launch.slurm import arrays
 from bench.launch.slurm import submit as slurm
 from bench.launch.slurm.profiles import Profile
 from bench.runs import FORMAT, Writer, write_study
@@ -90,23 +90,39 @@ def test_script_asks_for_what_the_profile_says(tmp_path, profile):
     assert "wckey" not in flags
     assert "\nmodule load x\n" in script
     assert re.search(r"^srun .*--cpus-per-task=4 ", script, re.MULTILINE)
-    assert "array" not in dry(tmp_path, asked, jobs_per_task=6).script.partition("# command")[0]
+    assert "--array" not in dry(tmp_path, asked, jobs_per_task=6).script
 
 
 def test_estimate_counts_what_is_held(tmp_path, profile):
     def hours(keys, packs=None, **options):
         return dry(tmp_path, profile(**keys), packs, **options).hours
 
-    hour = lambda job: 3600.0  # noqa: E731
+    hour = lambda job, device: 3600.0  # noqa: E731
     assert hours({}, rates=hour) == 6
     assert hours({"cpus": "3"}, rates=hour) == 6  # three at once on three cores
     jobs = make_study("study", seeds=6).jobs()
     assert hours({"gpus": "1"}, [jobs], execution=CUDA, rates=hour) == 1  # six seeds in lock-step
     assert hours({"gpus": "1", "jobs_per_gpu": "2"}, [jobs[:3], jobs[3:]], execution=CUDA, rates=hour) == 1
     assert hours({}) is None
-    some = dry(tmp_path, profile(), rates=lambda job: 1800.0 if job.seed < 2 else None)
+    some = dry(tmp_path, profile(), rates=lambda job, device: 1800.0 if job.seed < 2 else None)
     assert (some.hours, some.unrated) == (1.0, 4)
-    assert "estimate: 1.0 core-hours, without 4 runs of unknown rate" in list(some.lines())
+    assert "estimate: 1.0 core-hours, without 4 runs of unknown rate; a task takes up to 30 min" in list(
+        some.lines()
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (20.0, "such short tasks burden the scheduler: JOBS_PER_TASK=180 makes one last an hour"),
+        (1700.0, ""),
+        (5400.0, r"longer than the profile's time: such a task is requeued 3 times.*time = \"00:30:00\""),
+    ],
+)
+def test_a_plan_says_whether_tasks_are_too_short_or_too_long(tmp_path, profile, seconds: float, said: str):
+    told = "\n".join(dry(tmp_path, profile(), rates=lambda job, device: seconds).lines())
+    assert "a task takes up to" in told
+    assert bool(re.search(said or "burden|longer than", told)) == bool(said)
 
 
 def test_estimate_of_a_pack_is_its_whole_time(tmp_path):
@@ -120,17 +136,18 @@ def test_estimate_of_a_pack_is_its_whole_time(tmp_path):
     cells = [{key: getattr(job, key) for key in ("env", "algo", "label", "seed", "hash")} for job in jobs]
     write_study(tmp_path, {"format": FORMAT, "study": "study", **study.to_dict(), "grid": cells})
     rate = measured_rates(tmp_path)
-    assert [rate(job) for job in jobs] == [60.0, 60.0]
-    assert rate(make_study("study", steps=1200).jobs()[0]) == 120.0  # twice the steps
+    assert [rate(job, "cpu") for job in jobs] == [60.0, 60.0]
+    assert rate(make_study("study", steps=1200).jobs()[0], "cpu") == 120.0  # twice the steps
+    assert rate(jobs[0], "cuda") is None  # a GPU takes another time
 
 
 def test_the_pool_of_a_task(profile):
     """Environments step on the cores beside a GPU; a late checkpoint must not cost the requeue."""
     asked = profile(gpus="2", jobs_per_gpu="2", cpus="12", signal_delay="120")
-    pool = slurm._options(asked, CUDA)
+    pool = slurm._options(asked, "auto", "cuda")
     assert (pool.workers, pool.env_workers, pool.stop_grace_s) == (4, 3, 110)
-    assert slurm._options(asked, EAGER).env_workers == 0
-    few = slurm._options(profile(cpus="3", signal_delay="15"), EAGER)
+    assert slurm._options(asked, "eager", "cpu").env_workers == 0
+    few = slurm._options(profile(cpus="3", signal_delay="15"), "eager", "cpu")
     assert (few.workers, few.env_workers, few.stop_grace_s) == (3, 0, 10)
 
 
@@ -175,7 +192,7 @@ def test_finished_failed_and_busy_runs_are_left_out(tmp_path, profile):
 
 
 def test_cancel_says_where_nothing_was_submitted(tmp_path):
-    queue.folder(tmp_path, "study-steps=400").mkdir(parents=True)
+    arrays.folder(tmp_path, "study-steps=400").mkdir(parents=True)
     with pytest.raises(UserError, match=r"no jobs of a study 'study' were .*; there are study-steps=400"):
         slurm.cancel(tmp_path, "study")
 

@@ -37,17 +37,20 @@ def main(answers: int, memory_mb: int) -> None:
         request = json.loads(line)
         _redirect(request["log"])
         said: list[str] = []
-        outcome = run(request["spec"], stop, said.append)
-        _print(said)
+
+        def say(line: str, said: list[str] = said) -> None:
+            said.append(line)
+            _print(line)
+
+        outcome = run(request["spec"], stop, say)
         answer = {"outcome": outcome, "reason": said[-1].strip().splitlines()[-1] if said else ""}
         with suppress(BrokenPipeError):
             os.write(answers, (json.dumps(answer) + "\n").encode())
 
 
-def _print(lines: list[str]) -> None:
-    with suppress(OSError):  # the disk is full, which is what the lines say
-        for line in lines:
-            print(line, flush=True)
+def _print(line: str) -> None:
+    with suppress(OSError):  # the disk is full, which is what the line says
+        print(line, flush=True)
 
 
 def _redirect(log: str) -> None:

@@ -23,7 +23,16 @@ from bench.launch.plan import Plan, execution_mode
 from bench.machine.hardware import available_cores
 from bench.machine.provenance import provenance
 from bench.paths import cache_folder
-from bench.runs import FINISHED, AlreadyFinished, Run, Superseded, Writer, read_run, remove_leftovers
+from bench.runs import (
+    FINISHED,
+    NO_CHECKPOINT,
+    AlreadyFinished,
+    Run,
+    Superseded,
+    Writer,
+    read_run,
+    remove_leftovers,
+)
 from bench.studies.job import Job
 from bench.text import one_line, strerror
 
@@ -149,12 +158,6 @@ class _Worker:
 _ROOT = Path(__file__).resolve().parents[3]
 
 
-def _lost(run: Run) -> str:
-    """Why the run began again at step 0 though it had a checkpoint; "" where it did not."""
-    why = run.meta["attempts"][-1].get("restarted", "no checkpoint")
-    return "" if why == "no checkpoint" else f" (begun again at step 0: {one_line(why)})"
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -172,6 +175,7 @@ class Pool:
         self.most = options.workers  # less where the system starts no more processes
         self.messages: list[str] = []
         self.announced: set[PurePath] = set()
+        self.restarts: set[tuple[PurePath, int]] = set()  # attempts that began again, and were announced
 
     def run(self) -> Outcome:
         """Raises what `show` raises, and KeyboardInterrupt at the second ^C; either leaves all runs resumable."""
@@ -301,7 +305,8 @@ class Pool:
             if run.state in FINISHED:
                 self.outcome.done.append(job)
                 what = "done" if run.state == "done" else f"diverged: {run.reason}"
-                self.messages.append(f"{job.path}: {what}{_lost(run)}")
+                self._announce_restart(job, run)
+                self.messages.append(f"{job.path}: {what}")
             elif run.state == "running":
                 busy.append(job)
             elif self.stopping and run.state in ("stale", "missing"):
@@ -362,10 +367,21 @@ class Pool:
         if now < worker.next_look:
             return False
         worker.next_look = now + min(5.0, self.options.hang_after_s / 10)
-        progress = [read_run(self.root / job.path, verify=False).progress for job in worker.pack]
+        runs = [read_run(self.root / job.path, verify=False) for job in worker.pack]
+        for job, run in zip(worker.pack, runs):
+            self._announce_restart(job, run)
+        progress = [run.progress for run in runs]
         if progress != worker.progress:
             worker.progress, worker.moved = progress, now
         return now - worker.moved > self.options.hang_after_s
+
+    def _announce_restart(self, job: Job, run: Run) -> None:
+        """Why the run's attempt began at step 0 though an earlier one had got further: once, while it runs."""
+        attempts = run.meta.get("attempts", [])
+        why = attempts[-1].get("restarted") if attempts else None
+        if why and why != NO_CHECKPOINT and (job.path, len(attempts)) not in self.restarts:
+            self.restarts.add((job.path, len(attempts)))
+            self.messages.append(f"{job.path}: begun again at step 0: {one_line(why)}")
 
     def _wake_busy(self) -> None:
         now = time.monotonic()

@@ -1,7 +1,8 @@
 """Cluster profiles: what a job of a study asks Slurm for. One TOML file each, in slurm/profiles/.
 
-`slurm/profiles/example-cpu.toml` explains the keys; only `time` has no default. Whatever is wrong in a file
-is said with the file, the key and the reason.
+`slurm/profiles/example-cpu.toml` explains the keys; only `time` has no default. `[algo.<name>]` and `[figures]` change
+keys for one algorithm's runs and for the job that builds the figures. Whatever is wrong in a file is said with the
+file, the key and the reason.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,29 @@ FOLDER = Path(__file__).parents[3] / "slurm" / "profiles"
 # dies of it: at least this much time must pass between the start and the signal.
 START_S = 45
 
-# Options of sbatch that the suite sets itself; a profile must not change them under it.
-RESERVED = (
-    *(
-        "array",
-        "chdir",
-        "dependency",
-        "error",
-        "job-name",
-        "kill-on-invalid-dep",
-        "nodes",
-        "no-requeue",
-        "ntasks",
-    ),
-    *("ntasks-per-node", "open-mode", "output", "requeue", "signal", "wrap"),
+# Options of sbatch that the suite sets itself or that would change what it reads; a profile must not set them.
+RESERVED = frozenset(
+    (
+        *("array", "chdir", "cluster", "clusters", "dependency", "error", "export-file", "help", "job-name"),
+        *("kill-on-invalid-dep", "nodes", "no-requeue", "ntasks", "ntasks-per-core", "ntasks-per-node"),
+        *("open-mode", "output", "parsable", "quiet", "requeue", "signal", "test-only", "usage", "verbose"),
+        *("version", "wait", "wrap"),
+    )
 )
+# Options of sbatch that a key of the profile stands for.
+OWN = {
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "time": "time",
+    "mem": "memory",
+    "cpus-per-task": "cpus",
+    "gpus": "gpus",
+    "gpus-per-node": "gpus",
+    "gpus-per-task": "gpus",
+    "gpus-per-socket": "gpus",
+}
 
 
 @dataclass(frozen=True)
@@ -61,9 +70,31 @@ class Profile:
     checkpoints: Path | None = None  # scratch folder that every node sees; None: inside the run directory
     jobs_per_task: int = 1  # packs that one task runs one after the other
     jobs_per_gpu: int = 1  # packs that share a GPU at the same time
+    python: str | None = None  # shell words that start Python; None: the Python of this process
+    srun: tuple[str, ...] = ()  # further arguments of srun
     sbatch: Mapping[str, str | int | bool] = field(
         default_factory=dict
     )  # further options, as sbatch calls them
+    table: str = ""  # the table of the file whose keys come before the others: "algo.sdac", "figures"
+    inherited: Mapping[str, str] = field(default_factory=dict)  # key -> its value from the environment
+    algos: Mapping[str, Profile] = field(default_factory=dict)  # those that ask for something of their own
+    figures: Profile | None = None  # of the job that builds the figures, where the file has such a table
+
+    def for_algo(self, algo: str) -> Profile:
+        """The profile of the runs of one algorithm."""
+        return self.algos.get(algo, self)
+
+    def for_figures(self) -> Profile:
+        """The profile of the job that builds the figures: one core, no GPU, and 4 GB where memory is asked for."""
+        if self.figures is not None:
+            return self.figures
+        options = {key: value for key, value in self.sbatch.items() if "gpu" not in f"{key} {value}".lower()}
+        return replace(self, cpus=1, gpus=0, gpu_type=None, memory=self.memory and "4G", sbatch=options)
+
+    def each(self, change: Callable[[Profile], Profile]) -> Profile:
+        """The profile with `change` made to it and to all that are in it."""
+        parts = {algo: change(part) for algo, part in self.algos.items()}
+        return replace(change(self), algos=parts, figures=self.figures and change(self.figures))
 
     @property
     def name(self) -> str:
@@ -77,12 +108,17 @@ class Profile:
 
     def setting(self, key: str) -> str:
         """Where a key stands, for a message: `slurm/profiles/local.toml: partition = "main"`."""
-        raw = _read(self.file).get(key)
-        return (
-            f"{_short(self.file)}: {key} = {_toml(raw)}"
-            if raw is not None
-            else f"{_short(self.file)}: {key} is not set"
-        )
+        raw = _read(self.file)
+        inner: Any = raw
+        for name in self.table.split("."):
+            inner = inner.get(name, {}) if name else {}
+        if key in inner:
+            return f"{_short(self.file)}: [{self.table}] {key} = {_toml(inner[key])}"
+        if key in raw:
+            return f"{_short(self.file)}: {key} = {_toml(raw[key])}"
+        if key in self.inherited:
+            return f"{key} = {_toml(self.inherited[key])} from your environment"
+        return f"{_short(self.file)}: {key} is not set"
 
 
 def load_profile(name: str, folder: Path = FOLDER) -> Profile:
@@ -97,25 +133,76 @@ def load_profile(name: str, folder: Path = FOLDER) -> Profile:
             + suggest(name, (path.stem for path in folder.glob("*.toml")))
         )
     raw = _read(file)
+    tables = {key: raw.pop(key, {}) for key in ("algo", "figures")}
+    base = _values(file, raw)
+    if "time" not in base:
+        raise UserError(f'{_short(file)}: time is missing; how long may a task run? time = "02:00:00"')
+    algos = {}
+    for algo, table in _table(file, "algo", tables["algo"]).items():
+        own = _values(file, _table(file, f"algo.{algo}", table), f"algo.{algo}")
+        algos[algo] = _profile(file, base | own, f"algo.{algo}")
+    figures = None
+    if table := _table(file, "figures", tables["figures"]):
+        lean = {key: value for key, value in base.items() if key not in ("gpus", "gpu_type", "cpus")}
+        figures = _profile(file, lean | _values(file, table, "figures"), "figures")
+    return replace(_profile(file, base), algos=algos, figures=figures)
+
+
+def _table(file: Path, name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{_short(file)}: {name} = {_toml(value)}: must be a table of keys: [{name}]")
+    return value
+
+
+def _values(file: Path, raw: Mapping[str, Any], table: str = "") -> dict[str, Any]:
+    """The checked keys of the file, or of one of its tables. UserError naming file, key and reason."""
+    where = f"{_short(file)}: [{table}]" if table else f"{_short(file)}:"
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in KEYS:
-            raise UserError(f"{_short(file)}: unknown key {key!r}{suggest(key, KEYS)}")
+            raise UserError(f"{where} unknown key {key!r}{_hint(key)}")
         try:
-            values[key] = KEYS[key](value)
+            values["time_min" if key == "time" else key] = KEYS[key](value)
         except ValueError as error:
-            raise UserError(f"{_short(file)}: {key} = {_toml(value)}: {error}") from None
-    if "time" not in values:
-        raise UserError(f'{_short(file)}: time is missing; how long may a task run? time = "02:00:00"')
-    values["time_min"] = values.pop("time")
-    profile = Profile(file=file, **values)
+            raise UserError(f"{where} {key} = {_toml(value)}: {error}") from None
+    if "time_min" in values:
+        values["time"] = raw["time"]
+    return values
+
+
+def _hint(key: str) -> str:
+    option = key.replace("_", "-")
+    if option in RESERVED:
+        return "; the suite sets it itself: a task is one process on one node, and `cpus` are runs at once"
+    if option in OWN:
+        return f"; here it is called {OWN[option]!r}"
+    close = suggest(key, KEYS)
+    return close or f"; an option of sbatch stands below [sbatch]: {option} = ..."
+
+
+def _profile(file: Path, values: Mapping[str, Any], table: str = "") -> Profile:
+    values = dict(values)
+    time = values.pop("time")
+    profile = Profile(file=file, table=table, **values)
     longest = 60 * profile.time_min - START_S
     if profile.signal_delay > longest:
         raise UserError(
             f"{_short(file)}: signal_delay = {profile.signal_delay}: at most {longest} s with time = "
-            f"{_toml(raw['time'])}, since a task needs {START_S} s before it can be told of its end"
+            f"{_toml(time)}, since a task needs {START_S} s before it can be warned of its end"
         )
     return profile
+
+
+def with_defaults(profile: Profile, defaults: Mapping[str, str]) -> Profile:
+    """The profile with the environment's word (`client.meant`) for the keys on which it is silent."""
+
+    def complete(part: Profile) -> Profile:
+        plain = ("partition", "account", "qos", "constraint")
+        own = {key: value for key, value in defaults.items() if key in plain and getattr(part, key) is None}
+        options = {key: value for key, value in defaults.items() if key not in (*plain, *part.sbatch)}
+        return replace(part, **own, sbatch={**options, **part.sbatch}, inherited=own | options)  # type: ignore[arg-type]
+
+    return profile.each(complete)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -189,8 +276,11 @@ def _options(value: object) -> dict[str, str | int | bool]:
     if not isinstance(value, dict):
         raise ValueError('must be a table of sbatch\'s long options, like [sbatch] with exclude = "node7"')
     for key, option in value.items():
-        if key.replace("_", "-") in RESERVED:
+        name = key.replace("_", "-")
+        if name in RESERVED:
             raise ValueError(f"{key!r} is set by the suite itself")
+        if name in OWN:
+            raise ValueError(f"{key!r} has a key of its own, above [sbatch]: {OWN[name]} = ...")
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", key) or not isinstance(option, str | int | bool):
             raise ValueError(f"{key!r} must be a long option of sbatch with text, a number or true")
     return value
@@ -212,5 +302,7 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "checkpoints": _folder,
     "jobs_per_task": _count(1),
     "jobs_per_gpu": _count(1),
+    "python": _text,
+    "srun": _lines,
     "sbatch": _options,
 }

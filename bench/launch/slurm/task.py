@@ -4,63 +4,113 @@
     SIGTERM  Slurm is about to end the task (scancel, requeue, preemption): checkpoint, then wait for
              the end, since what exits by itself counts as finished and is not requeued
 
-Every attempt reads from the run directories what is left to do.
+Every attempt reads from the run directories what is left to do. Before that it tries what its runs need of the node:
+a node that lacks it leaves them as they were.
 """
 
 from __future__ import annotations
 
+import secrets
 import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.disk import DamagedFile, read_json, write_json
 from bench.errors import UserError
 from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import Plan
-from bench.machine.provenance import provenance, scheduler_ids
+from bench.launch.slurm.sbatch import REQUEUE
+from bench.machine.provenance import code_digest, provenance, scheduler_ids
+from bench.names import TEMPORARY
 from bench.runs import FINISHED, Run, Writer, checkpoint_step, ownership, read_run
+from bench.runs.records import FORMAT
 from bench.studies.job import Job
+from bench.text import one_line, strerror
 
 ATTEMPTS = 3  # in one Slurm job that brought no new checkpoint: then a run is given up
 LOOK_EVERY_S = 5.0  # for another attempt of this task that has taken over
+DEVICE_TIMEOUT_S = (
+    300.0  # for a node to answer whether it can compute on its GPU; loading torch can take a minute
+)
+
+
+def work_of(root: Path, tasks: Sequence[Sequence[Sequence[Job]]], options: LocalOptions) -> dict[str, Any]:
+    """What the tasks of an array are to do, as `Task.from_work` reads it. tasks: the packs of each."""
+    place = options.checkpoint_root
+    return {
+        "kind": "runs",
+        "root": str(root),
+        "options": {**asdict(options), "checkpoint_root": None if place is None else str(place)},
+        "tasks": [[[job.to_dict() for job in pack] for pack in packs] for packs in tasks],
+    }
 
 
 class Task:
-    """What submitit pickles and calls. packs: of job records, as `Job.to_dict` gives them."""
+    """packs: of job records, as `Job.to_dict` gives them. memory: file for what outlives an attempt; None: nothing."""
 
-    before: list[tuple[str, int]] | None = None  # what `_reached` gave when this attempt began
-    fruitless = 0  # attempts of the whole task, one after the other, that changed nothing of that
+    def __init__(
+        self,
+        root: Path,
+        packs: Sequence[Sequence[Mapping[str, Any]]],
+        options: LocalOptions,
+        *,
+        memory: Path | None = None,
+        digest: str | None = None,
+    ):
+        self.root, self.options, self.memory, self.digest = root, options, memory, digest
+        self.packs = [[dict(record) for record in pack] for pack in packs]
+        self.before: list[tuple[str, int]] | None = None  # what `_reached` gave when this attempt began
+        self.fruitless = 0  # attempts of the whole task, one after the other, that changed nothing of that
+        if memory is not None:
+            with suppress(OSError, DamagedFile, TypeError, ValueError):
+                self.fruitless = int(read_json(memory)["fruitless"])
 
-    def __init__(self, root: Path, packs: Sequence[Sequence[Job]], options: LocalOptions):
-        self.root = root
-        self.packs = [[job.to_dict() for job in pack] for pack in packs]
-        self.options = options
+    @classmethod
+    def from_work(cls, work: Mapping[str, Any], index: int, memory: Path | None = None) -> Task:
+        """Task `index` of an array. Raises KeyError, IndexError or TypeError where this is no work of ours."""
+        options = dict(work["options"])
+        if options["checkpoint_root"] is not None:
+            options["checkpoint_root"] = Path(options["checkpoint_root"])
+        packs = work["tasks"][index]
+        return cls(
+            Path(work["root"]), packs, LocalOptions(**options), memory=memory, digest=work.get("code_digest")
+        )
 
-    def __call__(self) -> None:
-        """Raises RuntimeError if runs are unfinished at the end, so that Slurm shows the task as failed."""
-        watch = _Watch(self.root)
+    def __call__(self, watch: Watch) -> int:
+        """The exit code: 0, 1 if runs are unfinished at the end, or REQUEUE: put this task back into the queue."""
+        self._say_which_code()
+        if problem := unfit(self.root, self.packs, self.options):
+            _say(f"{socket.gethostname()} cannot carry these runs: {problem}; nothing was begun")
+            return 1
         self.before = self._reached()
         again = bool((scheduler_ids() or {}).get("restart_count"))
         pool = Pool(self.root, Plan(packs=self._worth_an_attempt(again)), self.options, watch)
-        watch.begin(pool)
+        watch.begin(self.root, pool)
         pool.run()
         watch(pool)
         left = [(job, run) for job in self._jobs() if (run := self._run(job)).state not in FINISHED]
         watch.superseded |= any(watch.has_successor(job) for job, _ in left)
         if left and pool.stopping and not watch.superseded:
-            watch.requeue()  # by way of `checkpoint`; does not return
+            watch.wait_for_the_reason()
+            if self.goes_on():
+                return REQUEUE
         for job, run in left:
             _say(f"{job.path}: {run.state}{run.reason and ': '}{run.reason}")
         if watch.superseded:
-            raise RuntimeError("another attempt of this task has taken over: this one ends")
-        if left:
-            raise RuntimeError(f"{len(left)} of {len(self._jobs())} runs are not finished")
+            _say("another attempt of this task has taken over: this one ends")
+        elif left:
+            _say(f"{len(left)} of {len(self._jobs())} runs are not finished")
+        return 1 if left or watch.superseded else 0
 
-    def checkpoint(self) -> Any:
-        """Submitit's question before it requeues: with what? None, and so no requeue, if it gains nothing."""
-        from submitit.helpers import DelayedSubmission
-
+    def goes_on(self) -> bool:
+        """Whether another attempt gains anything. Runs that came no further in three are given up."""
         worth = self._worth_an_attempt(again=True)
         self.fruitless = self.fruitless + 1 if self.before in (None, self._reached()) else 0
         if self.fruitless == ATTEMPTS:
@@ -69,7 +119,19 @@ class Task:
             for job in (job for pack in worth[: self.options.workers] for job in pack):
                 self._give_up(job)
             worth = worth[self.options.workers :]
-        return DelayedSubmission(self) if worth else None
+        if self.memory is not None:
+            with suppress(OSError):  # on a full disk it is counted from 0 again
+                write_json(self.memory, {"format": FORMAT, "fruitless": self.fruitless}, "memory")
+        return bool(worth)
+
+    def _say_which_code(self) -> None:
+        """A task runs the code that the checkout holds when it starts, with the settings of its submission."""
+        now = code_digest()
+        if self.digest is not None and self.digest != now:
+            _say(
+                f"the code has changed since submission: {self.digest[:12]} then, {now[:12]} now, which runs; "
+                "the settings are those of the submission"
+            )
 
     def _jobs(self) -> list[Job]:
         return [Job.from_dict(record) for pack in self.packs for record in pack]
@@ -122,24 +184,61 @@ class Task:
             _say(str(error))
 
 
-class _Watch:
-    """Looks after the pool: prints what it says, stops it when Slurm wants so, or when it has a successor."""
+def unfit(root: Path, packs: Sequence[Sequence[Mapping[str, Any]]], options: LocalOptions) -> str:
+    """What this node lacks of what the runs need, as one line; "" where it has all. Touches no run."""
+    for folder in dict.fromkeys([root, options.checkpoint_root or root]):
+        probe = folder / f".try-{secrets.token_hex(4)}{TEMPORARY}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with probe.open("xb") as file:
+                file.write(b"x")
+            probe.unlink()
+        except OSError as error:
+            with suppress(OSError):
+                probe.unlink()
+            return f"{folder} cannot be written: {strerror(error)}"
+    if not options.device.startswith("cuda"):
+        return ""
+    code = "import torch; torch.zeros(1, device='cuda').item()"  # in a process of its own: a context holds memory
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=DEVICE_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"its GPU does not answer: {one_line(error, 160)}"
+    lines = done.stderr.strip().splitlines()
+    return (
+        f"torch cannot use its GPU: {one_line(lines[-1], 160) if lines else 'it crashed'}"
+        if done.returncode
+        else ""
+    )
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+
+class Watch:
+    """Hears Slurm's signals, prints what the pool says, and stops it when Slurm wants so or it has a successor."""
+
+    def __init__(self) -> None:
+        """Take the signals, before anything that takes time: without a handler they would end the process."""
         self.superseded = False
-        self._time_is_over = False
+        self._time_is_over = self._ending = False
         self._next_look = 0.0
-        self._submitit = signal.getsignal(signal.SIGUSR2)  # asks `checkpoint`, requeues, ends the process
+        self._pool: Pool | None = None
+        signal.signal(signal.SIGUSR2, self._hear)
+        signal.signal(signal.SIGTERM, self._hear)
 
-    def begin(self, pool: Pool) -> None:
-        """Take SIGUSR2 over from submitit, which would checkpoint in the middle of a step."""
+    def _hear(self, number: int, frame: Any) -> None:
+        self._time_is_over |= number == signal.SIGUSR2
+        self._ending |= number == signal.SIGTERM
+        if self._pool is not None:
+            self._pool.stopping = True
 
-        def stop(number: int, frame: Any) -> None:
-            self._time_is_over = True
-            pool.stopping = True
-
-        signal.signal(signal.SIGUSR2, stop)
+    def begin(self, root: Path, pool: Pool) -> None:
+        self._root, self._pool = root, pool
+        pool.stopping |= self._time_is_over or self._ending
 
     def __call__(self, pool: Pool) -> None:
         while pool.messages:
@@ -152,17 +251,13 @@ class _Watch:
 
     def has_successor(self, job: Job) -> bool:
         """Whether a later start of this same Slurm job owns the run: we are on a node that Slurm has lost."""
-        owner = ownership.read_owner(self.root / job.path) or {}
+        owner = ownership.read_owner(self._root / job.path) or {}
         return ownership.restarts({"scheduler": scheduler_ids()}, owner.get("scheduler"))
 
-    def requeue(self) -> None:
-        """Back into the queue, once it is clear that this is what Slurm's signal asked for."""
+    def wait_for_the_reason(self) -> None:
+        """Return once the time is over. After SIGTERM Slurm ends the task here, and requeues it if that is the idea."""
         while not self._time_is_over:
-            time.sleep(0.2)  # after SIGTERM: Slurm ends the task, and requeues it if that is the idea
-        if not callable(self._submitit):
-            raise RuntimeError("not started by submitit: nothing requeues this task")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for scontrol, whom Slurm's answer would kill with us
-        self._submitit(signal.SIGUSR2, None)
+            time.sleep(0.2)
 
 
 def _is_stuck(run: Run, step: int) -> bool:
