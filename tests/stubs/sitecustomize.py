@@ -19,9 +19,9 @@ if "BENCH_TEST_CHECKPOINT_S" in os.environ:
     bench.launch.pack.CHECKPOINT_EVERY_S = float(os.environ["BENCH_TEST_CHECKPOINT_S"])
 
 if "BENCH_TEST_NO_FIGURES" in os.environ and sys.orig_argv[1:4] == ["-m", "bench", "run"]:
-    import bench.commands
+    import bench.commands.grid
 
-    bench.commands._draw = lambda root, study: None
+    bench.commands.grid.draw_report = lambda root, study: None
 
 if "BENCH_TEST_CLOCK" in os.environ:
     import itertools

@@ -1,0 +1,176 @@
+"""The commands that show what there is: results, studies, algorithms. Each returns the exit code."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bench.commands.arguments import results_folder, whole, writable
+from bench.errors import UserError
+from bench.runs import (
+    Run,
+    read_study_file,
+)
+from bench.runs import studies as on_disk
+from bench.runs.ownership import locked
+from bench.studies import file as study_files
+from bench.studies.file import load_study
+from bench.studies.overrides import agent_class, parse_overrides
+
+EXPERIMENTS = "experiments"  # what STUDY names in `make figures`, and their folder
+
+
+def figures(options: Namespace) -> int:
+    """Tables, figures and report of one study, or of everything that has results; 2 if a run is damaged."""
+    root = results_folder(options)
+    damaged = []
+    if options.study == EXPERIMENTS or (not options.study and (root / EXPERIMENTS).is_dir()):
+        _draw_experiments(root)
+        if options.study or not on_disk(root):
+            return 0
+    for name in studies_on_disk(root, options.study):
+        damaged += draw_report(root, name)
+    return report_damaged(damaged)
+
+
+def draw_report(root: Path, study: str) -> list[str]:
+    """Build the study's report and print its summary; a line for each damaged run."""
+    from bench import analysis
+    from bench.paper import sections
+
+    with _alone(root, study):
+        results = analysis.load_results(root, study)
+        paths = analysis.draw(results, [sections.claims])
+        print(analysis.summary(root, study))
+    page = next((path for path in paths if path.name == "index.html"), paths[0])
+    print(f"report: {shown(page)}")
+    return damaged_lines(score.run for score in results.runs)
+
+
+@contextmanager
+def _alone(root: Path, study: str) -> Iterator[None]:
+    """Hold the study's lock: two grids that end together must not draw into one report."""
+    read_study_file(root, study)
+    with _locked(root / study):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+        yield
+
+
+def shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def studies_on_disk(root: Path, study: str) -> list[str]:
+    found = [Path(study).stem if study.endswith(".toml") else study] if study else on_disk(root)
+    if not found:
+        raise UserError(f"no results in {root}/ yet; `make bench` makes some")
+    return found
+
+
+def damaged_lines(runs: Iterable[Run]) -> list[str]:
+    """A line for each damaged run: which, what is wrong and what to do."""
+    return [
+        f"{run.path}: {run.reason}; restore that folder, or delete it to run it again"
+        for run in runs
+        if run.state == "damaged"
+    ]
+
+
+def report_damaged(lines: Sequence[str]) -> int:
+    for line in lines:
+        print(f"bench: damaged: {line}", file=sys.stderr)
+    return 2 if lines else 0
+
+
+def experiments(options: Namespace) -> int:
+    """Run what is missing of the experiments, then draw them."""
+    from bench.machine.hardware import available_cores
+    from bench.paper.experiments import suite
+
+    jobs = whole("JOBS", options.jobs, 1) if options.jobs else available_cores()
+    root = writable("RESULTS", options.results)
+    suite.run(root, jobs)
+    _draw_experiments(root)
+    return 0
+
+
+def _draw_experiments(root: Path) -> None:
+    from bench.paper.experiments.report import build_experiments
+
+    if not (root / EXPERIMENTS).is_dir():
+        raise UserError(f"no {shown(root / EXPERIMENTS)} yet; `make experiments` makes it")
+    with _locked(root / EXPERIMENTS):
+        pages = [path for path in build_experiments(root) if path.name == "index.html"]
+    print(f"report: {shown(pages[0])}")
+
+
+def video(options: Namespace) -> int:
+    """Show a trained policy: video.mp4 and video.gif in its run directory."""
+    from bench import video as video_room
+
+    folder = options.run or options.folder
+    if not folder:
+        raise UserError("video needs RUN=results/<study>/<env>/<label>/seed-<k>")
+    for path in video_room.render(Path(folder)):
+        print(shown(path.absolute()))
+    return 0
+
+
+def docs(options: Namespace) -> int:
+    """Bring the generated parts of README.md and docs/ up to date with the results."""
+    from bench.paper.documents import refresh
+
+    changed = refresh(results_folder(options))
+    print("\n".join(f"written: {shown(path)}" for path in changed) or "everything is up to date")
+    return 0
+
+
+def import_scores(options: Namespace) -> int:
+    """Take per-seed scores of others from a CSV file, to lie under ours."""
+    from bench import analysis
+
+    print(
+        f"imported to {shown(analysis.import_scores(Path(options.file), writable('RESULTS', options.results)))}"
+    )
+    return 0
+
+
+def studies(options: Namespace) -> int:
+    """The studies and algorithms that there are."""
+    import algos
+
+    for name in study_files.study_names():
+        print(f"{name:14} {load_study(name).title}")
+    print("algorithms:", " ".join(sorted(algos.registry())))
+    return 0
+
+
+def check(options: Namespace) -> int:
+    """Put algorithms to the demands of the interface."""
+    from bench.check import conformance
+
+    failed = 0
+    for spec in options.specs:
+        algo, _ = parse_overrides(spec)
+        agent_class(algo)
+        print(spec)
+        for what, wrong in conformance.run(spec, slow=options.compile):
+            print(f"  ok    {what}" if wrong is None else f"  FAIL  {what}: {wrong}", flush=True)
+            failed += wrong is not None
+    print(f"{failed} demands are not met" if failed else "every demand is met")
+    return 1 if failed else 0
