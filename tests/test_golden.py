@@ -40,8 +40,8 @@ def named(path: Path) -> str:
 # -- the references' numbers -------------------------------------------------------------------------------
 
 
-def test_there_are_files_for_all_five_algorithms():
-    assert {path.stem for path in OURS.glob("*.npz")} == {"qsm", "dql", "dql_bc", "sac", "td3"}
+def test_there_are_files_for_the_first_five_algorithms():
+    assert {path.stem for path in OURS.glob("*.npz")} >= {"qsm", "dql", "dql_bc", "sac", "td3"}
     assert FILES, f"no golden files in {GOLDEN}"
 
 
