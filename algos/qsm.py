@@ -75,6 +75,8 @@ class QSM(CosineAgent):
         return ours
 
     def selection(self, mode: str) -> Selection:
+        if self.config.eval_candidates == 1:
+            return super().selection(mode)
         return Selection(1 if mode == "behaviour" else self.config.eval_candidates, critic="online")
 
     def explore(self, state: State, action: Tensor, draws: Draws) -> Tensor:
