@@ -14,6 +14,7 @@ from torch import Tensor
 
 from algos import agent_class
 from algos.core.agent import Agent, Batch
+from algos.core.critics import CRITICS
 from algos.core.noise import Draws
 from tests.golden_maps import reader
 
