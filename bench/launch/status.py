@@ -40,6 +40,14 @@ class RunStatus:
     entry: Entry | None = None  # its task
     log: Path | None = None  # where to read on, of a run that needs a look
 
+    @property
+    def where(self) -> str:
+        """Job and log, in brackets: where to read on."""
+        job = f"job {self.entry.job}" if self.entry else ""
+        log = self.log and f"{'log' if self.log.exists() else 'no log at'} {self.log}"
+        found = ", ".join(filter(None, (job, log)))
+        return f" ({found})" if found else ""
+
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
         run, entry = self.run, self.entry
@@ -139,13 +147,11 @@ def _status(
         task = f"its task ended as {entry}"
     elif entry is None and past is not None:
         if silent:
-            task = f"submitted as job {past.job}, log {past.log}"
+            task = "submitted, and Slurm does not answer"
         elif run.state != "failed" and past.log.exists():
             task = f"its task is {past}"
     task_log = (entry or past).log if entry or past else None  # type: ignore[union-attr]
     log = own_log if run.state == "failed" and own_log.exists() else task_log
-    if run.state == "failed" and log:
-        reason = f"{reason}; log {log}"
     return RunStatus(
         run, name, run.state, "; ".join(filter(None, [reason, task])), restarted, entry or past, log
     )
@@ -205,9 +211,9 @@ def show(status: StudyStatus, console: Console | None = None) -> None:
     for (state, reason, job), runs in groups.items():
         what = runs[0].name if len(runs) == 1 else f"{len(runs)} runs ({runs[0].name}, ...)"
         if state == QUEUED:
-            reason = f"({reason or 'no reason given'}), job {job}"
-            line(f"{what}: {state} {reason}")
+            line(f"{what}: {state} ({reason or 'no reason given'}), job {job}")
         else:
+            reason += "" if state in FINISHED else runs[0].where
             line(f"{what}: {state}{', ' if reason.startswith('untrained') else ': '}{reason}")
     if status.figures is not None and (status.figures.active or status.figures.state != "COMPLETED"):
         line(f"figures: {status.figures}" + (f", job {status.figures.job}" if status.figures.active else ""))

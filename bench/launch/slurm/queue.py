@@ -68,7 +68,7 @@ class Entry:
         )
 
     def __str__(self) -> str:
-        """For a status line: "queued (Resources)", "running on n1", "OUT_OF_MEMORY: … (job 123_4, log …)"."""
+        """ "queued (Resources)", "running on n1", or of a task that has ended "OUT_OF_MEMORY: <its last words>"."""
         cancelled = self.state == "CANCELLED"  # which keeps the reason for which the task had waited
         reason = f" ({self.reason})" if self.reason and not cancelled else ""
         if self.state == "PENDING":
@@ -77,8 +77,7 @@ class Entry:
             return f"{self.state.lower()} on {self.node}" if self.node else self.state.lower()
         last = last_words(self.log)
         state = self.state or "no longer known to Slurm"
-        where = f"log {self.log}" if last else f"which wrote no log at {self.log}"
-        return f"{state}{reason}{f': {last}' if last else ''} (job {self.job}, {where})"
+        return f"{state}{reason}{f': {last}' if last else ''}"
 
 
 Entries = dict[tuple[str, int], Entry]  # (token of an array, index of its task) -> how it stands
