@@ -122,6 +122,27 @@ def test_completing_may_come_back_unless_it_was_cancelled(commands, tmp_path):
     assert states(tmp_path) == {"study/e/a/seed-0": "CANCELLED"}
 
 
+def test_arrays_of_older_code_are_known(commands, tmp_path):
+    """As it wrote their records, which said all that there was to say of an array."""
+    folder = arrays.folder(tmp_path, "study")
+    folder.mkdir(parents=True)
+    record = {
+        "format": 1,
+        "token": "0a1b2c3d",
+        "kind": "runs",
+        "name": "study.0a1b2c3d",
+        "tasks": [["study/e/a/seed-0"], ["study/e/a/seed-1"]],
+        "submitted": 1790000000.0,
+        "job": "77",
+        "cancelled": False,
+    }
+    (folder / "array-0a1b2c3d.json").write_text(json.dumps(record, indent=1) + "\n")
+    commands.answer("squeue", "77|0|RUNNING|None|n1|study.0a1b2c3d\n77|1|PENDING|Resources||study.0a1b2c3d\n")
+    assert states(tmp_path) == {"study/e/a/seed-0": "RUNNING", "study/e/a/seed-1": "PENDING"}
+    assert queue_state(tmp_path, "study")["study/e/a/seed-0"].log.name == "77_0_0_log.out"
+    assert arrays.submitted_digest(folder, arrays.read_arrays(folder)[0][0]) is None
+
+
 def test_slurm_that_does_not_answer_and_damaged_records(commands, tmp_path):
     array(tmp_path, [["study/e/a/seed-0"]])
     commands.answer("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n", code=1)

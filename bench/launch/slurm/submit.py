@@ -7,6 +7,7 @@ stands in queue.py.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -28,6 +29,7 @@ from bench.runs.ownership import locked
 from bench.studies.job import Job
 from bench.text import strerror
 
+_GONE = r"already complet|Invalid job id"  # of a job that ended between the question and the request
 REQUEUE_S = 10.0  # part of the warning time reserved for requeueing
 SHORT_TASK_S = 600.0  # below this schedulers spend more on a task than it is worth
 
@@ -372,7 +374,12 @@ def _scancel(folder: Path, arrays: Sequence[Array]) -> None:
     """Cancel first, then write it down: a full disk must not keep jobs alive."""
     if not arrays:
         return
-    client.ask(["scancel", *(str(array.job) for array in arrays)])
+    try:
+        client.ask(["scancel", *(str(array.job) for array in arrays)])
+    except client.Refused as error:
+        lines = [line for line in error.said.splitlines() if line.strip()]
+        if not lines or not all(re.search(_GONE, line) for line in lines):
+            raise
     for array in arrays:
         with suppress(
             OSError
