@@ -44,7 +44,7 @@ class RunStatus:
     def where(self) -> str:
         """Job and log, in brackets: where to read on."""
         job = f"job {self.entry.job}" if self.entry else ""
-        log = self.log and f"{'log' if self.log.exists() else 'no log at'} {self.log}"
+        log = f"{'log' if self.log.exists() else 'no log at'} {self.log}" if self.log else ""
         found = ", ".join(filter(None, (job, log)))
         return f" ({found})" if found else ""
 
