@@ -22,6 +22,7 @@ from bench.launch.slurm.queue import Ask, Entry, ask_slurm, by_run, entries_of, 
 from bench.machine.provenance import code_digest
 from bench.runs import FINISHED, NO_CHECKPOINT, STATES, Run, StudyResults
 from bench.runs.records import FORMAT
+from bench.text import one_line
 
 QUEUED = "queued"  # not a state on disk: the run waits in Slurm's queue, or for its turn in a task that runs
 SHOWN = ("done", "running", "missing")  # these always; other states where there are any
@@ -166,7 +167,7 @@ def _restarted(run: Run) -> str:
 def _changed_code(folder: Path, arrays: list[records.Array], runs: list[RunStatus]) -> list[str]:
     """Where a task runs, or will run, other code than lay there at its submission: a task takes what it finds."""
     waiting, running = Counter[str](), Counter[tuple[str, str]]()
-    by_job = {array.job: digest for array in arrays if (digest := records.submitted_digest(folder, array))}
+    by_job = {a.job: one_line(digest) for a in arrays if (digest := records.submitted_digest(folder, a))}
     if not by_job:
         return []
     now = code_digest()
@@ -177,9 +178,9 @@ def _changed_code(folder: Path, arrays: list[records.Array], runs: list[RunStatu
         if status.state == QUEUED and digest != now:
             waiting[digest] += 1
         elif status.state == "running":
-            ran = status.run.meta["attempts"][-1]["provenance"].get("code_digest")
-            if ran not in (None, digest):
-                running[digest, ran] += 1
+            ran = str(status.run.meta["attempts"][-1]["provenance"].get("code_digest", digest))
+            if ran != digest:
+                running[digest, one_line(ran)] += 1
     here = "the checkout has changed since: a task runs what the checkout holds when it starts"
     return [
         *(f"{_runs(n)} queued with code {old[:12]}, now {now[:12]}: {here}" for old, n in waiting.items()),
