@@ -22,6 +22,7 @@ from bench.launch.slurm.queue import Ask, Entry, ask_slurm, by_run, entries_of, 
 from bench.machine.provenance import code_digest
 from bench.runs import FINISHED, NO_CHECKPOINT, STATES, Run, StudyResults
 from bench.runs.records import FORMAT
+from bench.text import one_line
 
 QUEUED = "queued"  # not a state on disk: the run waits in Slurm's queue, or for its turn in a task that runs
 SHOWN = ("done", "running", "missing")  # these always; other states where there are any
@@ -39,6 +40,14 @@ class RunStatus:
     restarted: str = ""  # why it began again at step 0 though an earlier attempt had got further
     entry: Entry | None = None  # its task
     log: Path | None = None  # where to read on, of a run that needs a look
+
+    @property
+    def where(self) -> str:
+        """Job and log, in brackets: where to read on."""
+        job = f"job {self.entry.job}" if self.entry else ""
+        log = f"{'log' if self.log.exists() else 'no log at'} {self.log}" if self.log else ""
+        found = ", ".join(filter(None, (job, log)))
+        return f" ({found})" if found else ""
 
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -139,13 +148,11 @@ def _status(
         task = f"its task ended as {entry}"
     elif entry is None and past is not None:
         if silent:
-            task = f"submitted as job {past.job}, log {past.log}"
+            task = "submitted, and Slurm does not answer"
         elif run.state != "failed" and past.log.exists():
             task = f"its task is {past}"
     task_log = (entry or past).log if entry or past else None  # type: ignore[union-attr]
     log = own_log if run.state == "failed" and own_log.exists() else task_log
-    if run.state == "failed" and log:
-        reason = f"{reason}; log {log}"
     return RunStatus(
         run, name, run.state, "; ".join(filter(None, [reason, task])), restarted, entry or past, log
     )
@@ -160,7 +167,7 @@ def _restarted(run: Run) -> str:
 def _changed_code(folder: Path, arrays: list[records.Array], runs: list[RunStatus]) -> list[str]:
     """Where a task runs, or will run, other code than lay there at its submission: a task takes what it finds."""
     waiting, running = Counter[str](), Counter[tuple[str, str]]()
-    by_job = {array.job: digest for array in arrays if (digest := records.submitted_digest(folder, array))}
+    by_job = {a.job: one_line(digest) for a in arrays if (digest := records.submitted_digest(folder, a))}
     if not by_job:
         return []
     now = code_digest()
@@ -171,9 +178,9 @@ def _changed_code(folder: Path, arrays: list[records.Array], runs: list[RunStatu
         if status.state == QUEUED and digest != now:
             waiting[digest] += 1
         elif status.state == "running":
-            ran = status.run.meta["attempts"][-1]["provenance"].get("code_digest")
-            if ran not in (None, digest):
-                running[digest, ran] += 1
+            ran = str(status.run.meta["attempts"][-1]["provenance"].get("code_digest", digest))
+            if ran != digest:
+                running[digest, one_line(ran)] += 1
     here = "the checkout has changed since: a task runs what the checkout holds when it starts"
     return [
         *(f"{_runs(n)} queued with code {old[:12]}, now {now[:12]}: {here}" for old, n in waiting.items()),
@@ -205,9 +212,9 @@ def show(status: StudyStatus, console: Console | None = None) -> None:
     for (state, reason, job), runs in groups.items():
         what = runs[0].name if len(runs) == 1 else f"{len(runs)} runs ({runs[0].name}, ...)"
         if state == QUEUED:
-            reason = f"({reason or 'no reason given'}), job {job}"
-            line(f"{what}: {state} {reason}")
+            line(f"{what}: {state} ({reason or 'no reason given'}), job {job}")
         else:
+            reason += "" if state in FINISHED else runs[0].where
             line(f"{what}: {state}{', ' if reason.startswith('untrained') else ': '}{reason}")
     if status.figures is not None and (status.figures.active or status.figures.state != "COMPLETED"):
         line(f"figures: {status.figures}" + (f", job {status.figures.job}" if status.figures.active else ""))

@@ -230,7 +230,7 @@ def test_settings_of_any_shape_are_shown_or_left_out(
     with style.drawing():
         assert sections.sections(load(root, "s"))
     (job,) = stub_study().jobs()
-    measured_rates(root)(job)
+    measured_rates(root)(job, "cpu")
     assert main(["status", "--results", str(root)]) == 0
     no_traceback("".join(capsys.readouterr()))
 

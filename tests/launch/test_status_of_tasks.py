@@ -71,6 +71,20 @@ def test_two_thousand_queued_runs_are_a_column_and_a_line(tmp_path: Path) -> Non
     assert lines == ["2000 runs (Pendulum-v1/sac/seed-0, ...): queued (Priority), job 77"]
 
 
+def test_a_thousand_cancelled_runs_are_a_line(tmp_path: Path) -> None:
+    """Whatever their logs say of job, node and time."""
+    jobs = grid(tmp_path, seeds=1000)
+    array = submitted(tmp_path, jobs)
+    for k in range(1000):
+        killed = f"slurmstepd-n{k}: error: *** JOB {6000 + k} ON n{k} CANCELLED AT 2026-11-26T00:26:{k % 60:02} ***"
+        write_log(tmp_path, f"77_{k}", f"2026-11-26 00:25:{k % 60:02} begins\n{killed}\n")
+    out = told(tmp_path, dict.fromkeys(range(1000), ("CANCELLED", "", "")), array)
+    lines = [line for line in out.splitlines() if "CANCELLED" in line]
+    what = "1000 runs (Pendulum-v1/sac/seed-0, ...): missing: its task ended as CANCELLED (job 77_0, log "
+    assert len(lines) == 1
+    assert lines[0].startswith(what)
+
+
 def test_a_run_that_waits_for_its_turn_in_a_running_task_is_queued(tmp_path: Path) -> None:
     jobs = grid(tmp_path, seeds=2)
     array = submitted(tmp_path, jobs)
@@ -89,8 +103,7 @@ def test_the_run_s_own_reason_is_shown_while_slurm_remembers_the_job(tmp_path: P
     log.write_text("alpha is negative\n")
     out = told(tmp_path, {0: ("FAILED", "", "n1"), 1: ("COMPLETED", "", "n1")}, array)
     (line,) = [line for line in out.splitlines() if "seed-0: failed" in line]
-    assert f"failed: ValueError: alpha is negative; log {log}" in line
-    assert "its task ended as FAILED" in line
+    assert f"failed: ValueError: alpha is negative; its task ended as FAILED (job 77_0, log {log})" in line
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -106,16 +119,42 @@ def test_a_task_that_died_before_its_run_began_shows_its_last_words(tmp_path: Pa
     assert f"{word}: /usr/bin/python: No module named bench (job 63, log {log})" in line
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "slurmstepd-n1: error: *** JOB 5 ON n1 CANCELLED AT 2026-11-26T00:26:26 DUE TO TIME LIMIT ***",
+            "CANCELLED DUE TO TIME LIMIT",
+        ),
+        ("2026-11-26 00:25:01 n1 cannot carry these runs: no GPU", "n1 cannot carry these runs: no GPU"),
+        (
+            "ImportError: libcuda.so.1\nsrun: error: n1: task 0: Exited with exit code 1",
+            "ImportError: libcuda.so.1",
+        ),
+        (
+            "slurmstepd: error: Detected 1 oom_kill event.\nsrun: error: n1: task 0: Killed",
+            "Detected 1 oom_kill event.",
+        ),
+    ],
+)
+def test_the_words_that_say_something_are_chosen(tmp_path: Path, words: str, said: str) -> None:
+    jobs = grid(tmp_path, seeds=1)
+    array = submitted(tmp_path, jobs)
+    log = write_log(tmp_path, "77", words + "\n")
+    out = told(tmp_path, {0: ("TIMEOUT", "", "n1")}, array)
+    assert f"its task ended as TIMEOUT: {said} (job 77, log {log})" in out
+
+
 def test_a_task_without_a_log_says_where_it_should_be(tmp_path: Path) -> None:
     jobs = grid(tmp_path, seeds=1)
     out = told(tmp_path, {0: ("NODE_FAIL", "", "n1")}, submitted(tmp_path, jobs))
-    assert "NODE_FAIL (job 77, which wrote no log at " in out
+    assert "NODE_FAIL (job 77, no log at " in out
 
 
 def test_where_slurm_is_silent_the_ids_still_show(tmp_path: Path) -> None:
     jobs = grid(tmp_path, seeds=1)
     out = told(tmp_path, {}, submitted(tmp_path, jobs, "63"), problem="Slurm does not answer: timed out")
-    assert "missing: submitted as job 63, log " in out
+    assert "missing: submitted, and Slurm does not answer (job 63, " in out
     assert "Slurm does not answer: timed out" in out
 
 

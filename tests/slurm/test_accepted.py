@@ -218,6 +218,13 @@ def test_cancel_that_slurm_refuses_is_no_success(submit, commands, tmp_path):
         slurm.cancel(tmp_path / "results", "study")
 
 
+def test_cancel_of_what_has_just_ended_is_no_error(submit, commands, tmp_path):
+    queued(commands, tmp_path, submit)
+    words = "Kill job error on job id 77: Job/step already completing or completed"
+    commands.script("scancel", f"echo 'scancel: error: {words}' >&2; exit 1")
+    assert slurm.cancel(tmp_path / "results", "study") == 8
+
+
 # A group's folder
 
 

@@ -60,7 +60,7 @@ def test_states_and_words(commands, tmp_path):
         "running on n1",
         "running on n1",
         "queued (Resources)",
-        f"OUT_OF_MEMORY (OutOfMemory) (job 77_2, which wrote no log at {found[paths[3]].log})",
+        "OUT_OF_MEMORY (OutOfMemory)",
     ]
     assert [found[path].active for path in paths] == [True, True, True, False]
 
@@ -69,7 +69,7 @@ def test_what_slurm_wrote_into_the_log_is_quoted(tmp_path):
     log = tmp_path / "log.out"
     log.write_text("step 1\nslurmstepd-n2: error: Exceeded job memory limit\nsrun: Killed\n")
     told = str(Entry("77_2", "FAILED", "", "n2", log))
-    assert told == f"FAILED: Exceeded job memory limit (job 77_2, log {log})"
+    assert told == "FAILED: Exceeded job memory limit"
 
 
 def test_newest_submission_counts_and_names_decide_not_ids(commands, tmp_path):
@@ -120,6 +120,27 @@ def test_completing_may_come_back_unless_it_was_cancelled(commands, tmp_path):
     assert queue_state(tmp_path, "study")["study/e/a/seed-0"].active
     arrays.write_array(arrays.folder(tmp_path, "study"), arrays.Array(**{**vars(made), "cancelled": True}))
     assert states(tmp_path) == {"study/e/a/seed-0": "CANCELLED"}
+
+
+def test_arrays_of_older_code_are_known(commands, tmp_path):
+    """As it wrote their records, which said all that there was to say of an array."""
+    folder = arrays.folder(tmp_path, "study")
+    folder.mkdir(parents=True)
+    record = {
+        "format": 1,
+        "token": "0a1b2c3d",
+        "kind": "runs",
+        "name": "study.0a1b2c3d",
+        "tasks": [["study/e/a/seed-0"], ["study/e/a/seed-1"]],
+        "submitted": 1790000000.0,
+        "job": "77",
+        "cancelled": False,
+    }
+    (folder / "array-0a1b2c3d.json").write_text(json.dumps(record, indent=1) + "\n")
+    commands.answer("squeue", "77|0|RUNNING|None|n1|study.0a1b2c3d\n77|1|PENDING|Resources||study.0a1b2c3d\n")
+    assert states(tmp_path) == {"study/e/a/seed-0": "RUNNING", "study/e/a/seed-1": "PENDING"}
+    assert queue_state(tmp_path, "study")["study/e/a/seed-0"].log.name == "77_0_0_log.out"
+    assert arrays.submitted_digest(folder, arrays.read_arrays(folder)[0][0]) is None
 
 
 def test_slurm_that_does_not_answer_and_damaged_records(commands, tmp_path):

@@ -68,17 +68,16 @@ class Entry:
         )
 
     def __str__(self) -> str:
-        """For a status line: "queued (Resources)", "running on n1", "OUT_OF_MEMORY: … (job 123_4, log …)"."""
+        """ "queued (Resources)", "running on n1", or of a task that has ended "OUT_OF_MEMORY: <its last words>"."""
         cancelled = self.state == "CANCELLED"  # which keeps the reason for which the task had waited
         reason = f" ({self.reason})" if self.reason and not cancelled else ""
         if self.state == "PENDING":
             return f"queued{reason}"
         if self.active:
             return f"{self.state.lower()} on {self.node}" if self.node else self.state.lower()
-        last = last_words(self.log)
+        last = last_words(self.log).removeprefix(self.state)  # "CANCELLED DUE TO TIME LIMIT"
         state = self.state or "no longer known to Slurm"
-        where = f"log {self.log}" if last else f"which wrote no log at {self.log}"
-        return f"{state}{reason}{f': {last}' if last else ''} (job {self.job}, {where})"
+        return f"{state}{reason}{f': {last.strip()}' if last.strip() else ''}"
 
 
 Entries = dict[tuple[str, int], Entry]  # (token of an array, index of its task) -> how it stands
@@ -226,6 +225,10 @@ _NOISE = re.compile(
 )
 
 
+# What differs from task to task and from second to second, and would make a line for each of a thousand tasks.
+_OWN = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d |(?:JOB|STEP) [\d.]+ ON \S+ | AT \d{4}-\d\d-\d\dT\S+")
+
+
 def last_words(log: Path) -> str:
     """The last line in a task's log that says something: Slurm's own error, if there is one, else the task's."""
     try:
@@ -235,5 +238,8 @@ def last_words(log: Path) -> str:
     except OSError:
         return ""
     lines = [line for line in tail.splitlines() if not _NOISE.match(line)][-8:]
-    said = [match[1] for line in lines if (match := re.match(r"slurmstepd\S*: error: (.*)", line))]
-    return one_line((said or lines or [""])[-1].strip("* "), 160)
+    lines = [_OWN.sub("", line) for line in lines]
+    said = [
+        match[1].strip("* ") for line in lines if (match := re.match(r"slurmstepd\S*: error: (.*)", line))
+    ]
+    return one_line((said or lines or [""])[-1], 160)

@@ -24,6 +24,7 @@ from bench.text import one_line, strerror
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 DEFAULT_MAX_ARRAY = 1001  # Slurm's own
+LARGEST_ARRAY = 10_000  # tasks whose work one file holds: 15 MB, which each of them reads
 REQUEUE = 75  # exit code of a task that wants to go back into the queue
 SUBMIT_TIMEOUT_S = 600.0  # sbatch itself tries for minutes where the queue is full
 _CODE = Path(__file__).resolve().parents[3]
@@ -78,7 +79,8 @@ def largest_array() -> int:
     except UserError:
         return DEFAULT_MAX_ARRAY
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
-    return max(1, int(found[1])) if found else DEFAULT_MAX_ARRAY  # 0: this cluster has no arrays
+    most = max(1, int(found[1])) if found else DEFAULT_MAX_ARRAY  # 0: this cluster has no arrays
+    return min(most, LARGEST_ARRAY)
 
 
 def script(
