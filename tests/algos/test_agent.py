@@ -153,7 +153,11 @@ def test_every_setting_changes_what_is_computed(name):
     for field in dataclasses.fields(config):
         if field.name in ("critic", "network", "actor_network"):  # names of code, not numbers
             continue
-        if field.name in ("actor_lr_hold", "actor_lr_end", "eval_candidates"):  # of a falling rate, of evaluation
+        if field.name in (
+            "actor_lr_hold",
+            "actor_lr_end",
+            "eval_candidates",
+        ):  # of a falling rate, of evaluation
             continue
         if field.name.partition("_")[0] in CRITICS:  # of a critic that is not asked for (test_critics.py)
             continue
