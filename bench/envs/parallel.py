@@ -89,9 +89,9 @@ class ParallelPack:
         self._send(self._child[k], "stand_still", k)
         self._receive([self._child[k]])
 
-    def forgive(self) -> None:
+    def clear_errors(self) -> None:
         """Forget the errors, so that environments that failed may be reset."""
-        self._all("forgive")
+        self._all("clear_errors")
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         if actions.shape != self._action.shape:
@@ -167,8 +167,8 @@ def _serve(pipe: Connection, shared: _Shared, name: str, action_repeat: int, own
                 step()
             elif command == "close":
                 return
-            elif command == "forgive":
-                pack.forgive()
+            elif command == "clear_errors":
+                pack.clear_errors()
             else:
                 place(getattr(pack, command), *arguments)
         except Exception as error:

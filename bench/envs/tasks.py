@@ -300,7 +300,7 @@ class Pack:
             self._advance(k, action)
         return self.obs[k]
 
-    def forgive(self) -> None:
+    def clear_errors(self) -> None:
         """Forget what went wrong: environments that were stopped move again once they are reset."""
         self.error = [None] * self.size
 

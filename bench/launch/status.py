@@ -198,8 +198,8 @@ def show(status: StudyStatus, console: Console | None = None) -> None:
     def line(text: str) -> None:
         console.print(Text(text), soft_wrap=True)
 
-    told = ", ".join(f"{status.counts[state]} {state}" for state in ORDER if status.counts[state])
-    line(f"{status.study}: {len(status.runs)} runs: {told}")
+    counted = ", ".join(f"{status.counts[state]} {state}" for state in ORDER if status.counts[state])
+    line(f"{status.study}: {len(status.runs)} runs: {counted}")
     console.print(_grid(status.runs))
     groups: dict[tuple[str, str, str], list[RunStatus]] = {}
     for run in status.runs:

@@ -384,7 +384,7 @@ class Trainer:
         if E not in self._eval_packs:
             self._eval_packs[E] = self._make_pack(S * E)
         pack = self._eval_packs[E]
-        pack.forgive()
+        pack.clear_errors()
         for j in range(S * E):
             k, i = divmod(j, E)
             pack.reset(j, stream_seed(self.seeds[k], "evaluation environment", self.env_step, i) % 2**32)

@@ -46,7 +46,7 @@ def test_errors_come_back_and_are_forgiven(packs) -> None:
             pack.reset(k, k)
         pack.step(np.full((3, 4), np.nan, np.float32))
         assert all(pack.error), pack.error
-        pack.forgive()
+        pack.clear_errors()
         for k in range(3):
             pack.reset(k, k)
         pack.step(np.zeros((3, 4), np.float32))

@@ -367,9 +367,9 @@ def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(local, "_Worker", Idle)
     pool = Pool(tmp_path, Plan(), LocalOptions(workers=4, device="cuda"), lambda pool: None)
     for _ in range(3):
-        pool._hire(tmp_path / "log")
+        pool._start_worker(tmp_path / "log")
     pool.workers.pop(0)
-    pool._hire(tmp_path / "log")
+    pool._start_worker(tmp_path / "log")
     assert chosen == ["3", "5", "3", "5"] or chosen == ["3", "5", "3", "3"]
     assert sorted(w.gpu or "" for w in pool.workers).count("3") <= 2
 

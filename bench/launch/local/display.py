@@ -46,9 +46,13 @@ class _Progress:
 
 
 def _progress(root: Path, job: Job) -> _Progress:
-    told = read_run(root / job.path, verify=False).progress
+    progress = read_run(root / job.path, verify=False).progress
     return _Progress(
-        job, told.get("env_step") or 0, told.get("rate"), told.get("last_return"), told.get("eta_s")
+        job,
+        progress.get("env_step") or 0,
+        progress.get("rate"),
+        progress.get("last_return"),
+        progress.get("eta_s"),
     )
 
 

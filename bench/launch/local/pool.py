@@ -226,7 +226,7 @@ class Pool:
             pack = self.queue[0]
             try:
                 log = self._log(pack[0])
-                worker = worker or self._hire(log)
+                worker = worker or self._start_worker(log)
                 worker.give(pack, self._spec(pack), log)
             except DamagedFile as error:
                 for job in pack:
@@ -240,7 +240,7 @@ class Pool:
                     self._fail(job, f"no worker could be started: {strerror(error)}")
             self.queue.popleft()
 
-    def _hire(self, log: Path) -> _Worker:
+    def _start_worker(self, log: Path) -> _Worker:
         core, gpu = None, None
         if self.options.device == "cpu":
             # A pool that does not fill its cores shares them, with others who would also begin at the first.
@@ -289,15 +289,15 @@ class Pool:
                 self.workers.remove(worker)
                 worker.close()
             if answer is not None:
-                self._settle(worker.pack, answer["outcome"], answer["reason"])
+                self._record(worker.pack, answer["outcome"], answer["reason"])
                 worker.pack = []
             elif ended:
-                self._bury(worker)
+                self._reap(worker)
             elif worker.pack and self._hangs(worker):
                 worker.killed_for = f"no progress for {self.options.hang_after_s / 60:.3g} minutes"
                 worker.process.kill()
 
-    def _settle(self, pack: Sequence[Job], outcome: str, reason: str) -> None:
+    def _record(self, pack: Sequence[Job], outcome: str, reason: str) -> None:
         """Sort the jobs of a pack that came back by what their run directories say; the rest: the worker's words."""
         busy = []
         for job in pack:
@@ -321,7 +321,7 @@ class Pool:
                 self.messages.append(f"{busy[0].path}: another process writes it; waiting")
             self.busy.append((time.monotonic() + BUSY_RETRY_S, busy))
 
-    def _bury(self, worker: _Worker) -> None:
+    def _reap(self, worker: _Worker) -> None:
         """A worker has died with its pack, or could not start."""
         code = worker.process.returncode
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
