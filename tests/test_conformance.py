@@ -22,8 +22,17 @@ SPECS = [
     *(f"{algo}:critic={c}" for c in CRITICS_HERE for algo in ("sac", "qsm", "dql")),
     *("dql-bc:critic=simba", "td3:critic=crossq", "dime:critic=simba"),
 ]
+COMPILED = ("qsm", "sac")  # by `make test`; all others take a minute each, in `make test-all`
+
+
+def marks(spec: str, what: str) -> list[pytest.MarkDecorator]:
+    if what not in SLOW:
+        return []
+    return [pytest.mark.slow if spec in COMPILED else pytest.mark.full]
+
+
 CASES = [
-    pytest.param(spec, what, marks=[pytest.mark.slow] if what in SLOW else [], id=f"{spec}-{what}")
+    pytest.param(spec, what, marks=marks(spec, what), id=f"{spec}-{what}")
     for spec in SPECS
     for what in CHECKS
 ]
