@@ -253,7 +253,7 @@ def test_a_plan_knows_the_rates_of_finished_runs(
 ) -> None:
     """Four runs of 100 s: two processes need 200 s."""
     plan = Plan([[job] for job in override(load_study("s.toml"), seeds="4").jobs()])
-    rates = [(folder / "none", lambda job: None), (folder / "known", lambda job: 100.0)]
+    rates = [(folder / "none", lambda job, device: None), (folder / "known", lambda job, device: 100.0)]
     found = list(estimate.lines(plan, 2, rates, folder, folder))
     assert found[0] == "stubs/Toy-v0 stub: 4 runs of 120 steps: 1 steps/s, 2 minutes each"
     assert found[1].startswith(

@@ -152,11 +152,11 @@ def test_an_algorithm_that_loads_in_the_launcher_alone(
     tmp_path: Path, code: str, says: str, wanted: dict[str, dict[str, Any]]
 ) -> None:
     """A file that is edited while its grid runs: its jobs fail, one by one, and no others."""
-    where = "import sys\nif 'pool_worker' in ' '.join(sys.orig_argv):\n" + "".join(
+    where = "import sys\nif 'launch.local.child' in ' '.join(sys.orig_argv):\n" + "".join(
         f"    {line}\n" for line in code.splitlines()
     )
     if "SyntaxError" in says:
-        where = "import sys\nif 'pool_worker' in ' '.join(sys.orig_argv):\n    compile('def broken(:', 'x', 'exec')\n"
+        where = "import sys\nif 'launch.local.child' in ' '.join(sys.orig_argv):\n    compile('def broken(:', 'x', 'exec')\n"
     path = plugin(tmp_path / "site", where + SOUND)
     grid = Grid(tmp_path / "g").define(f"mine {GOOD}")
     status, out = grid.run(PYTHONPATH=path)
@@ -187,7 +187,9 @@ def failure_or_none(out: str) -> str:
 def test_a_worker_that_cannot_start(tmp_path: Path, script: str, says: str) -> None:
     """Its interpreter is broken for workers alone: every job is told of, nothing loops, the next command goes on."""
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\ncase "$*" in *pool_worker*) {script};; esac\nexec {sys.executable} "$@"\n')
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *launch.local.child*) {script};; esac\nexec {sys.executable} "$@"\n'
+    )
     python.chmod(0o755)
     grid = Grid(tmp_path / "g").define("stub", seeds=3)
     site = tmp_path / "site"

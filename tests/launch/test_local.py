@@ -59,7 +59,7 @@ def processes() -> set[int]:
         if folder.name.isdigit():
             try:
                 parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
-                if parent == os.getpid() and b"pool_worker" in (folder / "cmdline").read_bytes():
+                if parent == os.getpid() and b"launch.local.child" in (folder / "cmdline").read_bytes():
                     found.add(int(folder.name))
             except OSError:
                 continue

@@ -22,6 +22,7 @@ from tests.launching import REPO, command, environment
 NO_PATHS = {
     "algos", "envs", "seeds", "steps", "set", "device", "execution", "pack", "retry", "dry", "jobs", "jobs_per_gpu",
     "hang_minutes", "job_memory_mb", "jobs_per_task", "figures", "quick", "grids", "help",
+    "json", "exit_code", "watch",
 }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def test_a_cache_is_never_below_the_code(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("HOME", str(tmp_path / "file"))  # no folder can be made there
     monkeypatch.setattr(paths.tempfile, "gettempdir", lambda: str(tmp_path / "t"))
     assert paths.cache_folder() == tmp_path / "t" / f"qsm-bench-{os.getuid()}"
-    for name in ("local.py", "pool_worker.py", "worker.py", "task.py"):
+    for name in ("pool.py", "child.py", "pack.py", "task.py"):
         found = list(REPO.glob(f"bench/**/{name}"))
         assert found
         assert all('".cache"' not in path.read_text(encoding="utf-8") for path in found)
