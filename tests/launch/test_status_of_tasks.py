@@ -135,6 +135,12 @@ def test_a_task_that_died_before_its_run_began_shows_its_last_words(tmp_path: Pa
             "slurmstepd: error: Detected 1 oom_kill event.\nsrun: error: n1: task 0: Killed",
             "Detected 1 oom_kill event.",
         ),
+        (
+            "slurmstepd-n1: error: Exceeded job memory limit\n"
+            "slurmstepd-n1: error: *** STEP 6.0 ON n1 CANCELLED AT 2026-11-26T00:28:03 ***\n"
+            "slurmstepd-n1: error: StepId=6.0 exceeded memory limit (1502920704 > 1363148800), being killed",
+            "Exceeded job memory limit",
+        ),
     ],
 )
 def test_the_words_that_say_something_are_chosen(tmp_path: Path, words: str, said: str) -> None:

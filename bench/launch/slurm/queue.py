@@ -237,9 +237,10 @@ def last_words(log: Path) -> str:
             tail = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [line for line in tail.splitlines() if not _NOISE.match(line)][-8:]
-    lines = [_OWN.sub("", line) for line in lines]
+    lines = [_OWN.sub("", line) for line in tail.splitlines() if not _NOISE.match(line)][-8:]
     said = [
         match[1].strip("* ") for line in lines if (match := re.match(r"slurmstepd\S*: error: (.*)", line))
     ]
-    return one_line((said or lines or [""])[-1], 160)
+    causes = [words for words in said if not words.startswith("CANCELLED")]  # of which that is the effect
+    plain = [words for words in causes if "StepId=" not in words]
+    return one_line((plain or causes or said or lines or [""])[-1], 160)
