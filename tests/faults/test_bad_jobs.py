@@ -156,7 +156,8 @@ def test_an_algorithm_that_loads_in_the_launcher_alone(
         f"    {line}\n" for line in code.splitlines()
     )
     if "SyntaxError" in says:
-        where = "import sys\nif 'launch.local.child' in ' '.join(sys.orig_argv):\n    compile('def broken(:', 'x', 'exec')\n"
+        where = "import sys\nif 'launch.local.child' in ' '.join(sys.orig_argv):\n"
+        where += "    compile('def broken(:', 'x', 'exec')\n"
     path = plugin(tmp_path / "site", where + SOUND)
     grid = Grid(tmp_path / "g").define(f"mine {GOOD}")
     status, out = grid.run(PYTHONPATH=path)

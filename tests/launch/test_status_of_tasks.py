@@ -266,7 +266,7 @@ def test_watching_ends_when_nothing_moves(
         waited.append(seconds)
         run.finish("done", 120, policy=b"")
 
-    monkeypatch.setattr("bench.commands.time.sleep", sleep)
+    monkeypatch.setattr("bench.commands.grid.time.sleep", sleep)
     code, out = scripted(tmp_path, capsys, "--watch", "15")
     assert (code, waited) == (0, [15])
     assert ("1 running" in out, "1 done" in out) == (True, True)

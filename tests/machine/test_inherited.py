@@ -22,7 +22,7 @@ from tests.launching import REPO, command, environment
 NO_PATHS = {
     "algos", "envs", "seeds", "steps", "set", "device", "execution", "pack", "retry", "dry", "jobs", "jobs_per_gpu",
     "hang_minutes", "job_memory_mb", "jobs_per_task", "figures", "quick", "grids", "help",
-    "json", "exit_code", "watch",
+    "json", "exit_code", "watch", "specs", "compile",
 }  # fmt: skip
 
 
