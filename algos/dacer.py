@@ -19,9 +19,6 @@ from algos.core.mixture_entropy import mixture_entropy
 from algos.core.networks import Generators, Params
 from algos.core.noise import Draws
 from algos.core.optim import Adam
-from algos.core.score_network import TIME_FEATURES, SinusoidalFeatures
-
-TIME_FEATURES.setdefault("quarter_sinusoidal", SinusoidalFeatures(last=0, scale=0.25))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ as the authors' repository runs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,8 +20,7 @@ from algos.core.config import at_least, between, not_negative, one_of, positive
 from algos.core.diffusion import Schedule, of_alphas
 from algos.core.networks import Generators, Params
 from algos.core.noise import Draws
-from algos.core.optim import Adam, clip_by_norm
-from algos.core.score_network import TIME_FEATURES, SinusoidalFeatures
+from algos.core.optim import Adam, clip_by_norm, linear_fall
 from algos.core.weighted_agent import WeightedAgent, WeightedConfig
 
 
@@ -63,18 +62,9 @@ class ParticleConfig(WeightedConfig):
         between(self, 0, 1, "beta_scale")
 
 
-#: Sinusoids of frequencies 10000^(-j/(dim/2)), times 1/4.
-TIME_FEATURES["quarter_sinusoidal"] = SinusoidalFeatures(last=0, scale=0.25)
-
-
 def linear_betas(T: int, scale: float) -> Schedule:
     """beta_t = scale * (1e-4 ... 0.999), T values at equal distances."""
     return of_alphas(1 - scale * np.linspace(1e-4, 0.999, T))
-
-
-def linear_fall(hold: int, fall: int, end: float) -> Callable[[Tensor], Tensor]:
-    """Factor of a learning rate: 1 for `hold` steps, then on a straight line to `end` within `fall` steps."""
-    return lambda step: 1 - (1 - end) * ((step - hold) / fall).clamp(0.0, 1.0)
 
 
 class ParticleAgent(WeightedAgent):

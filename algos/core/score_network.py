@@ -85,6 +85,8 @@ def sinusoidal_features(dim: int, t: Tensor, base: float = 10_000.0, last: int =
 TIME_FEATURES: dict[str, TimeFeatures] = {
     "fourier": FourierFeatures(),
     "sinusoidal": SinusoidalFeatures(),
+    # SDAC's, DPMD's and DACER's: frequencies 10000^(-j/(dim/2)), times 1/4.
+    "quarter_sinusoidal": SinusoidalFeatures(last=0, scale=0.25),
 }
 
 
