@@ -22,7 +22,15 @@ STUBS = Path(__file__).resolve().parent / "stubs"
 ALGORITHMS = sorted(name for name, where in algos.registry().items() if where.startswith("algos."))
 
 #: Networks so small that only what surrounds them takes time.
-TINY = {"hidden": (8, 8), "batch_size": 8, "T": 2, "time_dim": 4, "act_candidates": 3, "eval_candidates": 3}
+TINY = {
+    "hidden": (8, 8),
+    "critic_hidden": (8, 8),
+    "batch_size": 8,
+    "T": 2,
+    "time_dim": 4,
+    "act_candidates": 3,
+    "eval_candidates": 3,
+}
 TINY |= {
     "samples": 5,
     "particles": 3,

@@ -24,7 +24,7 @@ from tests.golden_maps import reader, reader_class
 OURS = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", OURS))
 FILES = sorted(GOLDEN.glob("*.npz"))
-FIVE = ("qsm", "dql", "dql_bc", "sac", "td3")
+QUICK = ("qsm", "sac", "td3")
 DTYPES = [torch.float32, torch.float64]
 Arrays = dict[str, Any]
 
@@ -94,8 +94,10 @@ def check_compiled(path: Path, dtype: torch.dtype, phases: Callable[[Agent], set
 
 
 @pytest.mark.slow
-# of the first five only: the others compile for minutes each, `make test-all` does it
-@pytest.mark.parametrize("path", [OURS / f"{stem}.npz" for stem in FIVE] if GOLDEN == OURS else [], ids=named)
+# of these only: the others compile for minutes each, `make test-all` does it
+@pytest.mark.parametrize(
+    "path", [OURS / f"{stem}.npz" for stem in QUICK] if GOLDEN == OURS else [], ids=named
+)
 def test_compiled_updates_are_the_reference_s_and_those_of_eager_ones(path):
     """Of the update functions only that in which everything moves."""
     check_compiled(path, torch.float32, lambda agent: {max(agent.phase(i) for i in range(10))})

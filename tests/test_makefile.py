@@ -29,7 +29,7 @@ RECORDER = "#!/usr/bin/env python3\nimport json, sys\nprint(json.dumps(sys.argv[
 
 def copy(folder: Path) -> None:
     """What make reads of a checkout."""
-    (folder / "bench").mkdir()
+    (folder / "bench" / "machine").mkdir(parents=True)
     for name in ("Makefile", "constraints.txt", "pyproject.toml", "bench/machine/install.py"):
         shutil.copy(REPO / name, folder / name)
 
