@@ -27,6 +27,7 @@ class Finding:
     n: int = 0
     contrast: Contrast | None = None
     decides: str = ""  # what would decide it; "" where it is decided
+    unit: str = "seeds"  # of n; few seeds are marked, rounds of a timing are not
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,10 @@ def difference(
     undecided.
     """
     if contrast is None or blocked:
-        return Finding(name, UNDECIDED, n, contrast, blocked or "data")
+        return Finding(name, UNDECIDED, n, contrast, blocked or "data", unit)
     verdict = difference_verdict(contrast, margin)
-    return Finding(
-        name, verdict, n, contrast, _more(contrast, n, margin, unit) if verdict == UNDECIDED else ""
-    )
+    more = _more(contrast, n, margin, unit) if verdict == UNDECIDED else ""
+    return Finding(name, verdict, n, contrast, more, unit)
 
 
 def level(
@@ -58,10 +58,11 @@ def level(
 ) -> Finding:
     """The finding of a value against a threshold; undecided below the `fewest` seeds or rounds."""
     if n < fewest:
-        return Finding(name, UNDECIDED, n, contrast, f"at least {fewest} {unit}, not {n}")
+        return Finding(name, UNDECIDED, n, contrast, f"at least {fewest} {unit}, not {n}", unit)
     verdict = level_verdict(contrast, threshold)
     away = replace(contrast, value=contrast.value - threshold)
-    return Finding(name, verdict, n, contrast, _more(away, n, 0.0, unit) if verdict == UNDECIDED else "")
+    more = _more(away, n, 0.0, unit) if verdict == UNDECIDED else ""
+    return Finding(name, verdict, n, contrast, more, unit)
 
 
 def difference_verdict(contrast: Contrast, margin: float) -> str:

@@ -15,6 +15,7 @@ from bench.analysis.report import page as report
 from bench.analysis.report.sections import Section
 from bench.analysis.scores.load import load
 from bench.analysis.stats import Contrast
+from bench.analysis.table import number
 from bench.analysis.verdicts import Finding
 from bench.analysis.wallclock.timings import load_timings
 from bench.paper.claims import judge as claims
@@ -391,3 +392,14 @@ def test_a_study_without_the_papers_algorithm_has_no_claims(tmp_path):
     assert not claims_section(load(tmp_path, "others"), []).verdicts
     helpers.study(tmp_path, algos=["qsm", "sac"])
     assert claims_section(load(tmp_path, "made-up"), []).verdicts
+
+
+def test_timed_rounds_are_not_marked_as_few_seeds(tmp_path):
+    few = verdicts.level("DQL / QSM", contrast(2.4, 2.5), 20, 2.0, 10, "rounds")
+    verdict = verdicts.Verdict({"id": "2", "title": "Cost", "says": "", "test": ""}, few.verdict, (few,), "")
+    assert claims.table([verdict]).rows[0][-3] == number(20)
+    page = report.page(
+        report.Heading("x", "y", []), [Section("claims", "Claims", verdicts=[verdict])], tmp_path
+    )
+    assert "20 rounds" in page
+    assert "20†" not in page

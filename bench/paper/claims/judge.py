@@ -84,7 +84,8 @@ def table(judged: Sequence[Verdict]) -> Table:
                 row += [number(100 * found.level, 2)]
                 record |= {"value": found.value, "low": found.low, "high": found.high, "level": found.level}
                 record |= {"permutation_p": found.p}
-            rows.append([*row, seeds_entry(finding.n), finding.verdict, finding.decides or MISSING])
+            n = seeds_entry(finding.n) if finding.unit == "seeds" else number(finding.n)
+            rows.append([*row, n, finding.verdict, finding.decides or MISSING])
             record |= {"n": finding.n, "verdict": finding.verdict, "decides": finding.decides}
             records.append({**record, "claim_verdict": verdict.verdict, "conditions": verdict.conditions})
     columns = [
