@@ -23,6 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in list(os.environ):
     if name.startswith(("GIT_", "PIP_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_")) or name in MISLEADING:
         del os.environ[name]
+for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # of the `make test` that may have started this
+    os.environ.pop(name, None)
 
 # Else whatever logs first, such as dm_control when it is imported, binds the root logger to the standard error of the
 # test that runs then, which is closed after it: "I/O operation on closed file" in the tests of a process that follow.
