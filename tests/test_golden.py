@@ -24,7 +24,7 @@ from tests.golden_maps import reader, reader_class
 OURS = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", OURS))
 FILES = sorted(GOLDEN.glob("*.npz"))
-QUICK = ("qsm", "sac", "td3")
+QUICK = ("qsm", "sac")
 DTYPES = [torch.float32, torch.float64]
 Arrays = dict[str, Any]
 
