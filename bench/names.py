@@ -11,17 +11,11 @@ SAFE_NAME = rf"(?![^/]*{re.escape(TEMPORARY)}(?:/|\Z))[A-Za-z0-9][A-Za-z0-9._=+,
 ENV_NAME = rf"{SAFE_NAME}(?:/{SAFE_NAME})*"  # safe names, joined by slashes where it has a namespace
 
 _NAME = re.compile(SAFE_NAME)
-_ENV = re.compile(ENV_NAME)
 
 
 def is_safe_name(name: object) -> bool:
     """Whether `name` can be part of a path and of a message: ASCII, no separator, no leading dot."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
-def is_env_name(name: object) -> bool:
-    """Whether `name` can be an environment's: safe names, joined by slashes where it has a namespace."""
-    return isinstance(name, str) and len(name) <= 200 and _ENV.fullmatch(name) is not None
 
 
 def env_folder(env: str) -> str:
