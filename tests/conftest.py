@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in list(os.environ):
     if name.startswith(("GIT_", "PIP_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_")) or name in MISLEADING:
         del os.environ[name]
-for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # of the `make test` that may have started this
+# What the `make test VARIABLE=value` that may have started this passes on to any other make.
+given = re.findall(r"(?:^| )(\w+)=", os.environ.get("MAKEFLAGS", ""))
+for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", *given):
     os.environ.pop(name, None)
 
 # Else whatever logs first, such as dm_control when it is imported, binds the root logger to the standard error of the

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import _parser
-from tests.launching import REPO, environment
+from tests.launching import REPO, python_path
 
 TEXT = (REPO / "Makefile").read_text(encoding="utf-8")
 COMMANDS = re.search(r"^COMMANDS := (.*)", TEXT, re.M)[1].split()  # type: ignore[index]
@@ -46,15 +46,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def bare() -> dict[str, str]:
+    """A shell that sets no variable of the Makefile's."""
+    return {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+
+
 def make(folder: Path, *arguments: str, **shell: str) -> subprocess.CompletedProcess[str]:
-    """make in an environment of PATH, HOME and what `shell` sets."""
-    variables = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | shell
+    """make in a bare environment and what `shell` sets."""
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
-        env=variables,
+        env=bare() | shell,
     )
 
 
@@ -187,7 +191,12 @@ def test_a_signal_to_make_reaches_the_command(folder: Path) -> None:
         "signal.signal(signal.SIGTERM, stop)\nprint('ready', flush=True)\ntime.sleep(60)\n"
     )
     process = subprocess.Popen(
-        ["make", "bench"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ["make", "bench"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=bare(),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -212,7 +221,7 @@ def test_mistakes_end_with_an_error(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            env=environment(),
+            env=bare() | {"PYTHONPATH": python_path()},
         )
         assert done.returncode != 0
         told = [line for line in done.stderr.splitlines() if not line.startswith("make")]
