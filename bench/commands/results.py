@@ -154,8 +154,10 @@ def studies(options: Namespace) -> int:
     """The studies and algorithms that there are."""
     import algos
 
-    for name in study_files.study_names():
-        print(f"{name:14} {load_study(name).title}")
+    names = study_files.study_names()
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:{width}} {load_study(name).title}")
     print("algorithms:", " ".join(sorted(algos.registry())))
     return 0
 
