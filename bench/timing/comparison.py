@@ -88,11 +88,11 @@ class Protocol:
 QUICK = Protocol(warm_up=2, rounds=2, calls=2)
 
 
-def run(root: Path, modes: Sequence[str], quick: bool, grids: Sequence[int]) -> Path:
+def run(root: Path, executions: Sequence[str], quick: bool, grids: Sequence[int]) -> Path:
     """Measure, print, write; the folder written.
 
     Args:
-        modes: execution modes of ours.
+        executions: of ours.
         grids: numbers of trivial jobs, to see what the runner costs.
     """
     protocol = QUICK if quick else Protocol()
@@ -103,7 +103,7 @@ def run(root: Path, modes: Sequence[str], quick: bool, grids: Sequence[int]) -> 
     memory = list(in_fresh_processes(run_memory, [(algo, n) for algo in ("sac", "qsm") for n in lengths]))
     origin["core"] = pin()
     with tempfile.TemporaryDirectory() as scratch:
-        servers = start_servers(python, modes, Path(scratch))
+        servers = start_servers(python, executions, Path(scratch))
         try:
             samples, quiet = measure(servers, protocol)
         finally:
@@ -145,11 +145,11 @@ def peers_python() -> Path | None:
     return python
 
 
-def start_servers(python: Path | None, modes: Sequence[str], scratch: Path) -> dict[str, Server]:
+def start_servers(python: Path | None, executions: Sequence[str], scratch: Path) -> dict[str, Server]:
     """Ours, and the peers as they come and with our settings of the memory allocator and of MKL ("-tuned")."""
     cold = {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "compiled")}
     commands: dict[str, tuple[list[str], dict[str, str]]] = {
-        "ours": ([sys.executable, "-m", "bench.timing.peers.ours", *modes], cold)
+        "ours": ([sys.executable, "-m", "bench.timing.peers.ours", *executions], cold)
     }
     if python is not None:
         for who in NAMES:
@@ -189,11 +189,11 @@ def measure(servers: Mapping[str, Server], protocol: Protocol) -> tuple[list[Row
 
 
 def _row(who: str, task: str, number: int, seconds: float) -> Row:
-    algo, what, mode = [*task.split("/"), ""][:3]
+    algo, what, execution = [*task.split("/"), ""][:3]
     size = {"hidden": "x".join(map(str, HIDDEN)), "batch": BATCH} if what != "sgemm" else {}
     chain = {"T": OURS[algo][1].get("T", "")} if what != "sgemm" else {}
     return {
-        **{"who": who, "algo": algo, "what": what, "mode": mode, "threads": 1, "dtype": "float32"},
+        **{"who": who, "algo": algo, "what": what, "mode": execution, "threads": 1, "dtype": "float32"},
         **size,
         **chain,
         "round": number,
@@ -242,7 +242,7 @@ def run_memory(algo: str, steps: int, env: str = "humanoid-walk") -> Row:
 
 # -- tables ----------------------------------------------------------------------------------------------
 
-Times = dict[tuple[str, str, str, str], np.ndarray]  # (who, algo, what, mode) -> seconds
+Times = dict[tuple[str, str, str, str], np.ndarray]  # (who, algo, what, execution) -> seconds
 
 
 def tables(samples: Sequence[Row], gflop: Mapping[str, float]) -> list[str]:
@@ -309,11 +309,11 @@ def _peers_name(algo: str) -> str:
 
 
 def _title(key: tuple[str, str, str, str]) -> str:
-    who, _, what, mode = key
+    who, _, what, execution = key
     peer, _, variant = who.partition("-")
     if what == "products":
         return "its matrix products alone"
-    return f"ours, {mode}" if who == "ours" else NAMES[peer] + (" with our settings" if variant else "")
+    return f"ours, {execution}" if who == "ours" else NAMES[peer] + (" with our settings" if variant else "")
 
 
 def _rate(seconds: np.ndarray, percentile: float) -> float:
@@ -327,7 +327,7 @@ def _ratio(times: Times, key: tuple, other: tuple) -> str:
 
 
 def _promises(times: Times, gflop: Mapping[str, float], bound: float) -> list[str]:
-    """What was promised, and what the faster of our execution modes does."""
+    """What was promised, and what the faster of our executions does."""
     lines = ["", "Promised, by the faster of our modes"]
 
     def best(algo: str, what: str) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 from bench.disk import DamagedFile, check_inside
 from bench.errors import UserError
 from bench.launch.pack import stopping_signals
-from bench.launch.plan import Plan, execution_mode
+from bench.launch.plan import Plan, choose_execution
 from bench.machine.hardware import available_cores
 from bench.machine.provenance import provenance
 from bench.paths import cache_folder
@@ -259,7 +259,7 @@ class Pool:
             "root": str(self.root),
             "jobs": [job.to_dict() for job in pack],
             "execution": {
-                "mode": execution_mode(pack[0], self.options.device, self.options.execution),
+                "mode": choose_execution(pack[0], self.options.device, self.options.execution),
                 "device": self.options.device,
                 "threads": 1,
                 "dtype": "float32",
