@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from bench.disk import parse_toml
 from bench.errors import UserError, suggest
+from bench.names import ALLOWED, is_safe_name
 from bench.studies.job import RunSettings
 from bench.studies.overrides import algorithm_config, parse_overrides, settable
-from bench.studies.study import SAFE, Study
+from bench.studies.study import Study
 
 STUDIES = Path(__file__).parent
 SCHEMA = ("title", "algos", "envs", "seeds", "run", "config", "algo", "env")
@@ -41,8 +42,8 @@ def load_study(name: str) -> Study:
         raise UserError(f"{path.name}: not valid TOML: {error}") from None
     except OSError as error:
         raise UserError(f"{path.name}: cannot be read: {error.strerror}") from None
-    if not SAFE.fullmatch(path.stem):
-        raise UserError(f"{path.name}: a study's name may have letters, digits and _ . = + - only")
+    if not is_safe_name(path.stem):
+        raise UserError(f"{path.name}: cannot name a study: use {ALLOWED}, a letter or digit first")
     return _read(record, path)
 
 

@@ -365,5 +365,5 @@ def test_a_study_that_is_not_there(tmp_path: Path) -> None:
         load_study("papre")
     with pytest.raises(UserError, match="no study file"):
         load_study(str(tmp_path / "mine.toml"))
-    with pytest.raises(UserError, match=re.escape("my study.toml: a study's name may have letters")):
+    with pytest.raises(UserError, match=re.escape("my study.toml: cannot name a study: use letters")):
         load(tmp_path, GOOD, "my study.toml")
