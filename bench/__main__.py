@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 
 from bench.errors import UserError, suggest
 from bench.machine.inherited import clean, utf8_command
+from bench.machine.mkl import use_avx512
 from bench.paths import expand
+
+use_avx512()  # here, since it must come before torch: also in the processes that multiprocessing starts from this one
 
 Command = Callable[[argparse.Namespace], int]
 

@@ -10,6 +10,8 @@ TEMPORARY = ".tmp"  # suffix of every temporary name, so that leftovers of a cra
 SAFE_NAME = rf"(?![^/]*{re.escape(TEMPORARY)}(?:/|\Z))[A-Za-z0-9][A-Za-z0-9._=+,@-]{{0,199}}"
 ENV_NAME = rf"{SAFE_NAME}(?:/{SAFE_NAME})*"  # safe names, joined by slashes where it has a namespace
 
+ALLOWED = "letters, digits and . _ = + , @ -"  # for messages
+
 _NAME = re.compile(SAFE_NAME)
 
 

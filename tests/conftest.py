@@ -12,8 +12,10 @@ from collections.abc import Iterator
 import pytest
 
 from bench.machine.inherited import MISLEADING
+from bench.machine.mkl import use_avx512
 from tests.launching import STUBS
 
+use_avx512()  # as every process that trains: tests compare its bytes with those of runs in this one
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: threads that wait for each other cost most of the time
 
 # Under `nohup` the first is ignored, in the background of a script the second, also by what tests start.

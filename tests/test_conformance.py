@@ -9,7 +9,7 @@ import torch
 
 import algos
 from algos.core.critics import CRITICS
-from bench.check.conformance import CHECKS, SLOW, Subject
+from bench.check.conformance import CHECKS, SLOW, Algorithm
 
 #: Every algorithm with its own critic, and every critic with a policy of each kind.
 CRITICS_HERE = [
@@ -41,4 +41,4 @@ CASES = [
 @pytest.mark.parametrize(("spec", "what"), CASES)
 def test_conformance(spec: str, what: str) -> None:
     torch.set_num_threads(1)
-    CHECKS[what](Subject(spec))
+    CHECKS[what](Algorithm(spec))

@@ -23,6 +23,7 @@ ROOMS = (
     ("studies",),
     ("envs",),
     ("machine",),
+    ("shape",),
     ("disk", "paths", "mistakes"),
     ("errors", "names", "text"),
 )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-MODES = ("eager", "compile", "graph")
+KINDS = ("eager", "compile", "graph")
 
 
 class Execution:
@@ -19,15 +19,15 @@ class Execution:
     The first call of a key prepares it (compiles, captures); `preparation_s` counts the seconds this took.
     """
 
-    def __init__(self, mode: str):
-        if mode not in MODES:
-            raise ValueError(f"execution {mode!r}: expected one of {', '.join(MODES)}")
-        self.mode = mode
+    def __init__(self, kind: str):
+        if kind not in KINDS:
+            raise ValueError(f"execution {kind!r}: expected one of {', '.join(KINDS)}")
+        self.kind = kind
         self.preparation_s = 0.0
         self._prepared: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, key: Hashable, fn: Callable[..., Any], tensors: tuple, constants: tuple) -> Any:
-        if self.mode == "eager":
+        if self.kind == "eager":
             return fn(*tensors, *constants)
         if key not in self._prepared:
             start = time.perf_counter()
@@ -39,10 +39,10 @@ class Execution:
 
     def seldom(self, key: Hashable, fn: Callable[..., Any], tensors: tuple, constants: tuple) -> Any:
         """The same for what is called too rarely to be worth seconds of compiling; capturing takes none."""
-        return self(key, fn, tensors, constants) if self.mode == "graph" else fn(*tensors, *constants)
+        return self(key, fn, tensors, constants) if self.kind == "graph" else fn(*tensors, *constants)
 
     def _prepare(self, fn: Callable[..., Any], tensors: tuple, constants: tuple) -> Callable[..., Any]:
-        if self.mode == "graph":
+        if self.kind == "graph":
             return _Graph(fn, tensors, constants)
 
         def call(*args: Any) -> Any:

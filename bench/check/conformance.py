@@ -1,7 +1,7 @@
 """What every algorithm must do, and does in the grids of this suite: `python -m bench check my-algo`.
 
-docs/adding-an-algorithm.md explains each demand. A check is a function of a `Subject`; it raises AssertionError, whose
-message says what is wrong, or whatever the algorithm raises.
+docs/adding-an-algorithm.md explains each demand. A check is a function of an `Algorithm`. It raises AssertionError,
+whose message says what is wrong, or whatever the algorithm raises.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ PACK_TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
 
 
 @dataclass(frozen=True)
-class Subject:
+class Algorithm:
     """An algorithm with settings: "sac", "sac:critic=simba"."""
 
     spec: str
 
     @property
-    def algo(self) -> str:
+    def name(self) -> str:
         return parse_overrides(self.spec)[0]
 
     def config(self) -> dict[str, Any]:
@@ -69,14 +69,14 @@ class Subject:
         return algorithm_config(algo, {k: v for k, v in small.items() if k in known} | own)
 
     def make(self, seeds: Sequence[int] = SEEDS, execution: str = "eager", device: str = "cpu") -> Agent:
-        config = build_config(self.algo, self.config())
-        agent: Agent = agent_class(self.algo)(
+        config = build_config(self.name, self.config())
+        agent: Agent = agent_class(self.name)(
             config, O, A, seeds, execution=execution, device=device, total_updates=UPDATES
         )
         return agent
 
 
-Check = Callable[[Subject], None]
+Check = Callable[[Algorithm], None]
 CHECKS: dict[str, Check] = {}
 SLOW: set[str] = set()  # those that compile
 
@@ -95,12 +95,12 @@ def run(spec: str, slow: bool) -> Iterator[tuple[str, str | None]]:
     """(what is checked, what is wrong or None), one after the other."""
     from bench.mistakes import reason
 
-    subject = Subject(spec)
+    algorithm = Algorithm(spec)
     for what, check in CHECKS.items():
         if what in SLOW and not slow:
             continue
         try:
-            check(subject)
+            check(algorithm)
         except Exception as error:
             yield what, str(error) if type(error) is AssertionError else reason(error)
         else:
@@ -130,11 +130,11 @@ def batch(size: int, seeds: Sequence[int] = SEEDS, count: int = 0) -> Batch:
 def train(agent: Agent, updates: int, start: int = 0) -> list[dict[str, torch.Tensor]]:
     """So many updates; a copy of the metrics of each."""
     size = agent.transitions()
-    told = []
+    recorded = []
     for i in range(updates):
         given = Batch(*(x.to(agent.device) for x in batch(size, agent.seeds, start + i)))
-        told.append({name: value.clone() for name, value in agent.update(given).items()})
-    return told
+        recorded.append({name: value.clone() for name, value in agent.update(given).items()})
+    return recorded
 
 
 def state_of(agent: Agent, k: int) -> dict[str, torch.Tensor]:
@@ -159,8 +159,8 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor, what: str, rtol: float, ato
 
 
 @_check("settings are plain values")
-def settings(subject: Subject) -> None:
-    algo = subject.algo
+def settings(algorithm: Algorithm) -> None:
+    algo = algorithm.name
     cls: Any = agent_class(algo)
     assert issubclass(cls, Agent), f"{cls.__name__} is no Agent"
     assert issubclass(cls.Config, Config), "its Config is not below algos.core.config.Config"
@@ -177,8 +177,8 @@ def settings(subject: Subject) -> None:
 
 
 @_check("actions have their shape and lie in [-1, 1]")
-def actions(subject: Subject) -> None:
-    agent = subject.make()
+def actions(algorithm: Algorithm) -> None:
+    agent = algorithm.make()
     train(agent, 2)
     assert agent.evaluation_mode in MODES, (
         f"evaluation_mode {agent.evaluation_mode!r}: expected one of {MODES}"
@@ -195,19 +195,19 @@ def actions(subject: Subject) -> None:
 
 
 @_check("actions at large observations lie in [-1, 1]")
-def large_observations(subject: Subject) -> None:
-    action = subject.make().act(1e4 * observations(), mode="behaviour")
+def large_observations(algorithm: Algorithm) -> None:
+    action = algorithm.make().act(1e4 * observations(), mode="behaviour")
     assert bool((action.abs() <= 1).all()), "actions beyond [-1, 1] or not finite"
 
 
 @_check("an update changes the state and reports one number per seed")
-def updates(subject: Subject) -> None:
-    agent = subject.make()
+def updates(algorithm: Algorithm) -> None:
+    agent = algorithm.make()
     before = [state_of(agent, k) for k in range(len(SEEDS))]
-    told: dict[str, torch.Tensor] = {}
+    found: dict[str, torch.Tensor] = {}
     for metrics in train(agent, 6):  # an actor may be updated less often than every time
-        told |= metrics
-    for name, value in told.items():
+        found |= metrics
+    for name, value in found.items():
         assert METRIC.fullmatch(name), f"{name!r} cannot stand in train.csv"
         assert value.shape == (len(SEEDS),), f"{name} is {tuple(value.shape)}, not one number per seed"
         assert bool(value.isfinite().all()), f"{name} is not finite"
@@ -223,8 +223,8 @@ def updates(subject: Subject) -> None:
 
 
 @_check("the state is tensors with a seed axis, at fixed addresses")
-def state(subject: Subject) -> None:
-    agent = subject.make()
+def state(algorithm: Algorithm) -> None:
+    agent = algorithm.make()
     where = {(part, name): x.data_ptr() for part, xs in agent.state.items() for name, x in xs.items()}
     train(agent, 2)
     for part, params in agent.state.items():
@@ -238,14 +238,14 @@ def state(subject: Subject) -> None:
 
 
 @_check("seeds in a pack compute what they compute alone")
-def independent_seeds(subject: Subject) -> None:
-    pack = subject.make()
-    told = train(pack, 5)
+def independent_seeds(algorithm: Algorithm) -> None:
+    pack = algorithm.make()
+    found = train(pack, 5)
     trained = [state_of(pack, k) for k in range(len(SEEDS))]  # acting may move statistics of observations
     acted = {mode: pack.act(observations(), mode=mode).clone() for mode in MODES}
     for k, seed in enumerate(SEEDS):
-        alone = subject.make((seed,))
-        for mine, theirs in zip(train(alone, 5), told):
+        alone = algorithm.make((seed,))
+        for mine, theirs in zip(train(alone, 5), found):
             assert mine.keys() == theirs.keys(), "a pack reports other metrics than a seed alone"
             for name in mine:
                 _close(theirs[name][k : k + 1], mine[name], f"{name} of seed {seed}", **PACK_TOLERANCE)
@@ -257,14 +257,14 @@ def independent_seeds(subject: Subject) -> None:
 
 
 @_check("seeds differ")
-def seeds_differ(subject: Subject) -> None:
-    action = subject.make((1, 2)).act(torch.zeros(2, 3, O), mode="behaviour")
+def seeds_differ(algorithm: Algorithm) -> None:
+    action = algorithm.make((1, 2)).act(torch.zeros(2, 3, O), mode="behaviour")
     assert not torch.equal(action[0], action[1]), "two seeds act alike"
 
 
 @_check("the same seed gives the same, however often it is evaluated")
-def deterministic(subject: Subject) -> None:
-    one, two = subject.make(), subject.make()
+def deterministic(algorithm: Algorithm) -> None:
+    one, two = algorithm.make(), algorithm.make()
     train(one, 3)
     two.act(observations(), mode=two.evaluation_mode)  # evaluation draws from a stream of its own
     train(two, 3)
@@ -272,8 +272,8 @@ def deterministic(subject: Subject) -> None:
 
 
 @_check("it goes on from a state as if it had not stopped")
-def goes_on(subject: Subject) -> None:
-    agent, other = subject.make(), subject.make()
+def goes_on(algorithm: Algorithm) -> None:
+    agent, other = algorithm.make(), algorithm.make()
     train(agent, 3)
     agent.act(observations(), mode="behaviour")
     buffer = io.BytesIO()
@@ -289,8 +289,8 @@ def goes_on(subject: Subject) -> None:
 
 
 @_check("a run that is stopped and resumed ends the same")
-def resumes(subject: Subject) -> None:
-    job = Job("check", ENV, subject.algo, subject.algo, 7, subject.config(), _short_run())
+def resumes(algorithm: Algorithm) -> None:
+    job = Job("check", ENV, algorithm.name, algorithm.name, 7, algorithm.config(), _short_run())
     execution = {"mode": "eager", "device": "cpu"}
 
     def finish(trainer: Trainer) -> Agent:
@@ -315,18 +315,18 @@ def _short_run() -> RunSettings:
 
 
 @_check("its policy can be stored")
-def policy(subject: Subject) -> None:
+def policy(algorithm: Algorithm) -> None:
     buffer = io.BytesIO()
-    torch.save(subject.make().policy_dict(1), buffer)
+    torch.save(algorithm.make().policy_dict(1), buffer)
     buffer.seek(0)
     record = torch.load(buffer, weights_only=True)
-    assert record["algo"] == subject.algo, f"the class is named {record['algo']!r}"
+    assert record["algo"] == algorithm.name, f"the class is named {record['algo']!r}"
     assert (record["obs_dim"], record["act_dim"]) == (O, A)
 
 
 @_check("it leaves the batch as it is")
-def batch_unchanged(subject: Subject) -> None:
-    agent = subject.make()
+def batch_unchanged(algorithm: Algorithm) -> None:
+    agent = algorithm.make()
     given = batch(agent.transitions())
     agent.update(given)
     for name, mine, theirs in zip(Batch._fields, given, batch(agent.transitions())):
@@ -334,11 +334,11 @@ def batch_unchanged(subject: Subject) -> None:
 
 
 @_check("it makes no random numbers itself")
-def random_numbers(subject: Subject) -> None:
+def random_numbers(algorithm: Algorithm) -> None:
     # Numbers that it does not declare as draws would be the same for no two executions.
     numbers: Callable[[], Any] = lambda: np.random.get_state()[1]  # type: ignore[index]  # noqa: E731
     torch_state, numpy_state = torch.get_rng_state(), numbers().copy()
-    agent = subject.make()
+    agent = algorithm.make()
     train(agent, 2)
     agent.act(observations(), mode="behaviour")
     assert torch.equal(torch.get_rng_state(), torch_state), (
@@ -348,9 +348,9 @@ def random_numbers(subject: Subject) -> None:
 
 
 @_check("its update is a function of tensors")
-def function_of_tensors(subject: Subject) -> None:
+def function_of_tensors(algorithm: Algorithm) -> None:
     # No `.item()`, no branch on data: torch can follow every operation with tensors that hold no values.
-    agent = subject.make()
+    agent = algorithm.make()
     for phase in phases(agent):
         given = batch(agent.transitions())
         draws = agent.noise["update"].fill(agent.update_draws(given, phase))
@@ -367,8 +367,8 @@ def phases(agent: Agent, within: int = 12) -> list[int]:
     return sorted({agent.phase(count) for count in range(within)})
 
 
-def _compared(subject: Subject, mode: str, device: str) -> None:
-    eager, other = subject.make(SEEDS[:2]), subject.make(SEEDS[:2], mode, device)
+def _compared(algorithm: Algorithm, execution: str, device: str) -> None:
+    eager, other = algorithm.make(SEEDS[:2]), algorithm.make(SEEDS[:2], execution, device)
     for theirs, mine in zip(train(eager, 3), train(other, 3)):
         for name in theirs:
             _close(mine[name].cpu(), theirs[name], name, rtol=1e-2, atol=1e-3)
@@ -380,11 +380,11 @@ def _compared(subject: Subject, mode: str, device: str) -> None:
 
 
 @_check("compiled, it computes the same", slow=True)
-def compiles(subject: Subject) -> None:
-    _compared(subject, "compile", "cpu")
+def compiles(algorithm: Algorithm) -> None:
+    _compared(algorithm, "compile", "cpu")
 
 
 @_check("captured as a CUDA graph, it computes the same (where there is a GPU)", slow=True)
-def captures(subject: Subject) -> None:
+def captures(algorithm: Algorithm) -> None:
     if torch.cuda.is_available():
-        _compared(subject, "graph", "cuda")
+        _compared(algorithm, "graph", "cuda")

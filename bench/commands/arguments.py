@@ -55,22 +55,22 @@ def requested(options: Namespace) -> tuple[Study, list[Job]]:
 
 
 def execution_of(options: Namespace) -> tuple[str, str]:
-    """Device and execution mode. Raises UserError for what this machine cannot do."""
+    """Device and execution. Raises UserError for what this machine cannot do."""
     device = one_of("DEVICE", options.device, ("cpu", "cuda"))
-    mode = one_of("EXECUTION", options.execution, ("auto", "eager", "compile", "graph"))
-    if mode == "graph" and device == "cpu":
+    execution = one_of("EXECUTION", options.execution, ("auto", "eager", "compile", "graph"))
+    if execution == "graph" and device == "cpu":
         raise UserError("EXECUTION=graph needs DEVICE=cuda")
-    return device, possible(mode) if device == "cpu" else mode
+    return device, possible(execution) if device == "cpu" else execution
 
 
-def possible(mode: str) -> str:
-    """The execution mode on a CPU, or eager where it needs a compiler and there is none."""
+def possible(execution: str) -> str:
+    """The execution on a CPU, or eager where it needs a compiler and there is none."""
     from bench.launch.plan import has_compiler
 
-    if mode == "compile" and not has_compiler():
+    if execution == "compile" and not has_compiler():
         print("bench: no C++ compiler on this machine: EXECUTION=eager instead of compile", file=sys.stderr)
         return "eager"
-    return mode
+    return execution
 
 
 def pack_size(options: Namespace, device: str, seeds: int) -> int:

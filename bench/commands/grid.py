@@ -149,7 +149,7 @@ def status(options: Namespace) -> int:
 
     With `exit_code` the code says how they stand (`bench.launch.status.exit_code`).
     """
-    from bench.launch import status as status_room
+    from bench.launch import status as run_status
     from bench.launch.slurm import client
 
     root = results_folder(options)
@@ -159,19 +159,19 @@ def status(options: Namespace) -> int:
         print(f"bench: {note}", file=sys.stderr)
     while True:
         results = [read_study(root, name) for name in studies_on_disk(root, options.study)]
-        found = status_room.look(results)
+        found = run_status.look(results)
         if every:
             print("\033[2J\033[H" if sys.stdout.isatty() else "", end="")
         if as_json:
-            print(status_room.as_json(found))
+            print(run_status.as_json(found))
         else:
             for study in found:
-                status_room.show(study)
+                run_status.show(study)
         if not every or not any(run.state in ("running", "queued") for study in found for run in study.runs):
             break
         time.sleep(every)
     damaged = report_damaged([line for study in results for line in damaged_lines(study.runs)])
-    return status_room.exit_code(found) if by_code else damaged
+    return run_status.exit_code(found) if by_code else damaged
 
 
 def submit(options: Namespace) -> int:

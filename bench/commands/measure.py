@@ -12,31 +12,31 @@ from bench.studies.overrides import agent_class
 
 def timing(options: Namespace) -> int:
     """The wall-clock protocol for our algorithms."""
-    from bench.timing import protocol as timing_room
+    from bench.timing import protocol
 
-    root, modes, quick = _measuring(options)
-    algos = options.algos.split() or list(timing_room.ALGOS)
+    root, executions, quick = _measuring(options)
+    algos = options.algos.split() or list(protocol.ALGOS)
     for algo in algos:
         agent_class(algo)
         if algo == "random":
             raise UserError("ALGOS=random: it learns nothing, so there is nothing to time")
-    timing_room.run(root, algos, modes, quick)
+    protocol.run(root, algos, executions, quick)
     return 0
 
 
 def perf(options: Namespace) -> int:
-    """Our algorithms beside Stable-Baselines3 and SBX; what the runner and a long run cost."""
-    from bench.timing import comparison as perf_room
+    """Our algorithms compared with Stable-Baselines3 and SBX; what the runner and a long run cost."""
+    from bench.timing import comparison
 
-    root, modes, quick = _measuring(options)
+    root, executions, quick = _measuring(options)
     grids = [whole("GRIDS", text, 1) for text in options.grids.split()]
-    perf_room.run(root, modes, quick, grids)
+    comparison.run(root, executions, quick, grids)
     return 0
 
 
 def _measuring(options: Namespace) -> tuple[Path, list[str], bool]:
-    """The root of all results, the execution modes to time (eager and, unless quick, compile), whether quick."""
+    """The root of all results, the executions to time (eager and, unless quick, compile), whether quick."""
     quick = one_of("QUICK", options.quick or "0", ("0", "1")) == "1"
     asked = options.execution.split() or (["eager"] if quick else ["eager", "compile"])
-    modes = [possible(one_of("EXECUTION", mode, ("eager", "compile"))) for mode in asked]
-    return writable("RESULTS", options.results), list(dict.fromkeys(modes)), quick
+    executions = [possible(one_of("EXECUTION", execution, ("eager", "compile"))) for execution in asked]
+    return writable("RESULTS", options.results), list(dict.fromkeys(executions)), quick

@@ -121,12 +121,12 @@ def _draw_experiments(root: Path) -> None:
 
 def video(options: Namespace) -> int:
     """Show a trained policy: video.mp4 and video.gif in its run directory."""
-    from bench import video as video_room
+    from bench.video import render
 
     folder = options.run or options.folder
     if not folder:
         raise UserError("video needs RUN=results/<study>/<env>/<label>/seed-<k>")
-    for path in video_room.render(Path(folder)):
+    for path in render(Path(folder)):
         print(shown(path.absolute()))
     return 0
 

@@ -18,6 +18,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from bench.errors import UserError
+from bench.machine.mkl import use_avx512
 from bench.mistakes import reason
 from bench.runs import AlreadyFinished, BeingWritten, Checkpoint, Superseded, Writer, checkpoint_step
 from bench.studies.job import Job
@@ -27,8 +28,9 @@ Stop = Callable[[], str | None]
 
 
 def prepare_process(threads: int) -> None:
-    """Settings of this process that speed or memory depend on; call before the first tensor is made."""
+    """Settings of this process that speed or memory depend on; call before torch is imported where that can be."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    use_avx512()
     import torch
 
     torch.set_num_threads(threads)

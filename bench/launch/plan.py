@@ -73,8 +73,8 @@ def make_packs(jobs: Sequence[Job], size: int) -> list[list[Job]]:
     return [cell[i : i + size] for cell in cells.values() for i in range(0, len(cell), size)]
 
 
-def execution_mode(job: Job, device: str, asked: str = "auto") -> str:
-    """How the updates of a run are carried out where nobody says: what ends first, compiling included."""
+def choose_execution(job: Job, device: str, asked: str = "auto") -> str:
+    """ "auto": the execution that finishes first, compile time included."""
     if asked != "auto":
         return asked
     if device == "cuda":

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 LOWEST, HIGHEST = (3, 11), (3, 14)  # as in README.md and pyproject.toml; tests/test_install.py compares them
@@ -47,22 +48,26 @@ def main(folder: Path) -> None:
         raise Failed(f"{ROOT} cannot be written, and installing writes there: use a clone of your own")
     stamp.unlink(missing_ok=True)  # until the end it is half made
     if finished != version() or subprocess.run([str(python), "-c", ""], capture_output=True).returncode:
-        _make(folder)
+        make_empty(folder)
+    install_packages(folder, ["--editable", f"{ROOT}[dev]"])
+    if _needs_dm_control():
+        install_packages(folder, ["--no-deps", "dm_control"])
+    _compile(folder)
+    stamp.write_text(version() + "\n", encoding="utf-8")
+
+
+def install_packages(folder: Path, packages: Sequence[str], constraints: Path = CONSTRAINTS) -> None:
+    """Give pip's arguments `packages` to the pip of the environment in `folder`, with `pip_settings`. Raises Failed."""
+    python = folder / "bin" / "python"
     settings, dropped = pip_settings(python)
     if dropped:
         print("make: left out of pip's settings:", ", ".join(dropped), file=sys.stderr)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")} | settings
-    pip = [str(python), "-I", "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS)]
-    for packages in (
-        ["--editable", f"{ROOT}[dev]"],
-        *([["--no-deps", "dm_control"]] if _needs_dm_control() else []),
-    ):
-        if subprocess.run([*pip, *packages], env=environment).returncode:
-            raise Failed(
-                "the packages could not be installed, for the reason above; the same command tries again"
-            )
-    _compile(folder)
-    stamp.write_text(version() + "\n", encoding="utf-8")
+    pip = [str(python), "-I", "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
+    if subprocess.run([*pip, *packages], env=environment).returncode:
+        raise Failed(
+            "the packages could not be installed, for the reason above; the same command tries again"
+        )
 
 
 def version() -> str:
@@ -74,8 +79,8 @@ def _needs_dm_control() -> bool:
     return sys.version_info >= (3, 13)
 
 
-def _make(folder: Path) -> None:
-    """An empty environment, in place of whatever is there."""
+def make_empty(folder: Path) -> None:
+    """Make an empty environment in place of whatever is in `folder`. Raises Failed."""
     shutil.rmtree(folder, ignore_errors=True)
     if subprocess.run([sys.executable, "-I", "-m", "venv", str(folder)]).returncode:
         raise Failed(

@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bench.machine import mkl
 from bench.machine.behaviour import BEHAVIOUR
 from bench.machine.hardware import available_cores, available_memory, cpu_model
 from bench.machine.inherited import for_git
-from bench.machine.mkl import use_avx512
 from bench.text import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +142,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": available_cores(),
         "memory_bytes": available_memory(),
-        "mkl_avx512": use_avx512(),
+        "mkl_avx512": mkl.in_use(),
         "gpus": gpus,
         "cuda": cuda,
     }

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from bench.analysis.report.sections import Section
 from bench.analysis.scores import comparisons
 from bench.analysis.scores.results import Results
-from bench.analysis.wallclock.timings import Execution
+from bench.analysis.wallclock.timings import TimingSet
 from bench.paper.claims import judge
 
 
-def claims(results: Results, executions: Sequence[Execution]) -> Section:
+def claims(results: Results, timing_sets: Sequence[TimingSet]) -> Section:
     """The paper's claims as this study judges them; empty for a study that does not compare the paper's algorithms."""
     title = "The paper's claims"
     if not judge.concerns(results):
         return Section("claims", title)
-    judged = judge.judge(results, executions)
+    judged = judge.judge(results, timing_sets)
     text = (
         "What the paper claims, in our words, with the test that decides it. A verdict holds for what it was judged "
         f"under, and no further. Rules: {judge.FILE.name}, SHA-256 {judge.load_claims()[1]}. {judge.RULES}"

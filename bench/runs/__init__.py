@@ -26,6 +26,7 @@ from bench.runs.writer import (
     Writer,
     check_configuration,
     checkpoint_step,
+    record_failure,
     remove_leftovers,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "read_run",
     "read_study",
     "read_study_file",
+    "record_failure",
     "remove_leftovers",
     "studies",
     "untrained",

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.disk import DamagedFile, check_inside, read_json, write_json
 from bench.errors import UserError, suggest
-from bench.names import env_folder, is_safe_name
+from bench.names import ALLOWED, env_folder, is_safe_name
 from bench.runs import ownership
 from bench.runs.reader import RUN, Run, is_what_it_says, read_run
 from bench.runs.records import check
@@ -145,7 +145,7 @@ def write_study(root: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     study = record.get("study")
     if not is_safe_name(study):
         raise UserError(
-            f"a study cannot be named {one_line(study, 60)!r}: letters, digits and . _ = + , @ - only"
+            f"a study cannot be named {one_line(study, 60)!r}: use {ALLOWED}, a letter or digit first"
         )
     try:
         check_study(record)

@@ -423,6 +423,19 @@ class Writer:
             (self.path / ownership.OWNER).unlink(missing_ok=True)
 
 
+def record_failure(
+    root: Path,
+    job: JobLike,
+    reason: str,
+    *,
+    provenance: Mapping[str, Any],
+    checkpoint_root: Path | None = None,
+) -> None:
+    """Record that the run of `job` failed, from another process than its own; raises as `Writer` does."""
+    writer = Writer.open(root, job, execution={}, provenance=provenance, checkpoint_root=checkpoint_root)
+    writer.fail(reason)
+
+
 def _check_tables(path: Path, manifest: Mapping[str, Any]) -> None:
     """DamagedFile unless the tables in the run's folder begin with the bytes that they had at the checkpoint."""
     for table in TABLES:

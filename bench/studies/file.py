@@ -1,23 +1,40 @@
-"""A study file: bench/studies/*.toml, or a path of your own. docs/studies.md explains the keys of `SCHEMA`."""
+"""A study file: bench/studies/*.toml, or a path of your own. docs/studies.md explains its keys."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from bench.disk import parse_toml
+from msgspec import Meta, Struct
+
 from bench.errors import UserError, suggest
+from bench.names import ALLOWED, is_safe_name
+from bench.shape import Mismatch, fit, read_toml
 from bench.studies.job import RunSettings
-from bench.studies.overrides import algorithm_config, parse_overrides, settable
-from bench.studies.study import SAFE, Study
+from bench.studies.overrides import Overrides, algorithm_config, parse_overrides, settable
+from bench.studies.study import Study
 
 STUDIES = Path(__file__).parent
-SCHEMA = ("title", "algos", "envs", "seeds", "run", "config", "algo", "env")
 MAX_SEEDS = 10_000
 
 T = TypeVar("T")
+Names = Annotated[list[str], Meta(min_length=1, description="a list of names")]
+Seeds = Annotated[int | list[int], Meta(description="how many, or a list of whole numbers from 0 on")]
+
+
+class StudyFile(Struct, forbid_unknown_fields=True):
+    """The keys of a study file. That settings exist and have possible values is checked by those who have them."""
+
+    algos: Names
+    envs: Names
+    seeds: Seeds
+    title: str = ""
+    run: dict[str, Any] = {}  # fields of RunSettings
+    config: Overrides = {}
+    algo: dict[str, Overrides] = {}
+    env: dict[str, dict[str, Overrides]] = {}
 
 
 def study_names() -> list[str]:
@@ -35,70 +52,37 @@ def load_study(name: str) -> Study:
         if path.suffix == ".toml" and path.parent != STUDIES:
             raise UserError(f"no study file {name}")
         raise UserError(f"no study {name!r}{suggest(name, study_names())}")
+    record = read_toml(path, path.name)
+    if not is_safe_name(path.stem):
+        raise UserError(f"{path.name}: cannot name a study: use {ALLOWED}, a letter or digit first")
     try:
-        record = parse_toml(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path.name}: not valid TOML: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path.name}: cannot be read: {error.strerror}") from None
-    if not SAFE.fullmatch(path.stem):
-        raise UserError(f"{path.name}: a study's name may have letters, digits and _ . = + - only")
-    return _read(record, path)
-
-
-class _Mistake(Exception):
-    """In a study file: at which key, and why."""
-
-
-def _read(record: dict[str, Any], path: Path) -> Study:
-    try:
-        return _checked(record, path.stem)
-    except _Mistake as mistake:
-        key, reason = mistake.args
-        raise UserError(f"{path.name}: {key}: {reason}") from None
+        return _study(fit(record, StudyFile), path.stem)
+    except (Mismatch, UserError) as error:
+        raise UserError(f"{path.name}: {error}") from None
 
 
 def _at(key: str, function: Callable[..., T], *arguments: Any) -> T:
-    """What `function` returns; its UserError becomes a `_Mistake` at `key`."""
+    """What `function` returns; its UserError says at which key."""
     try:
         return function(*arguments)
     except UserError as error:
-        raise _Mistake(key, error) from None
+        raise UserError(f"{key}: {error}") from None
 
 
-def _checked(record: dict[str, Any], name: str) -> Study:
-    for key in record:
-        if key not in SCHEMA:
-            raise _Mistake(key, f"no such key{suggest(key, SCHEMA)}")
-    for key in ("algos", "envs", "seeds"):
-        if key not in record:
-            raise _Mistake(key, "missing")
-    for key in ("algos", "envs"):
-        value = record[key]
-        if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-            raise _Mistake(key, f"expected a list of names, not {value!r}")
-    for key in ("run", "config", "algo", "env"):
-        _table(key, record.get(key, {}))
-    if not isinstance(record.get("title", ""), str):
-        raise _Mistake("title", "expected text in quotes")
+def _study(read: StudyFile, name: str) -> Study:
     study = Study(
         name=name,
-        title=record.get("title", name),
-        algos=tuple(record["algos"]),
-        envs=tuple(record["envs"]),
-        seeds=_at("seeds", seed_list, record["seeds"]),
-        settings=_at("run", run_settings, RunSettings(), record.get("run", {})),
-        config=record.get("config", {}),
-        algo=record.get("algo", {}),
-        env=record.get("env", {}),
+        title=read.title or name,
+        algos=tuple(read.algos),
+        envs=tuple(read.envs),
+        seeds=_at("seeds", seed_list, read.seeds),
+        settings=_at("run", run_settings, RunSettings(), read.run),
+        config=read.config,
+        algo=read.algo,
+        env=read.env,
     )
     _check_tables(study)
     return study
-
-
-def _table(key: str, value: Any) -> None:
-    if not isinstance(value, dict):
-        raise _Mistake(key, f"expected a table, not {value!r}")
 
 
 def _check_tables(study: Study) -> None:
@@ -111,17 +95,14 @@ def _check_tables(study: Study) -> None:
     for key in study.config:
         if not any(key in known for known in fields.values()):
             close = suggest(key, set().union(*fields.values()))
-            raise _Mistake(f"config.{key}", f"no algorithm here has it{close}")
+            raise UserError(f"config.{key}: no algorithm here has it{close}")
     for algo, known in fields.items():
         _at("config", algorithm_config, algo, {k: v for k, v in study.config.items() if k in known})
-    for algo, table in study.algo.items():
-        _table(f"algo.{algo}", table)
+    for algo in study.algo:
         _at(f"algo.{algo}", study.base_config, algo, "")
     for env, tables in study.env.items():
         _at(f"env.{env}", envs.check_name, env)
-        _table(f"env.{env}", tables)
-        for algo, table in tables.items():
-            _table(f"env.{env}.{algo}", table)
+        for algo in tables:
             _at(f"env.{env}.{algo}", study.base_config, algo, env)
 
 

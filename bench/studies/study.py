@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.errors import UserError
-from bench.names import env_folder
+from bench.names import ALLOWED, env_folder, is_safe_name
 from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import (
     Overrides,
@@ -26,7 +25,6 @@ from bench.studies.overrides import (
     settable,
 )
 
-SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*")
 # The name of a job's log holds more than its label, and a file's name has 255 bytes at most.
 LONGEST_LABEL = 150
 
@@ -97,9 +95,8 @@ class Study:
 
         kept = {key: full[key] for key in own if changes(key)}
         label = "-".join([algo, *(f"{key}={canonical(kept[key])}" for key in sorted(kept))])
-        if not SAFE.fullmatch(label) or len(label) > LONGEST_LABEL:
-            allowed = f"use letters, digits and _ . = + - only, at most {LONGEST_LABEL}"
-            raise UserError(f"{label!r} cannot name a folder: {allowed}")
+        if not is_safe_name(label) or len(label) > LONGEST_LABEL:
+            raise UserError(f"{label!r} cannot name a folder: use {ALLOWED}, at most {LONGEST_LABEL} of them")
         return label
 
     def to_dict(self) -> dict[str, Any]:

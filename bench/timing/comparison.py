@@ -22,7 +22,7 @@ import numpy as np
 
 from bench.launch.local.pool import default_workers
 from bench.launch.pack import prepare_process
-from bench.machine import mkl
+from bench.machine import install, mkl
 from bench.machine.provenance import ROOT, provenance
 from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import default_config
@@ -39,12 +39,8 @@ ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
 }
-#: What our processes tell the allocator (`prepare_process`) and MKL (mkl.py), in the words of the environment.
-OUR_SETTINGS = {
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    **({"LD_PRELOAD": str(mkl.LIBRARY)} if mkl.use_avx512() else {}),
-}
+#: What our processes tell the allocator (`prepare_process`), as glibc's variables.
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
 NAMES = {"sb3": "Stable-Baselines3", "sbx": "SBX"}
 #: (algorithm, what, compared with, at least); "bound" is the rate of plain matrix products
 PROMISES = (
@@ -88,11 +84,11 @@ class Protocol:
 QUICK = Protocol(warm_up=2, rounds=2, calls=2)
 
 
-def run(root: Path, modes: Sequence[str], quick: bool, grids: Sequence[int]) -> Path:
+def run(root: Path, executions: Sequence[str], quick: bool, grids: Sequence[int]) -> Path:
     """Measure, print, write; the folder written.
 
     Args:
-        modes: execution modes of ours.
+        executions: of ours.
         grids: numbers of trivial jobs, to see what the runner costs.
     """
     protocol = QUICK if quick else Protocol()
@@ -103,7 +99,7 @@ def run(root: Path, modes: Sequence[str], quick: bool, grids: Sequence[int]) -> 
     memory = list(in_fresh_processes(run_memory, [(algo, n) for algo in ("sac", "qsm") for n in lengths]))
     origin["core"] = pin()
     with tempfile.TemporaryDirectory() as scratch:
-        servers = start_servers(python, modes, Path(scratch))
+        servers = start_servers(python, executions, Path(scratch))
         try:
             samples, quiet = measure(servers, protocol)
         finally:
@@ -126,35 +122,34 @@ def run(root: Path, modes: Sequence[str], quick: bool, grids: Sequence[int]) -> 
 
 def peers_python() -> Path | None:
     """The interpreter of the peers' environment, made where it is missing or outdated; None where it cannot be made."""
-    python, stamp = VENV / "bin/python", VENV / ".installed"
-    wanted = hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest()
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return python
-    print(
-        "making an environment for Stable-Baselines3 and SBX in .perf-venv, a few minutes, once", flush=True
-    )
-    install = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS), *PACKAGES]
-    try:
-        for command in ([sys.executable, "-m", "venv", str(VENV)], install):
-            subprocess.run(command, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        print(f"bench: the peers are left out, they cannot be installed: {said[-1]}", file=sys.stderr)
-        return None
-    stamp.write_text(wanted)
-    return python
+    stamp = VENV / install.STAMP
+    wanted = f"{install.version()}, {hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest()}\n"
+    if not (stamp.is_file() and stamp.read_text() == wanted):
+        print(
+            f"making an environment for {' and '.join(NAMES.values())} in {VENV.name}, a few minutes, once",
+            flush=True,
+        )
+        try:
+            install.make_empty(VENV)
+            install.install_packages(VENV, PACKAGES, CONSTRAINTS)
+            stamp.write_text(wanted)
+        except (OSError, install.Failed) as error:
+            print(f"bench: {' and '.join(NAMES.values())} are left out: {error}", file=sys.stderr)
+            return None
+    return VENV / "bin/python"
 
 
-def start_servers(python: Path | None, modes: Sequence[str], scratch: Path) -> dict[str, Server]:
+def start_servers(python: Path | None, executions: Sequence[str], scratch: Path) -> dict[str, Server]:
     """Ours, and the peers as they come and with our settings of the memory allocator and of MKL ("-tuned")."""
+    avx512 = {"LD_PRELOAD": str(mkl.LIBRARY)} if mkl.in_use() else {}
     cold = {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "compiled")}
     commands: dict[str, tuple[list[str], dict[str, str]]] = {
-        "ours": ([sys.executable, "-m", "bench.timing.peers.ours", *modes], cold)
+        "ours": ([sys.executable, "-m", "bench.timing.peers.ours", *executions], cold | avx512)
     }
     if python is not None:
         for who in NAMES:
             command = [str(python), "-m", "bench.timing.peers.stable_baselines", who]
-            commands |= {who: (command, {}), f"{who}-tuned": (command, OUR_SETTINGS)}
+            commands |= {who: (command, {}), f"{who}-tuned": (command, ALLOCATOR | avx512)}
     servers = {}
     for who, (command, environment) in commands.items():
         print(f"starting {who}", flush=True)
@@ -189,11 +184,11 @@ def measure(servers: Mapping[str, Server], protocol: Protocol) -> tuple[list[Row
 
 
 def _row(who: str, task: str, number: int, seconds: float) -> Row:
-    algo, what, mode = [*task.split("/"), ""][:3]
+    algo, what, execution = [*task.split("/"), ""][:3]
     size = {"hidden": "x".join(map(str, HIDDEN)), "batch": BATCH} if what != "sgemm" else {}
     chain = {"T": OURS[algo][1].get("T", "")} if what != "sgemm" else {}
     return {
-        **{"who": who, "algo": algo, "what": what, "mode": mode, "threads": 1, "dtype": "float32"},
+        **{"who": who, "algo": algo, "what": what, "mode": execution, "threads": 1, "dtype": "float32"},
         **size,
         **chain,
         "round": number,
@@ -242,7 +237,7 @@ def run_memory(algo: str, steps: int, env: str = "humanoid-walk") -> Row:
 
 # -- tables ----------------------------------------------------------------------------------------------
 
-Times = dict[tuple[str, str, str, str], np.ndarray]  # (who, algo, what, mode) -> seconds
+Times = dict[tuple[str, str, str, str], np.ndarray]  # (who, algo, what, execution) -> seconds
 
 
 def tables(samples: Sequence[Row], gflop: Mapping[str, float]) -> list[str]:
@@ -309,11 +304,11 @@ def _peers_name(algo: str) -> str:
 
 
 def _title(key: tuple[str, str, str, str]) -> str:
-    who, _, what, mode = key
+    who, _, what, execution = key
     peer, _, variant = who.partition("-")
     if what == "products":
         return "its matrix products alone"
-    return f"ours, {mode}" if who == "ours" else NAMES[peer] + (" with our settings" if variant else "")
+    return f"ours, {execution}" if who == "ours" else NAMES[peer] + (" with our settings" if variant else "")
 
 
 def _rate(seconds: np.ndarray, percentile: float) -> float:
@@ -327,7 +322,7 @@ def _ratio(times: Times, key: tuple, other: tuple) -> str:
 
 
 def _promises(times: Times, gflop: Mapping[str, float], bound: float) -> list[str]:
-    """What was promised, and what the faster of our execution modes does."""
+    """What was promised, and what the faster of our executions does."""
     lines = ["", "Promised, by the faster of our modes"]
 
     def best(algo: str, what: str) -> float:

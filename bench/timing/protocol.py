@@ -1,10 +1,9 @@
 """`make timing`: how long each part of our algorithms takes on this machine, by one protocol (docs/timing.md).
 
-One process, one thread, one core. Each part of each algorithm, size and execution mode is called at least 20 times to
+One process, one thread, one core. Each part of each algorithm, size and execution is called at least 20 times to
 warm up, and then timed in rounds: in every round all of them take their turn, in random order, for a few consecutive
-calls each. Writes results/timing/<machine>-<mode>/: samples.csv (every timed call), facts.csv (what is counted, and
-memory), provenance.json. A quick run, and one that had to share its machine, is no evidence: it goes to
-results/timing-draft/.
+calls each. Writes results/timing/<machine>-<execution>/: samples.csv (every timed call), facts.csv (counts and memory),
+provenance.json. A quick run, or one that had to share its machine, is not evidence: it goes to results/timing-draft/.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from bench.launch.pack import prepare_process
 from bench.machine.provenance import provenance
 from bench.studies.overrides import default_config
 from bench.timing import flops
+from bench.timing.case import PARTS, THREADS, Case, CaseTimer, fresh_cache
 from bench.timing.measurement import Row, in_fresh_processes, memory_mb, minutes, now, save
 from bench.timing.stopwatch import Quiet, Watch, chunks, pin, timed
-from bench.timing.subject import PARTS, THREADS, Case, Subject, fresh_cache
 
 ALGOS = ("qsm", "dql", "dql-bc", "sac", "td3")
 CHAINS = (1, 2, 5, 10, 20, 50)  # T
@@ -106,8 +105,8 @@ def cases(algos: Sequence[str], quick: bool = False) -> list[Case]:
     return list(found.values())
 
 
-def run(root: Path, algos: Sequence[str], modes: Sequence[str], quick: bool) -> list[Path]:
-    """Measure, print, write one mode after the other; the folders written.
+def run(root: Path, algos: Sequence[str], executions: Sequence[str], quick: bool) -> list[Path]:
+    """Measure, print, write one execution after the other; the folders written.
 
     Raises:
         UserError: an algorithm that diverges on random transitions.
@@ -119,15 +118,15 @@ def run(root: Path, algos: Sequence[str], modes: Sequence[str], quick: bool) -> 
     facts = all_facts(planned, protocol)
     core = pin()
     folders = []
-    for mode in modes:
+    for execution in executions:
         started = now()
-        with fresh_cache() if mode == "compile" else nullcontext():
-            subjects = prepared(planned, mode, protocol)
-        samples, quiet = measure(subjects, protocol)
+        with fresh_cache() if execution == "compile" else nullcontext():
+            timers = prepared(planned, execution, protocol)
+        samples, quiet = measure(timers, protocol)
         print("\n".join(table(samples)))
         tables = {"samples": (SAMPLE_COLUMNS, samples), "facts": (FACT_COLUMNS, facts)}
         own = origin | {"started": started, "protocol": {**asdict(protocol), "core": core}}
-        folders.append(save(root, "timing", tables, own, quiet, quick, mode))
+        folders.append(save(root, "timing", tables, own, quiet, quick, execution))
     return folders
 
 
@@ -135,7 +134,7 @@ def run(root: Path, algos: Sequence[str], modes: Sequence[str], quick: bool) -> 
 
 
 def all_facts(planned: Sequence[Case], protocol: Protocol) -> list[Row]:
-    """What does not depend on the execution mode, a pack or the clock, each case in a fresh process."""
+    """What does not depend on the execution, a pack or the clock, each case in a fresh process."""
     single = [(case, protocol.warm_up) for case in planned if case.pack == 1]
     rows = []
     for row in in_fresh_processes(case_facts, single):
@@ -147,80 +146,80 @@ def all_facts(planned: Sequence[Case], protocol: Protocol) -> list[Row]:
 def case_facts(case: Case, updates: int) -> Row:
     """A row of facts.csv. Call in a fresh process: the peak of memory is the process's, replay buffer included."""
     prepare_process(THREADS)
-    subject = Subject(case, "eager")
-    step = subject.time("end_to_end")
+    timer = CaseTimer(case, "eager")
+    step = timer.time("end_to_end")
     for _ in range(updates):
         step()
     _, peak = memory_mb()
-    agent, period = subject.agent, subject.period
-    updates_of_period = partial(subject.update_often, period)
+    agent, period = timer.agent, timer.period
+    updates_of_period = partial(timer.update_often, period)
     return {
         **case.columns,
         "actor_parameters": flops.parameters(agent, "actor"),
         "critic_parameters": flops.parameters(agent, "critic"),
         "update_gflop": flops.gflop(updates_of_period) / period,
         "network_calls_update": flops.network_calls(agent, updates_of_period) / period,
-        "network_calls_act": flops.network_calls(agent, subject.time("act_1")),
-        "candidates": subject.candidates,
+        "network_calls_act": flops.network_calls(agent, timer.time("act_1")),
+        "candidates": timer.candidates,
         "peak_memory_mb": peak,
     }
 
 
-def prepared(planned: Sequence[Case], mode: str, protocol: Protocol) -> list[Subject]:
-    """Every case, compiled where the mode compiles, which leaves long chains out, and warm."""
-    subjects: list[Subject] = []
-    wanted = [case for case in planned if mode != "compile" or (case.T or 0) <= LONGEST_COMPILED]
+def prepared(planned: Sequence[Case], execution: str, protocol: Protocol) -> list[CaseTimer]:
+    """Every case, compiled where the execution compiles, which leaves long chains out, and warm."""
+    timers: list[CaseTimer] = []
+    wanted = [case for case in planned if execution != "compile" or (case.T or 0) <= LONGEST_COMPILED]
     start = time.monotonic()
     for case in wanted:
-        subject = Subject(case, mode)
-        subject.prepare(protocol.warm_up)
-        subjects.append(subject)
-        left = (time.monotonic() - start) / len(subjects) * (len(wanted) - len(subjects))
-        compiled = f", compiled in {subject.compile_s:.0f} s" if subject.compile_s else ""
+        timer = CaseTimer(case, execution)
+        timer.prepare(protocol.warm_up)
+        timers.append(timer)
+        left = (time.monotonic() - start) / len(timers) * (len(wanted) - len(timers))
+        compiled = f", compiled in {timer.compile_s:.0f} s" if timer.compile_s else ""
         print(
-            f"prepared {len(subjects)} of {len(wanted)}: {case.title}, {mode}{compiled}; about {minutes(left)} left",
+            f"prepared {len(timers)} of {len(wanted)}: {case.title}, {execution}{compiled}; about {minutes(left)} left",
             flush=True,
         )
-    return subjects
+    return timers
 
 
 # -- measurement -----------------------------------------------------------------------------------
 
 
-def measure(subjects: Sequence[Subject], protocol: Protocol) -> tuple[list[Row], Quiet]:
+def measure(timers: Sequence[CaseTimer], protocol: Protocol) -> tuple[list[Row], Quiet]:
     """All samples, and who had the machine while they were taken.
 
     Raises:
         UserError: an algorithm has diverged.
     """
     rows = []
-    for subject in subjects:
-        rows.append(subject.row("warmup", 0, subject.warm_up_s))
-        if subject.compile_s:
-            rows.append(subject.row("compile", 0, subject.compile_s))
+    for timer in timers:
+        rows.append(timer.row("warmup", 0, timer.warm_up_s))
+        if timer.compile_s:
+            rows.append(timer.row("compile", 0, timer.compile_s))
     calls: dict[tuple[int, str], int] = {}
     total = 0.0
-    for i, subject in enumerate(subjects):
+    for i, timer in enumerate(timers):
         budget = 0.0
-        for part in subject.parts:
-            calls[i, part] = protocol.calls_per_round(subject.case.reference, subject.seconds[part])
-            budget += protocol.rounds * (calls[i, part] + 1) * subject.seconds[part] * subject.calls(part)
-        least = protocol.rounds * min(calls[i, part] for part in subject.parts)
-        print(f"{subject.case.title}, {subject.mode}: each part {least} times or more, {budget:.0f} s")
+        for part in timer.parts:
+            calls[i, part] = protocol.calls_per_round(timer.case.reference, timer.seconds[part])
+            budget += protocol.rounds * (calls[i, part] + 1) * timer.seconds[part] * timer.calls(part)
+        least = protocol.rounds * min(calls[i, part] for part in timer.parts)
+        print(f"{timer.case.title}, {timer.execution}: each part {least} times or more, {budget:.0f} s")
         total += budget
     print(f"timing {len(calls)} parts in {protocol.rounds} rounds, about {minutes(total)}", flush=True)
     watch, start = Watch(), time.monotonic()
     turns = chunks(list(calls), protocol.rounds, protocol.order_seed)
     for done, (number, (i, part)) in enumerate(turns, 1):
-        subject = subjects[i]
-        taken = timed(calls[i, part], subject.time(part))
-        rows += [subject.row(part, number, seconds) for seconds in taken]
+        timer = timers[i]
+        taken = timed(calls[i, part], timer.time(part))
+        rows += [timer.row(part, number, seconds) for seconds in taken]
         if done % len(calls) == 0:
             left = (time.monotonic() - start) / done * (len(calls) * protocol.rounds - done)
             print(f"round {number + 1} of {protocol.rounds}, about {minutes(left)} left", flush=True)
     quiet = watch.quiet()
-    for subject in subjects:
-        subject.check()
+    for timer in timers:
+        timer.check()
     return rows, quiet
 
 
@@ -228,24 +227,24 @@ def measure(subjects: Sequence[Subject], protocol: Protocol) -> tuple[list[Row],
 
 
 def table(samples: Sequence[Row]) -> list[str]:
-    """The reference table as lines of at most 80 characters, one block per execution mode.
+    """The reference table as lines of at most 80 characters, one block per execution.
 
-    Ratios: to QSM at the same T (at T = 5 for what has none), in the same mode.
+    Ratios: to QSM at the same T (at T = 5 for what has none), in the same execution.
     """
     times: dict[tuple, list[float]] = defaultdict(list)
     for row in samples:
         if (row["hidden"], row["batch"], row["pack"]) == ("x".join(map(str, WIDTH)), str(BATCH), 1):
             times[row["mode"], row["algo"], row["T"], row["what"]].append(row["seconds"])
     lines = []
-    for mode in dict.fromkeys(key[0] for key in times):
-        lines += ["", f"{mode}, 2x256, batch {BATCH}, {THREADS} thread; milliseconds, ratios to QSM"]
+    for execution in dict.fromkeys(key[0] for key in times):
+        lines += ["", f"{execution}, 2x256, batch {BATCH}, {THREADS} thread; milliseconds, ratios to QSM"]
         lines.append(
             f"{'':6}{'T':>3}{'n':>4} |{'update':>7}{'p95':>7}{'ratio':>6} |{'actor':>7}{'p95':>7}{'ratio':>6} "
             f"|{'critic':>6}{'act':>6} |{'steps/s':>7}"
         )
-        for algo, T in dict.fromkeys(key[1:3] for key in times if key[0] == mode):
-            of = {part: np.array(times.get((mode, algo, T, part), [])) for part in PARTS}
-            base = {part: times.get((mode, "qsm", T or "5", part), []) for part in PARTS}
+        for algo, T in dict.fromkeys(key[1:3] for key in times if key[0] == execution):
+            of = {part: np.array(times.get((execution, algo, T, part), [])) for part in PARTS}
+            base = {part: times.get((execution, "qsm", T or "5", part), []) for part in PARTS}
             cells = [f"{algo:6}{T or '–':>3}{len(of['update']):>4} |"]
             for part in ("update", "actor_update"):
                 cells.append(

@@ -30,9 +30,9 @@ S, B, H = 2, 64, 5
 
 def build(spec: str, **settings: Any) -> Agent:
     """A small agent of an algorithm with its critic."""
-    subject = conformance.Subject(spec)
-    config = build_config(subject.algo, subject.config() | settings)
-    agent: Agent = agent_class(subject.algo)(config, conformance.O, conformance.A, conformance.SEEDS)
+    algorithm = conformance.Algorithm(spec)
+    config = build_config(algorithm.name, algorithm.config() | settings)
+    agent: Agent = agent_class(algorithm.name)(config, conformance.O, conformance.A, conformance.SEEDS)
     return agent
 
 

@@ -314,7 +314,8 @@ def test_a_cuda_graph_computes_what_the_eager_path_computes(name):
     cls = agent_class(name)
     config = cls.Config(hidden=(64, 64), batch_size=32)
     agents = [
-        cls(config, OBS_DIM, ACT_DIM, [0, 1], device="cuda", execution=mode) for mode in ("eager", "graph")
+        cls(config, OBS_DIM, ACT_DIM, [0, 1], device="cuda", execution=execution)
+        for execution in ("eager", "graph")
     ]
     initial = parameters(agents[0])
     for i in range(100):

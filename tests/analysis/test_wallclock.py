@@ -26,14 +26,14 @@ def change(folder, edit, file="samples.csv"):
 def test_timings_of_other_hardware_or_execution_never_share_a_table(tmp_path):
     helpers.timing(tmp_path, "laptop", modes=("eager", "compile"))
     helpers.timing(tmp_path, "server")
-    executions, problems = load_timings(tmp_path)
+    timing_sets, problems = load_timings(tmp_path)
     assert problems == []
-    assert [execution.name for execution in executions] == [
+    assert [timings.name for timings in timing_sets] == [
         "laptop-cpu-compile-1-float32",
         "laptop-cpu-eager-1-float32",
         "server-cpu-eager-1-float32",
     ]
-    tables = wallclock_tables.all_tables(executions)
+    tables = wallclock_tables.all_tables(timing_sets)
     assert [table.name for table in tables[:2]] == [
         f"{name}-laptop-cpu-compile-1-float32" for name in ("wall_clock", "update_time")
     ]
@@ -44,10 +44,10 @@ def test_timings_of_other_hardware_or_execution_never_share_a_table(tmp_path):
 
 def test_the_table_shows_median_and_p95_in_milliseconds(tmp_path):
     helpers.timing(tmp_path)
-    (execution,) = load_timings(tmp_path)[0]
-    table = wallclock_tables.all_tables([execution])[0]
+    (timings,) = load_timings(tmp_path)[0]
+    table = wallclock_tables.all_tables([timings])[0]
     record = next(r for r in table.records if (r["algo"], r["T"]) == ("qsm", "5"))
-    seconds = execution.seconds(algo="qsm", T="5", what="actor_update")
+    seconds = timings.seconds(algo="qsm", T="5", what="actor_update")
     assert len(seconds) == 30
     assert record["actor_update_ms"] == pytest.approx(1e3 * np.median(seconds))
     assert record["actor_update_ms_p95"] == pytest.approx(1e3 * np.percentile(seconds, 95))
@@ -62,9 +62,9 @@ def test_other_sizes_go_to_a_table_of_their_own(tmp_path):
         return pd.concat([frame, wide])
 
     change(folder, add_width)
-    (execution,) = load_timings(tmp_path)[0]
-    assert execution.reference_size() == {"hidden": "256x256", "batch": "256", "pack": "1"}
-    main, sizes, *_ = wallclock_tables.all_tables([execution])
+    (timings,) = load_timings(tmp_path)[0]
+    assert timings.reference_size() == {"hidden": "256x256", "batch": "256", "pack": "1"}
+    main, sizes, *_ = wallclock_tables.all_tables([timings])
     assert len(main.rows) == 7
     assert len(sizes.rows) == 8
 
@@ -89,13 +89,13 @@ def test_what_is_counted_has_a_table_for_each_study(tmp_path):
 
 def test_slope_over_T(tmp_path):
     helpers.timing(tmp_path)
-    (execution,) = load_timings(tmp_path)[0]
-    figure = wallclock_figures.update_time_over_T(execution)
+    (timings,) = load_timings(tmp_path)[0]
+    figure = wallclock_figures.update_time_over_T(timings)
     shown = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     slopes = {text.split(":")[0]: float(text.split()[1]) for text in shown}
     assert slopes["DQL"] == pytest.approx(3.0, rel=0.05)
     assert abs(slopes["QSM"]) < 0.05
-    table = wallclock_tables.over_T(execution)
+    table = wallclock_tables.over_T(timings)
     found = {(record["algo"], record["what"]): record for record in table.records}
     slope = found["dql", "actor_update"]
     assert slope["slope_low"] < slope["slope_ms"] < slope["slope_high"]
@@ -113,12 +113,12 @@ def test_a_line_over_T_by_hand(tmp_path):
         return frame.assign(seconds=[repr(1e-3 * (1 + 2 * int(T))) for T in frame["T"]])
 
     change(folder, straight)
-    (execution,) = load_timings(tmp_path)[0]
-    slope = wallclock.slope_over_T(execution, algo="qsm", what="update")
+    (timings,) = load_timings(tmp_path)[0]
+    slope = wallclock.slope_over_T(timings, algo="qsm", what="update")
     assert slope.T.tolist() == [1, 5, 20]
     assert [slope.intercept, slope.slope, slope.low, slope.high] == pytest.approx([1e-3, *[2e-3] * 3])
-    assert wallclock.slope_over_T(execution, algo="qsm", what="update", T="5") is None
-    assert wallclock.slope_over_T(execution, algo="sac", what="update") is None
+    assert wallclock.slope_over_T(timings, algo="qsm", what="update", T="5") is None
+    assert wallclock.slope_over_T(timings, algo="sac", what="update") is None
 
 
 def test_the_whole_step_is_what_was_timed_not_the_sum_of_its_parts(tmp_path):
@@ -136,8 +136,8 @@ def test_hours_are_steps_times_the_timed_seconds_per_step(tmp_path):
     folder = helpers.study(tmp_path, algos=["qsm", "dql"])
     helpers.with_config(folder, **QSM)
     results = load(tmp_path, "made-up")
-    execution, seconds = wallclock.seconds_per_step(results, load_timings(tmp_path)[0])
-    timed = execution.seconds(algo="dql", T="5", what="end_to_end")
+    timings, seconds = wallclock.seconds_per_step(results, load_timings(tmp_path)[0])
+    timed = timings.seconds(algo="dql", T="5", what="end_to_end")
     assert seconds["dql"] == pytest.approx(np.median(timed))
     figure = wallclock_figures.return_against_hours(results, seconds)
     ends = sorted(max(line.get_xdata()) for line in figure.axes[0].lines)
@@ -159,8 +159,8 @@ def test_where_several_match_the_runs_own_execution_is_taken(tmp_path):
     helpers.timing(tmp_path, modes=("compile", "eager"))
     folder = helpers.study(tmp_path, algos=["qsm"])
     helpers.with_config(folder, **QSM)
-    execution, _ = wallclock.seconds_per_step(load(tmp_path, "made-up"), load_timings(tmp_path)[0])
-    assert execution.how["mode"] == "eager"
+    timings, _ = wallclock.seconds_per_step(load(tmp_path, "made-up"), load_timings(tmp_path)[0])
+    assert timings.how["mode"] == "eager"
 
 
 @pytest.mark.parametrize(
@@ -179,16 +179,16 @@ def test_where_several_match_the_runs_own_execution_is_taken(tmp_path):
 def test_a_damaged_timing_study_is_left_out_and_named(tmp_path, edit):
     change(helpers.timing(tmp_path, "bad"), edit)
     helpers.timing(tmp_path, "good")
-    executions, (problem,) = load_timings(tmp_path)
-    assert [execution.study for execution in executions] == ["good"]
+    timing_sets, (problem,) = load_timings(tmp_path)
+    assert [timings.study for timings in timing_sets] == ["good"]
     assert problem.startswith("timing/bad: left out: samples.csv")
 
 
 @pytest.mark.parametrize("text", ["", "[" * 99_999, "[]", '{"hardware": NaN}', "{"])
 def test_a_timing_study_of_a_damaged_origin_is_left_out_and_named(tmp_path, text):
     (helpers.timing(tmp_path, "bad") / "provenance.json").write_text(text)
-    executions, (problem,) = load_timings(tmp_path)
-    assert executions == []
+    timing_sets, (problem,) = load_timings(tmp_path)
+    assert timing_sets == []
     assert problem.startswith("timing/bad: left out: provenance.json")
 
 
@@ -196,15 +196,15 @@ def test_a_timing_study_of_a_damaged_origin_is_left_out_and_named(tmp_path, text
 def test_hardware_of_any_shape_is_one_line(tmp_path, gpus):
     folder = helpers.timing(tmp_path)
     (folder / "provenance.json").write_text(json.dumps({"hardware": {"cpu": "Some CPU", "gpus": gpus}}))
-    (execution,) = load_timings(tmp_path)[0]
-    assert execution.hardware.startswith("Some CPU")
+    (timings,) = load_timings(tmp_path)[0]
+    assert timings.hardware.startswith("Some CPU")
 
 
 def test_no_link_out_of_the_results_is_followed_to_a_timing_study(tmp_path):
     (tmp_path / "results" / "timing").mkdir(parents=True)
     (tmp_path / "results" / "timing" / "theirs").symlink_to(helpers.timing(tmp_path / "elsewhere"))
-    executions, (problem,) = load_timings(tmp_path / "results")
-    assert executions == []
+    timing_sets, (problem,) = load_timings(tmp_path / "results")
+    assert timing_sets == []
     assert "a symbolic link leads out of" in problem
 
 
@@ -233,8 +233,8 @@ def test_the_round_is_the_unit_of_a_ratio():
 
 def test_round_medians(tmp_path):
     helpers.timing(tmp_path)
-    (execution,) = load_timings(tmp_path)[0]
-    medians = wallclock.round_medians(execution, algo="sac", what="update")
+    (timings,) = load_timings(tmp_path)[0]
+    medians = wallclock.round_medians(timings, algo="sac", what="update")
     assert sorted(medians) == list(range(10))
-    samples = execution.at(algo="sac", what="update")
+    samples = timings.at(algo="sac", what="update")
     assert medians[4] == pytest.approx(np.median(samples[samples["round"] == 4]["seconds"]))

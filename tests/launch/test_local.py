@@ -20,7 +20,7 @@ from bench.errors import UserError
 from bench.launch.local import pool as local
 from bench.launch.local.display import Display, duration, number
 from bench.launch.local.pool import LocalOptions, Outcome, Pool, default_workers
-from bench.launch.plan import Plan, execution_mode, make_plan
+from bench.launch.plan import Plan, choose_execution, make_plan
 from bench.runs import Writer, places, read_run
 from bench.studies.job import Job
 from tests.launching import stub_study, substance
@@ -137,10 +137,13 @@ def test_a_plan_tells_how_many_runs_are_damaged(tmp_path: Path) -> None:
 def test_how_updates_are_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     (long,), (short,) = jobs(steps=100_000), jobs(steps=1000)
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
-    assert (execution_mode(long, "cpu"), execution_mode(short, "cpu")) == ("compile", "eager")
-    assert (execution_mode(short, "cuda"), execution_mode(short, "cpu", "compile")) == ("graph", "compile")
+    assert (choose_execution(long, "cpu"), choose_execution(short, "cpu")) == ("compile", "eager")
+    assert (choose_execution(short, "cuda"), choose_execution(short, "cpu", "compile")) == (
+        "graph",
+        "compile",
+    )
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert execution_mode(long, "cpu") == "eager"
+    assert choose_execution(long, "cpu") == "eager"
 
 
 # -- crashes -----------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ IN_A_PROCESS_OF_ITS_OWN = """
 import sys, ctypes
 from pathlib import Path
 from bench.machine import mkl
-mkl._loaded = False  # importing bench has done it where it helps here
-assert mkl.use_avx512(*map(Path, sys.argv[1:])) is True
+assert not mkl.in_use()  # importing bench loads nothing
+mkl.use_avx512(*map(Path, sys.argv[1:]))
+assert mkl.in_use()
 assert ctypes.CDLL(None).mkl_serv_intel_cpu_true() == 1
 import torch
 x, y = torch.randn(2, 256, 250), torch.randn(2, 250, 256)
@@ -50,12 +51,16 @@ def test_which_processors_are_held_back(tmp_path: Path, vendor: str, flags: str,
     assert mkl._is_held_back(tmp_path / "none") is False
 
 
-def test_after_torch_and_without_the_library_nothing_is_done(tmp_path: Path, monkeypatch) -> None:
+def test_without_the_library_turned_off_and_after_torch_nothing_is_done(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(mkl, "_loaded", False)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    assert mkl.use_avx512(tmp_path / "none.so", cpuinfo(tmp_path)) is False
+    mkl.use_avx512(tmp_path / "none.so", cpuinfo(tmp_path))
+    monkeypatch.setenv(mkl.OFF, "0")
+    mkl.use_avx512(Path("libc.so.6"), cpuinfo(tmp_path))
+    monkeypatch.delenv(mkl.OFF)
     monkeypatch.setitem(sys.modules, "torch", sys)
-    assert mkl.use_avx512(mkl.LIBRARY, cpuinfo(tmp_path)) is False
+    mkl.use_avx512(Path("libc.so.6"), cpuinfo(tmp_path))
+    assert not mkl.in_use()
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
@@ -68,17 +73,28 @@ def test_products_with_it_are_right(tmp_path: Path) -> None:
     subprocess.run(command, check=True, cwd=ROOT)
 
 
-def test_importing_bench_uses_it_before_torch_and_provenance_says_so() -> None:
+def helps_here() -> bool:
     facts = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     flags = re.findall(r"^flags\s*:(.*)", facts, re.M)
-    if "AuthenticAMD" not in facts or not flags or "avx512vl" not in flags[0] or not mkl.LIBRARY.exists():
+    return "AuthenticAMD" in facts and bool(flags) and "avx512vl" in flags[0] and mkl.LIBRARY.exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "loaded"),
+    [
+        ("import bench, bench.training.trainer", False),  # a program of a user's own
+        ("import bench.__main__, bench.training.trainer", True),
+        ("from bench.launch.pack import prepare_process; prepare_process(1)", True),
+    ],
+)
+def test_processes_of_the_suite_use_it_and_provenance_says_so(first: str, loaded: bool) -> None:
+    if loaded and not helps_here():
         pytest.skip(
-            "not a processor by AMD with AVX-512, or no library (make setup makes it where there is a C compiler)"
+            "not a processor by AMD with AVX-512, or no library (make setup makes it with a C compiler)"
         )
-    script = "from bench.machine.provenance import hardware; import bench.training.trainer"
-    script += "; print(hardware()['mkl_avx512'])"
+    script = f"{first}; from bench.machine.provenance import hardware; print(hardware()['mkl_avx512'])"
     script += "; print('mkl_avx512.so' in open('/proc/self/maps').read())"
     said = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert said.stdout.split() == ["True", "True"]
+    assert said.stdout.split() == [str(loaded)] * 2

@@ -28,8 +28,8 @@ ALGOS = ["qsm", "sac", "td3", "dql"]
 
 
 def judge(root, study="made-up"):
-    executions, _ = load_timings(root)
-    return {verdict.claim["id"]: verdict for verdict in claims.judge(load(root, study), executions)}
+    timing_sets, _ = load_timings(root)
+    return {verdict.claim["id"]: verdict for verdict in claims.judge(load(root, study), timing_sets)}
 
 
 def contrast(low, high, value=None):
@@ -162,7 +162,7 @@ def test_claim_2_by_timing(wide_apart):
     helpers.timing(wide_apart, modes=("eager", "compile"))
     verdict = judge(wide_apart)["2"]
     assert verdict.verdict == "supported"
-    assert len(verdict.findings) == 2  # one per execution, never pooled
+    assert len(verdict.findings) == 2  # one per set of timings, never pooled
     # at T = 5: DQL 8 + 3 x 4 ms, QSM 9 ms
     assert verdict.findings[0].contrast.value == pytest.approx(20 / 9, rel=0.05)
     assert "256x256" in verdict.conditions
@@ -375,8 +375,8 @@ def test_the_first_rules_are_kept_byte_for_byte():
 
 
 def test_verdicts_under_both_rules_stand_side_by_side(wide_apart):
-    executions, _ = load_timings(wide_apart)
-    made = claims.both_rules(claims.judge(load(wide_apart, "made-up"), executions))
+    timing_sets, _ = load_timings(wide_apart)
+    made = claims.both_rules(claims.judge(load(wide_apart, "made-up"), timing_sets))
     found = {record["claim"]: record for record in made.records}
     first = {claim["id"] for claim in claims.load_claims(claims.FIRST)[0]["claim"]}
     assert found.keys() == first  # no claim was dropped

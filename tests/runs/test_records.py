@@ -34,21 +34,21 @@ def test_a_sound_record_comes_back_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"seed": -1}, "'seed' must be a non-negative integer, not -1"),
-        ({"seed": True}, "'seed' must be a non-negative integer, not True"),
-        ({"seed": 2**63}, "'seed' must be a non-negative integer"),
+        ({"seed": -1}, "'seed' must be a whole number from 0 on, not -1"),
+        ({"seed": True}, "'seed' must be a whole number from 0 on, not True"),
+        ({"seed": 2**63}, "'seed' must be a whole number from 0 on"),
         ({"study": ".."}, "'study' must be a valid name, not '..'"),
         ({"label": "a.tmp"}, "'label' must be a valid name"),
         ({"env": "a//b"}, "'env' must be a valid name of a task"),
         ({"hash": "x"}, "'hash' must be a SHA-256, not 'x'"),
         ({"config": []}, r"'config' must be an object, not \[\]"),
-        ({"settings": {"..": 1}}, "'settings' has a key that is not a valid name"),
-        ({"settings": {"a": [1]}}, "'settings' has a value that is not a number or text"),
+        ({"settings": {"..": 1}}, "'settings' has the key '..', which is not a valid name"),
+        ({"settings": {"a": [1]}}, r"'settings.a' must be true or false or a number or text, not \[1\]"),
         ({"attempts": []}, "'attempts' must not be empty"),
         ({"attempts": [3]}, r"'attempts\[0\]' must be an object, not 3"),
         (
             {"attempts": [ATTEMPT | {"attempt": "1"}]},
-            r"'attempts\[0\].attempt' must be a non-negative integer",
+            r"'attempts\[0\].attempt' must be a whole number from 0 on",
         ),
         ({"format": 2}, "has format 2; this code reads up to 1"),
         ({"format": True}, "'format' must be a version number, not True"),
@@ -62,7 +62,7 @@ def test_what_is_wrong_is_said_with_file_and_field(change: dict[str, Any], reaso
 def test_a_missing_and_an_unknown_field_are_named() -> None:
     with pytest.raises(DamagedFile, match=r"run\.json: 'seed' is missing"):
         records.check({key: value for key, value in RUN.items() if key != "seed"}, "run.json")
-    with pytest.raises(DamagedFile, match=r"done\.json: 'extra' is an unknown field"):
+    with pytest.raises(DamagedFile, match=r"done\.json: 'extra' is an unknown key"):
         records.check(DONE | {"extra": 1}, "done.json")
 
 

@@ -20,7 +20,7 @@ from bench.launch.plan import Plan
 from bench.launch.slurm import arrays, queue
 from bench.launch.slurm import submit as slurm
 from bench.launch.slurm.profiles import Profile, load_profile
-from bench.launch.slurm.queue import Entry, queue_state
+from bench.launch.slurm.queue import Entry
 from bench.runs import FORMAT, Run, read_run, write_study
 from bench.studies.job import Job, RunSettings
 from bench.studies.study import Study
@@ -29,6 +29,11 @@ REPO = Path(__file__).parents[2]
 CLUSTER = REPO / "slurm" / "dev_cluster"
 LOADED = 4  # times as long as on an idle machine: what the tests wait before they fail
 EAGER = {"mode": "eager", "device": "cpu"}
+
+
+def state_of_runs(root: Path, study: str) -> dict[str, Entry]:
+    """How the tasks of a study's runs stand, asked as the commands ask."""
+    return queue.by_run(*queue.survey(arrays.folder(root, study)))
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +91,7 @@ class Grid:
 
     def entry(self, seed: int = 0) -> Entry:
         job = next(job for job in self.jobs if job.seed == seed)
-        return queue_state(self.root, self.study.name)[str(job.path)]
+        return state_of_runs(self.root, self.study.name)[str(job.path)]
 
     def wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Until `condition`, in at most `seconds` on an idle machine; fails with what Slurm and the logs say."""
@@ -115,7 +120,7 @@ class Grid:
 
         self.wait(done, seconds, "the end of all runs")
         self.wait(
-            lambda: not any(e.active for e in queue_state(self.root, self.study.name).values()),
+            lambda: not any(e.active for e in state_of_runs(self.root, self.study.name).values()),
             30,
             "the end of all tasks",
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import EAGER, make_study
+from conftest import EAGER, make_study, state_of_runs
 
 from bench.__main__ import main
 from bench.errors import UserError
@@ -247,7 +247,7 @@ def test_any_active_array_counts_not_the_newest_alone(submit, commands, tmp_path
     commands.answer("squeue", "".join(lines))
     again = submit("echo 79")
     assert (again.runs, again.queued) == (0, 8)
-    states = {entry.state for entry in queue.queue_state(tmp_path / "results", "study").values()}
+    states = {entry.state for entry in state_of_runs(tmp_path / "results", "study").values()}
     assert states == {"RUNNING"}
 
 

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import make_study
+from conftest import make_study, state_of_runs
 
 from bench.__main__ import main
 from bench.errors import UserError
 from bench.launch.slurm import arrays
-from bench.launch.slurm.queue import Entry, queue_state
+from bench.launch.slurm.queue import Entry
 from bench.runs import FORMAT, write_study
 
 
@@ -27,11 +27,11 @@ def array(
 
 
 def states(root: Path) -> dict[str, str]:
-    return {path: entry.state for path, entry in queue_state(root, "study").items()}
+    return {path: entry.state for path, entry in state_of_runs(root, "study").items()}
 
 
 def test_nothing_submitted_asks_nobody(commands, tmp_path):
-    assert queue_state(tmp_path, "study") == {}
+    assert state_of_runs(tmp_path, "study") == {}
     assert commands.calls("squeue") == []
 
 
@@ -42,7 +42,7 @@ def test_one_squeue_however_many_jobs(commands, tmp_path):
     commands.answer(
         "squeue", "".join(f"{a.job}|{k}|PENDING|Priority||{a.name}\n" for a in made for k in range(1000))
     )
-    assert len(queue_state(tmp_path, "study")) == 3000
+    assert len(state_of_runs(tmp_path, "study")) == 3000
     assert len(commands.calls("squeue")) == 1
     assert commands.calls("sacct") == []
 
@@ -55,7 +55,7 @@ def test_states_and_words(commands, tmp_path):
         f"77|0|RUNNING|None|n1|{made.name}\n77|1|PENDING|Resources||{made.name}\n"
         f"77|2|OUT_OF_MEMORY|OutOfMemory|n2|{made.name}\n5|N/A|RUNNING|None|n1|some | other job\n",
     )
-    found = queue_state(tmp_path, "study")
+    found = state_of_runs(tmp_path, "study")
     assert [str(found[path]) for path in paths] == [
         "running on n1",
         "running on n1",
@@ -84,7 +84,7 @@ def test_newest_submission_counts_and_names_decide_not_ids(commands, tmp_path):
 def test_accepted_by_slurm_and_killed_before_the_id_was_written(commands, tmp_path):
     made = array(tmp_path, [["study/e/a/seed-0"], ["study/e/a/seed-1"]], job=None)
     commands.answer("squeue", f"91|0|PENDING|None||{made.name}\n91|1|PENDING|None||{made.name}\n")
-    assert [entry.job for entry in queue_state(tmp_path, "study").values()] == ["91_0", "91_1"]
+    assert [entry.job for entry in state_of_runs(tmp_path, "study").values()] == ["91_0", "91_1"]
 
 
 def test_accounting_says_what_squeue_no_longer_knows(commands, tmp_path):
@@ -103,7 +103,7 @@ def test_what_only_accounting_takes_to_be_alive_has_ended(commands, tmp_path):
     commands.answer(
         "sacct", f"77_0|RUNNING|n1|{made.name}\n77_1|PREEMPTED|n1|{made.name}\n77_2|PENDING||{made.name}\n"
     )
-    found = queue_state(tmp_path, "study")
+    found = state_of_runs(tmp_path, "study")
     assert {path: (entry.state, entry.active) for path, entry in found.items()} == {
         "study/e/a/seed-1": ("PREEMPTED", False)
     }
@@ -111,13 +111,13 @@ def test_what_only_accounting_takes_to_be_alive_has_ended(commands, tmp_path):
 
 def test_without_accounting_what_is_unknown_is_left_out(commands, tmp_path):
     array(tmp_path, [["study/e/a/seed-0"]])
-    assert queue_state(tmp_path, "study") == {}
+    assert state_of_runs(tmp_path, "study") == {}
 
 
 def test_completing_may_come_back_unless_it_was_cancelled(commands, tmp_path):
     made = array(tmp_path, [["study/e/a/seed-0"]])
     commands.answer("squeue", f"77|N/A|COMPLETING|None|n1|{made.name}\n")
-    assert queue_state(tmp_path, "study")["study/e/a/seed-0"].active
+    assert state_of_runs(tmp_path, "study")["study/e/a/seed-0"].active
     arrays.write_array(arrays.folder(tmp_path, "study"), arrays.Array(**{**vars(made), "cancelled": True}))
     assert states(tmp_path) == {"study/e/a/seed-0": "CANCELLED"}
 
@@ -139,7 +139,7 @@ def test_arrays_of_older_code_are_known(commands, tmp_path):
     (folder / "array-0a1b2c3d.json").write_text(json.dumps(record, indent=1) + "\n")
     commands.answer("squeue", "77|0|RUNNING|None|n1|study.0a1b2c3d\n77|1|PENDING|Resources||study.0a1b2c3d\n")
     assert states(tmp_path) == {"study/e/a/seed-0": "RUNNING", "study/e/a/seed-1": "PENDING"}
-    assert queue_state(tmp_path, "study")["study/e/a/seed-0"].log.name == "77_0_0_log.out"
+    assert state_of_runs(tmp_path, "study")["study/e/a/seed-0"].log.name == "77_0_0_log.out"
     assert arrays.submitted_digest(folder, arrays.read_arrays(folder)[0][0]) is None
 
 
@@ -147,12 +147,12 @@ def test_slurm_that_does_not_answer_and_damaged_records(commands, tmp_path):
     array(tmp_path, [["study/e/a/seed-0"]])
     commands.answer("squeue", "slurm_load_jobs error: Unable to contact slurm controller\n", code=1)
     with pytest.raises(UserError, match="Slurm does not answer: slurm_load_jobs error: Unable to contact"):
-        queue_state(tmp_path, "study")
+        state_of_runs(tmp_path, "study")
     (record,) = arrays.folder(tmp_path, "study").glob("array-*.json")
     for text in ("{", "{}", json.dumps({**json.loads(record.read_text()), "tasks": 3}), '{"format": 9}'):
         record.write_text(text)
         with pytest.raises(UserError, match="is damaged"):
-            queue_state(tmp_path, "study")
+            state_of_runs(tmp_path, "study")
 
 
 def submitted(root: Path, name: str) -> arrays.Array:

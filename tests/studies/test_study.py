@@ -313,13 +313,13 @@ def test_a_study_of_one_s_own(tmp_path: Path) -> None:
         ("algos = [}", r"mine.toml: not valid TOML: .*line 1"),
         (b"\xff\xfe", "mine.toml: not valid TOML"),
         ("seeds = 2\nseeds = 3", "not valid TOML"),
-        ("", "mine.toml: algos: missing"),
-        ('algos = ["qsm"]', "mine.toml: envs: missing"),
-        ('algos = ["qsm"]\nenvs = ["Pendulum-v1"]', "mine.toml: seeds: missing"),
-        (GOOD + 'alogs = ["sac"]', r"mine.toml: alogs: no such key; did you mean 'algos'"),
-        (GOOD.replace('["qsm", "sac"]', '"qsm"'), "mine.toml: algos: expected a list of names, not 'qsm'"),
-        (GOOD.replace('["qsm", "sac"]', "[]"), "mine.toml: algos: expected a list of names"),
-        (GOOD.replace('"sac"', "3"), "mine.toml: algos: expected a list of names"),
+        ("", "mine.toml: 'algos' is missing"),
+        ('algos = ["qsm"]', "mine.toml: 'envs' is missing"),
+        ('algos = ["qsm"]\nenvs = ["Pendulum-v1"]', "mine.toml: 'seeds' is missing"),
+        (GOOD + 'alogs = ["sac"]', r"mine.toml: 'alogs' is an unknown key; did you mean 'algos'"),
+        (GOOD.replace('["qsm", "sac"]', '"qsm"'), "mine.toml: 'algos' must be a list of names, not 'qsm'"),
+        (GOOD.replace('["qsm", "sac"]', "[]"), "mine.toml: 'algos' must not be empty"),
+        (GOOD.replace('"sac"', "3"), r"mine.toml: 'algos\[1\]' must be text, not 3"),
         (GOOD.replace("sac", "sax"), r"mine.toml: algos: no algorithm 'sax'; did you mean 'sac'"),
         (GOOD.replace("sac", "sac:tua=1"), r"mine.toml: algos: sac has no setting 'tua'; did you mean 'tau'"),
         (
@@ -327,11 +327,14 @@ def test_a_study_of_one_s_own(tmp_path: Path) -> None:
             r"mine.toml: envs: unknown task 'Pendulun-v1'; did you mean",
         ),
         (GOOD.replace("2", "0"), "mine.toml: seeds: seeds = 0: expected a number from 1"),
-        (GOOD.replace("2", '"two"'), "mine.toml: seeds: .*expected how many, or a list"),
-        (GOOD.replace("2", "true"), "mine.toml: seeds: .*expected how many"),
-        (GOOD.replace("2", "[0, 1.5]"), "mine.toml: seeds: .*expected how many"),
-        (GOOD + "title = 3", "mine.toml: title: expected text"),
-        (GOOD + "run = 3", "mine.toml: run: expected a table, not 3"),
+        (
+            GOOD.replace("2", '"two"'),
+            "mine.toml: 'seeds' must be how many, or a list of whole numbers from 0 on, not 'two'",
+        ),
+        (GOOD.replace("2", "true"), "mine.toml: 'seeds' must be how many"),
+        (GOOD.replace("2", "[0, 1.5]"), r"mine.toml: 'seeds\[1\]' must be a whole number, not 1.5"),
+        (GOOD + "title = 3", "mine.toml: 'title' must be text, not 3"),
+        (GOOD + "run = 3", "mine.toml: 'run' must be a table, not 3"),
         (GOOD + "[run]\nstep = 3", r"mine.toml: run: no setting 'step' of a run; did you mean 'steps'"),
         (GOOD + "[run]\nsteps = 1.5", "mine.toml: run: steps = 1.5: expected a whole number"),
         (GOOD + '[run]\nsteps = "x"', "mine.toml: run: steps = 'x': expected a whole number"),
@@ -340,12 +343,12 @@ def test_a_study_of_one_s_own(tmp_path: Path) -> None:
         (GOOD + "[config]\ntua = 1", r"mine.toml: config.tua: no algorithm here has it; did you mean 'tau'"),
         (GOOD + '[config]\ntau = "x"', "mine.toml: config: qsm: tau = 'x': expected a number"),
         (GOOD + "[config]\ntau = 2", "mine.toml: config: qsm: tau = 2.0: expected a number from 0 to 1"),
-        (GOOD + "[algo]\nsac = 3", "mine.toml: algo.sac: expected a table, not 3"),
+        (GOOD + "[algo]\nsac = 3", "mine.toml: 'algo.sac' must be a table, not 3"),
         (GOOD + "[algo.sax]\ntau = 1", "mine.toml: algo.sax: no algorithm 'sax'"),
         (GOOD + "[algo.sac]\nM_q = 1", "mine.toml: algo.sac: sac has no setting 'M_q'"),
-        (GOOD + "[env]\nPendulum-v1 = 3", "mine.toml: env.Pendulum-v1: expected a table, not 3"),
+        (GOOD + "[env]\nPendulum-v1 = 3", "mine.toml: 'env.Pendulum-v1' must be a table, not 3"),
         (GOOD + "[env.Pendulun-v1.qsm]\nT = 3", "mine.toml: env.Pendulun-v1: unknown task"),
-        (GOOD + "[env.Pendulum-v1]\nqsm = 3", "mine.toml: env.Pendulum-v1.qsm: expected a table, not 3"),
+        (GOOD + "[env.Pendulum-v1]\nqsm = 3", "mine.toml: 'env.Pendulum-v1.qsm' must be a table, not 3"),
         (
             GOOD + "[env.Pendulum-v1.qsm]\nT = 0",
             "mine.toml: env.Pendulum-v1.qsm: qsm: T = 0: expected at least 1",
@@ -365,5 +368,5 @@ def test_a_study_that_is_not_there(tmp_path: Path) -> None:
         load_study("papre")
     with pytest.raises(UserError, match="no study file"):
         load_study(str(tmp_path / "mine.toml"))
-    with pytest.raises(UserError, match=re.escape("my study.toml: a study's name may have letters")):
+    with pytest.raises(UserError, match=re.escape("my study.toml: cannot name a study: use letters")):
         load(tmp_path, GOOD, "my study.toml")

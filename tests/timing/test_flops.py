@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from bench.timing import flops
-from bench.timing.subject import Case, Subject
+from bench.timing.case import Case, CaseTimer
 
 OBS, A, B, H = 17, 6, 8, 32  # cheetah-run
 
 
-def subject(algo: str, T: int | None = None) -> Subject:
-    return Subject(Case(algo, (H, H), B, T), "eager")
+def timer(algo: str, T: int | None = None) -> CaseTimer:
+    return CaseTimer(Case(algo, (H, H), B, T), "eager")
 
 
 def test_a_product_is_counted_twice_its_multiplications() -> None:
@@ -30,13 +30,13 @@ def test_what_happens_every_ten_thousand_updates_is_not_in_the_period():
 
 @pytest.mark.parametrize(("algo", "period"), [("qsm", 1), ("sac", 1), ("td3", 2), ("dql-bc", 5)])
 def test_the_period_of_an_algorithm_s_updates(algo: str, period: int) -> None:
-    assert subject(algo).period == period
+    assert timer(algo).period == period
 
 
 def test_flops_of_a_td3_update_are_those_counted_by_hand() -> None:
     """With one critic in the actor's loss. Products with one column are sums here, and count nothing."""
     paper = {"actor_q": "first"}
-    s = Subject(Case("td3", (H, H), B, None, overrides=paper), "eager")
+    s = CaseTimer(Case("td3", (H, H), B, None, overrides=paper), "eager")
     actor = OBS * H + H * H + H * A
     critic = (OBS + A) * H + H * H
     critic_backward = critic + H * H  # of the weights; of the inputs of all layers but the first
@@ -57,19 +57,19 @@ def test_flops_of_a_td3_update_are_those_counted_by_hand() -> None:
     ],
 )
 def test_network_calls_of_an_update(algo: str, T: int | None, calls: int) -> None:
-    s = subject(algo, T)
+    s = timer(algo, T)
     assert flops.network_calls(s.agent, lambda: s.update_often(1)) == calls
 
 
 def test_network_calls_of_an_action_count_the_chain_and_the_choice() -> None:
-    qsm = subject("qsm", 4)
+    qsm = timer("qsm", 4)
     assert flops.network_calls(qsm.agent, qsm.time("act_1")) == 4
-    choosing = subject("dql-bc", 4)
+    choosing = timer("dql-bc", 4)
     assert flops.network_calls(choosing.agent, choosing.time("act_1")) == 4 + 2
 
 
 def test_parameters_are_those_of_one_seed() -> None:
-    s = Subject(Case("td3", (H, H), B, None, pack=2), "eager")
+    s = CaseTimer(Case("td3", (H, H), B, None, pack=2), "eager")
     actor = OBS * H + H + H * H + H + H * A + A
     critic = (OBS + A) * H + H + H * H + H + H + 1
     assert flops.parameters(s.agent, "actor") == actor
@@ -77,6 +77,6 @@ def test_parameters_are_those_of_one_seed() -> None:
 
 
 def test_products_alone_are_all_products_and_nothing_else() -> None:
-    s = subject("qsm", 2)
+    s = timer("qsm", 2)
     alone = flops.products(s.update)
     assert flops.gflop(alone) == pytest.approx(flops.gflop(s.update))

@@ -54,15 +54,22 @@ def test_without_a_registry_the_peers_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(perf, "VENV", tmp_path / "venv")
+    monkeypatch.setenv("PIP_TARGET", str(tmp_path / "elsewhere"))
+    environments = []
 
-    def refuse(command: list[str], **given: Any) -> None:
-        raise subprocess.CalledProcessError(1, command, stderr="tried\nERROR: no network\n")
+    def run(command: list[str], **given: Any) -> subprocess.CompletedProcess[str]:
+        Path(perf.VENV).mkdir(exist_ok=True)
+        environments.append(given.get("env") or {})
+        return subprocess.CompletedProcess(command, int("install" in command), "", "")
 
-    monkeypatch.setattr(perf.subprocess, "run", refuse)
+    monkeypatch.setattr(perf.install.subprocess, "run", run)
     assert perf.peers_python() is None
     assert capsys.readouterr().err == (
-        "bench: the peers are left out, they cannot be installed: ERROR: no network\n"
+        "make: left out of pip's settings: target\n"
+        "bench: Stable-Baselines3 and SBX are left out: the packages could not be installed, for the reason above; "
+        "the same command tries again\n"
     )
+    assert "PIP_TARGET" not in environments[-1]
     assert not (tmp_path / "venv/.installed").exists()
 
 

@@ -12,9 +12,9 @@ import pytest
 from bench.errors import UserError
 from bench.timing import measurement
 from bench.timing import protocol as timing
+from bench.timing.case import PARTS, Case, CaseTimer
 from bench.timing.protocol import ALGOS, CHAINS, FACT_COLUMNS, SAMPLE_COLUMNS, Protocol, cases
 from bench.timing.stopwatch import Quiet
-from bench.timing.subject import PARTS, Case, Subject
 
 SMALL = Case("td3", (16, 16), 8, None, reference=True)
 TINY = Protocol(warm_up=1, rounds=2, calls=2, fewest_calls=1, seconds=0.01)
@@ -55,12 +55,12 @@ def test_a_part_of_the_reference_is_timed_two_hundred_times() -> None:
 
 @pytest.mark.parametrize("algo", ["td3", "qsm"])
 def test_each_part_of_a_subject_does_what_its_name_says(algo: str) -> None:
-    subject = Subject(Case(algo, (16, 16), 8, 2 if algo == "qsm" else None), "eager")
-    state = subject.agent.state
+    timer = CaseTimer(Case(algo, (16, 16), 8, 2 if algo == "qsm" else None), "eager")
+    state = timer.agent.state
 
     def moved(part: str) -> set[str]:
         before = {name: {k: p.clone() for k, p in state[name].items()} for name in ("actor", "critic")}
-        assert subject.time(part)() > 0
+        assert timer.time(part)() > 0
         return {
             name
             for name, params in before.items()
@@ -71,17 +71,17 @@ def test_each_part_of_a_subject_does_what_its_name_says(algo: str) -> None:
     assert moved("actor_update") == {"actor"}
     assert moved("update") == {"actor", "critic"}
     assert moved("act_1") == moved("act_10") == moved("env_step") == set()
-    step = subject.trainer.env_step
+    step = timer.trainer.env_step
     assert moved("end_to_end") == {"actor", "critic"}
-    assert subject.trainer.env_step - step == subject.period
+    assert timer.trainer.env_step - step == timer.period
 
 
 def test_an_algorithm_that_broke_down_is_not_timed() -> None:
-    subject = Subject(SMALL, "eager")
-    subject.check()
-    subject.agent.state["actor"]["w0"].fill_(float("nan"))
+    timer = CaseTimer(SMALL, "eager")
+    timer.check()
+    timer.agent.state["actor"]["w0"].fill_(float("nan"))
     with pytest.raises(UserError, match="td3 16x16 batch 8 pack 1, eager: diverged"):
-        subject.check()
+        timer.check()
 
 
 # -- what is written -----------------------------------------------------------------------------------------
@@ -149,6 +149,6 @@ def test_the_table_compares_within_a_mode(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_update_of_another_order_has_no_halves_to_time():
-    assert Subject(Case("td3", (8,), 4, None), "eager").parts == PARTS
-    parts = Subject(Case("random", (1,), 4, None), "eager").parts  # its `learn` is its own
+    assert CaseTimer(Case("td3", (8,), 4, None), "eager").parts == PARTS
+    parts = CaseTimer(Case("random", (1,), 4, None), "eager").parts  # its `learn` is its own
     assert set(PARTS) - set(parts) == {"critic_update", "actor_update"}

@@ -22,7 +22,7 @@ from bench.analysis.verdicts import Verdict
 from bench.analysis.wallclock import figures as wallclock_figures
 from bench.analysis.wallclock import tables as wallclock_tables
 from bench.analysis.wallclock import timings as wallclock
-from bench.analysis.wallclock.timings import Execution
+from bench.analysis.wallclock.timings import TimingSet
 
 VIDEO = "video.gif"  # in a run directory
 
@@ -54,7 +54,7 @@ class Section:
 
 
 # Takes a study's results and the timings beside them, and makes a section of them.
-Maker = Callable[[Results, Sequence[Execution]], Section]
+Maker = Callable[[Results, Sequence[TimingSet]], Section]
 
 
 def sections(results: Results, more: Sequence[Maker] = ()) -> list[Section]:
@@ -62,14 +62,14 @@ def sections(results: Results, more: Sequence[Maker] = ()) -> list[Section]:
 
     more: sections that belong to one paper and not to every comparison; they follow the returns.
     """
-    executions, problems = wallclock.load_timings(results.root)
+    timing_sets, problems = wallclock.load_timings(results.root)
     every = [
         _returns(results),
-        *(make(results, executions) for make in more),
+        *(make(results, timing_sets) for make in more),
         _aggregates(results),
         _comparisons(results),
         _beside(results),
-        _wall_clock(results, executions, problems),
+        _wall_clock(results, timing_sets, problems),
         _runs(results),
         _origin(results),
     ]
@@ -146,8 +146,8 @@ def _beside(results: Results) -> Section:
     )
 
 
-def _wall_clock(results: Results, executions: Sequence[Execution], problems: Sequence[str]) -> Section:
-    used, seconds = wallclock.seconds_per_step(results, executions)
+def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Sequence[str]) -> Section:
+    used, seconds = wallclock.seconds_per_step(results, timing_sets)
     text = [f"Left out: {problem}" for problem in problems]
     lacking = [label for label in results.learners if label not in seconds]
     if lacking:
@@ -160,24 +160,24 @@ def _wall_clock(results: Results, executions: Sequence[Execution], problems: Seq
         f"timing study {used.title if used else ''}; never the runs' own clocks, which shared their machine."
     )
     drawn = [("return_against_hours", hours, wallclock_figures.return_against_hours(results, seconds))]
-    for execution in executions:
-        drawn += list(_timing_figures(execution))
+    for timings in timing_sets:
+        drawn += list(_timing_figures(timings))
     return Section(
         "wall-clock",
         "Wall-clock",
         text=text,
         pictures=_pictures(*drawn),
-        tables=_with_rows(*wallclock_tables.all_tables(executions)),
+        tables=_with_rows(*wallclock_tables.all_tables(timing_sets)),
     )
 
 
-def _timing_figures(execution: Execution) -> Iterator[tuple[str, str, Figure | None]]:
-    size = execution.reference_size()
-    where = f"{execution.title}; widths {size['hidden']}, batch {size['batch']}."
+def _timing_figures(timings: TimingSet) -> Iterator[tuple[str, str, Figure | None]]:
+    size = timings.reference_size()
+    where = f"{timings.title}; widths {size['hidden']}, batch {size['batch']}."
     over_T = f"Median update time over the denoising steps T, with least-squares lines; {where}"
     parts = f"Where the time of one environment step of training goes; {where}"
-    yield f"update_time-{execution.name}", over_T, wallclock_figures.update_time_over_T(execution)
-    yield f"where_time_goes-{execution.name}", parts, wallclock_figures.where_time_goes(execution)
+    yield f"update_time-{timings.name}", over_T, wallclock_figures.update_time_over_T(timings)
+    yield f"where_time_goes-{timings.name}", parts, wallclock_figures.where_time_goes(timings)
 
 
 def _runs(results: Results) -> Section:

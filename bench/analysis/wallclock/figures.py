@@ -12,7 +12,7 @@ from bench.analysis.scores.figures import curves, panels
 from bench.analysis.scores.results import Cell, Results
 from bench.analysis.stats import Array
 from bench.analysis.style import COLUMN, display_name, legend, order, plain, styles
-from bench.analysis.wallclock.timings import CHAINS, GROWING, Execution, slope_over_T
+from bench.analysis.wallclock.timings import CHAINS, GROWING, TimingSet, slope_over_T
 
 STEP_PARTS = {  # of one environment step of training: what -> (heading, grey, hatch); colours are algorithms'
     "env_step": ("Environment", "#2e2e2e", ""),
@@ -42,11 +42,11 @@ def _times(values: Array | None, factor: float) -> Array | None:
     return None if values is None else values * factor
 
 
-def update_time_over_T(execution: Execution) -> Figure | None:
+def update_time_over_T(timings: TimingSet) -> Figure | None:
     """Median time of the whole and of the actor's update over the denoising steps T, with fitted lines."""
-    size = execution.reference_size()
+    size = timings.reference_size()
     timed = {
-        what: {algo: slope_over_T(execution, algo=algo, what=what, **size) for algo in CHAINS}
+        what: {algo: slope_over_T(timings, algo=algo, what=what, **size) for algo in CHAINS}
         for what in GROWING
     }
     shown = [what for what, slopes in timed.items() if any(slopes.values())]
@@ -80,18 +80,18 @@ def update_time_over_T(execution: Execution) -> Figure | None:
     return figure
 
 
-def where_time_goes(execution: Execution, T: str = "5") -> Figure | None:
+def where_time_goes(timings: TimingSet, T: str = "5") -> Figure | None:
     """One environment step of training, taken apart, at the reference size."""
-    size = execution.reference_size()
-    timed = sorted(set(execution.samples["algo"]), key=order)
-    algos = [algo for algo in timed if _step_parts(execution, algo, size, T)]
+    size = timings.reference_size()
+    timed = sorted(set(timings.samples["algo"]), key=order)
+    algos = [algo for algo in timed if _step_parts(timings, algo, size, T)]
     if not algos:
         return None
     figure = Figure(figsize=(COLUMN, 0.6 + 0.26 * len(algos)), layout="constrained")
     ax = figure.subplots()
     handles = {}
     for position, algo in enumerate(algos):
-        left, parts = 0.0, _step_parts(execution, algo, size, T)
+        left, parts = 0.0, _step_parts(timings, algo, size, T)
         for part, milliseconds in parts.items():
             _, color, hatch = STEP_PARTS[part]
             handles[part] = ax.barh(
@@ -106,7 +106,7 @@ def where_time_goes(execution: Execution, T: str = "5") -> Figure | None:
             )
             left += milliseconds
         whole = 1e3 * float(
-            np.median(execution.seconds(algo=algo, what="end_to_end", **_chain(algo, T), **size))
+            np.median(timings.seconds(algo=algo, what="end_to_end", **_chain(algo, T), **size))
         )
         ax.text(max(left, whole), position, f" {whole:.1f}", va="center", fontsize=6.5)
     names = [display_name(algo, algo) + (f", T = {T}" if algo in CHAINS else "") for algo in algos]
@@ -119,10 +119,10 @@ def where_time_goes(execution: Execution, T: str = "5") -> Figure | None:
     return figure
 
 
-def _step_parts(execution: Execution, algo: str, size: dict[str, str], T: str) -> dict[str, float]:
+def _step_parts(timings: TimingSet, algo: str, size: dict[str, str], T: str) -> dict[str, float]:
     """Median milliseconds of each part; empty where the whole step was not timed."""
     where = {"algo": algo, **_chain(algo, T), **size}
-    medians = 1e3 * execution.at(**where).groupby("what")["seconds"].median()
+    medians = 1e3 * timings.at(**where).groupby("what")["seconds"].median()
     if "end_to_end" not in medians:
         return {}
     parts = {part: float(medians[part]) for part in STEP_PARTS if part in medians}

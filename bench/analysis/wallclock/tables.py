@@ -16,7 +16,7 @@ from bench.analysis.wallclock.timings import (
     FACTS,
     GROWING,
     SIZE,
-    Execution,
+    TimingSet,
     slope_over_T,
 )
 
@@ -33,30 +33,30 @@ FACT_HEADINGS = ("Actor par.", "Critic par.", "GFLOP/update", "Calls/update", "C
 ROW = ("algo", "hidden", "batch", "T", "pack", "candidates")
 
 
-def all_tables(executions: Sequence[Execution]) -> list[Table]:
-    """Per execution one table at its reference size, one with all sizes, one over T; and what is counted."""
+def all_tables(timing_sets: Sequence[TimingSet]) -> list[Table]:
+    """Per set of timings one table at its reference size, one with all sizes, one over T; and what is counted."""
     tables = []
-    for execution in executions:
-        size = execution.reference_size()
-        main = execution.at(**size)
-        tables.append(_table(execution, main, f"wall_clock-{execution.name}", _size_title(size)))
-        if any(execution.samples[key].nunique() > 1 for key in SIZE):
-            name = f"wall_clock_sizes-{execution.name}"
-            tables.append(_table(execution, execution.samples, name, "all sizes"))
-        tables.append(over_T(execution))
+    for timings in timing_sets:
+        size = timings.reference_size()
+        main = timings.at(**size)
+        tables.append(_table(timings, main, f"wall_clock-{timings.name}", _size_title(size)))
+        if any(timings.samples[key].nunique() > 1 for key in SIZE):
+            name = f"wall_clock_sizes-{timings.name}"
+            tables.append(_table(timings, timings.samples, name, "all sizes"))
+        tables.append(over_T(timings))
     # what one machine counted once for all modes is shown once
-    studies = {(execution.hardware, execution.facts.to_csv()): execution for execution in executions}
-    return tables + [facts(execution) for execution in studies.values()]
+    studies = {(timings.hardware, timings.facts.to_csv()): timings for timings in timing_sets}
+    return tables + [facts(timings) for timings in studies.values()]
 
 
-def over_T(execution: Execution) -> Table:
+def over_T(timings: TimingSet) -> Table:
     """Median update time at each T and the slope of the line through them."""
-    size = execution.reference_size()
+    size = timings.reference_size()
     found = {
         (algo, what): slope
         for algo in CHAINS
         for what in GROWING
-        if (slope := slope_over_T(execution, algo=algo, what=what, **size))
+        if (slope := slope_over_T(timings, algo=algo, what=what, **size))
     }
     chains = sorted({T for slope in found.values() for T in slope.T})
     rows: list[list[Entry]] = []
@@ -69,7 +69,7 @@ def over_T(execution: Execution) -> Table:
         row.append(number(1e3 * slope.slope, 3, detail=within(low, high, 3)))
         rows.append([*row, number(1e3 * slope.intercept, 2)])
         record: dict[str, object] = {
-            **execution.how,
+            **timings.how,
             **size,
             "algo": algo,
             "what": what,
@@ -83,15 +83,15 @@ def over_T(execution: Execution) -> Table:
         f"Median milliseconds at T denoising steps; {_size_title(size)}. Slope: milliseconds per denoising step, least "
         "squares, with a 95% bootstrap interval over rounds. Intercept: of the same line.",
     ]
-    title = f"Update time over T, {execution.title}"
-    return Table(f"update_time-{execution.name}", title, columns, rows, records, notes)
+    title = f"Update time over T, {timings.title}"
+    return Table(f"update_time-{timings.name}", title, columns, rows, records, notes)
 
 
 def _size_title(size: dict[str, str]) -> str:
     return f"widths {size['hidden']}, batch {size['batch']}, pack {size['pack']}"
 
 
-def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -> Table:
+def _table(timings: TimingSet, samples: pd.DataFrame, name: str, which: str) -> Table:
     setup = {"compile": "Compile, s", "warmup": "Warm-up, s"}
     shown_setup = [what for what in setup if (samples["what"] == what).any()]
     rows: list[list[Entry]] = []
@@ -99,12 +99,12 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
     varying = [key for key in SIZE if samples[key].nunique() > 1]
     for key in sorted(_row_keys(samples), key=lambda key: (order(key[0]), _natural(key[1:]))):
         where = dict(zip(ROW, key))
-        of_row = execution.at(**where)
+        of_row = timings.at(**where)
         row: list[Entry] = [display_name(where["algo"], where["algo"])]
         row += [number(float(where["T"])) if where["T"] else "–"]
         row += [where[column] for column in varying]
         row += [number(float(where["candidates"] or "nan")), number(_repeats(of_row))]
-        record: dict[str, object] = {**execution.how, **where}
+        record: dict[str, object] = {**timings.how, **where}
         for what in PARTS:
             milliseconds = 1e3 * of_row.loc[of_row["what"] == what, "seconds"].to_numpy(float)
             row.append(_median_and_p95(milliseconds))
@@ -119,29 +119,29 @@ def _table(execution: Execution, samples: pd.DataFrame, name: str, which: str) -
     columns += [*PARTS.values(), *(setup[what] for what in shown_setup)]
     notes = [
         f"Median of n timed calls (95th percentile), milliseconds per call; {which}. "
-        f"{', '.join(f'{key} {execution.how[key]}' for key in EXECUTION)}."
-        + (f" {execution.hardware}." if execution.hardware else ""),
+        f"{', '.join(f'{key} {timings.how[key]}' for key in EXECUTION)}."
+        + (f" {timings.hardware}." if timings.hardware else ""),
         "Act, 1 and 10: for a batch of 1 and of 10. T: denoising steps. "
         "Candidates: actions drawn for each one taken. n: calls of the part that was timed least often. "
         "End to end: one environment step of training with its update.",
     ]
-    title = f"Wall-clock, {execution.title} ({which})"
+    title = f"Wall-clock, {timings.title} ({which})"
     return Table(name, title, columns, rows, records, notes)
 
 
-def facts(execution: Execution) -> Table:
+def facts(timings: TimingSet) -> Table:
     """What is counted and not timed, of a single seed: one row per algorithm and size."""
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
-    sizes = set(zip(*(execution.facts[column] for column in FACTS)))
+    sizes = set(zip(*(timings.facts[column] for column in FACTS)))
     for key in sorted(sizes, key=lambda key: (order(key[0]), _natural(key[1:]))):
         where = dict(zip(FACTS, key))
         row: list[Entry] = [display_name(where["algo"], where["algo"]), where["hidden"], where["batch"]]
         row += [number(float(where[column])) if where[column] else MISSING for column in ("T", "candidates")]
         record: dict[str, object] = dict(where)
         for fact in FACT_NUMBERS:
-            record[fact] = execution.fact(fact, **where)
-            row.append(number(execution.fact(fact, **where), 2 if fact == "update_gflop" else 0))
+            record[fact] = timings.fact(fact, **where)
+            row.append(number(timings.fact(fact, **where), 2 if fact == "update_gflop" else 0))
         rows.append(row)
         records.append(record)
     columns = ["Algorithm", "Hidden", "Batch", "T", "Candidates", *FACT_HEADINGS]
@@ -150,7 +150,7 @@ def facts(execution: Execution) -> Table:
         "of a network on a batch, forward; where updates differ, their mean. Peak memory: of the process that trains "
         "one seed, its replay buffer included."
     ]
-    name, title = f"wall_clock_facts-{execution.study}", f"Parameters, calls and memory, {execution.study}"
+    name, title = f"wall_clock_facts-{timings.study}", f"Parameters, calls and memory, {timings.study}"
     return Table(name, title, columns, rows, records, notes)
 
 

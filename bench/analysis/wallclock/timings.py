@@ -42,8 +42,8 @@ GROWING = ("update", "actor_update")  # what is shown over T
 
 
 @dataclass(frozen=True)
-class Execution:
-    """All timings that may be compared with each other: one timing study, one execution.
+class TimingSet:
+    """Timings that may be compared with each other: of one timing study, in one execution.
 
     samples: one row per timed repeat, seconds per call. facts: one row per algorithm and size. All but the
     numbers are text, "" where a column does not apply (T of SAC).
@@ -110,9 +110,9 @@ def _where(frame: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
     return frame[keep]
 
 
-def load_timings(root: Path) -> tuple[list[Execution], list[str]]:
-    """Every execution of every timing study under `root`, in order of name; one line per study left out."""
-    found: list[Execution] = []
+def load_timings(root: Path) -> tuple[list[TimingSet], list[str]]:
+    """The timings of every execution of every study under `root`, in order of name; one line per study left out."""
+    found: list[TimingSet] = []
     problems = []
     folder = root / TIMING
     names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -127,7 +127,7 @@ def load_timings(root: Path) -> tuple[list[Execution], list[str]]:
     return found, problems
 
 
-def _read(folder: Path) -> Iterator[Execution]:
+def _read(folder: Path) -> Iterator[TimingSet]:
     samples = _table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
     if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0)).all():
         raise ValueError("samples.csv: seconds that are not positive numbers")
@@ -141,7 +141,7 @@ def _read(folder: Path) -> Iterator[Execution]:
         provenance = read_json(folder / "provenance.json")
     for values, group in samples.groupby(list(EXECUTION)):
         how = dict(zip(EXECUTION, map(str, values)))
-        yield Execution(folder.name, how, group, facts, provenance)
+        yield TimingSet(folder.name, how, group, facts, provenance)
 
 
 def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
@@ -171,23 +171,21 @@ def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataF
 
 
 def seconds_per_step(
-    results: Results, executions: Sequence[Execution]
-) -> tuple[Execution | None, dict[str, float]]:
-    """The execution that timed most of the study's algorithms end to end, and {label: seconds per env step}.
+    results: Results, timing_sets: Sequence[TimingSet]
+) -> tuple[TimingSet | None, dict[str, float]]:
+    """The timings that cover most of the study's algorithms end to end, and {label: seconds per env step}.
 
     A timing matches when algorithm, widths, batch and T are those of the label's configuration, for a single
-    seed. Where several executions match equally many, the one that the runs themselves used, then by name.
+    seed. Where several sets match equally many, the one that the runs themselves used, then by name.
     """
     used = {tuple(sorted(_used(score.run.meta))) for score in results.runs if score.run.meta}
 
-    def rank(item: tuple[Execution, dict[str, float]]) -> tuple[int, bool]:
-        execution, matched = item
-        return len(matched), tuple(sorted(execution.how.items())) in used
+    def rank(item: tuple[TimingSet, dict[str, float]]) -> tuple[int, bool]:
+        timings, matched = item
+        return len(matched), tuple(sorted(timings.how.items())) in used
 
     # the first of equals wins, and they come in order of name
-    best = max(
-        ((execution, _matching(results, execution)) for execution in executions), key=rank, default=None
-    )
+    best = max(((timings, _matching(results, timings)) for timings in timing_sets), key=rank, default=None)
     return best if best and best[1] else (None, {})
 
 
@@ -196,11 +194,11 @@ def _used(meta: dict[str, Any]) -> Iterator[tuple[str, str]]:
     return ((key, str(execution.get(key, ""))) for key in EXECUTION)
 
 
-def _matching(results: Results, execution: Execution) -> dict[str, float]:
+def _matching(results: Results, timings: TimingSet) -> dict[str, float]:
     matched = {}
     for label in results.learners:
         size = size_of(results.config(label))
-        seconds = execution.seconds(algo=results.algos[label], what="end_to_end", pack="1", **size)
+        seconds = timings.seconds(algo=results.algos[label], what="end_to_end", pack="1", **size)
         if len(seconds):
             matched[label] = float(np.median(seconds))
     return matched
@@ -236,9 +234,9 @@ class Slope:
     rounds: int
 
 
-def slope_over_T(execution: Execution, **where: str) -> Slope | None:
+def slope_over_T(timings: TimingSet, **where: str) -> Slope | None:
     """How the time at these values of columns grows with T; None where it was timed at fewer than two T."""
-    samples = execution.at(**where)
+    samples = timings.at(**where)
     samples = samples[samples["T"] != ""]
     by_round = samples.groupby(["T", "round"])["seconds"].median().unstack("round")  # (T, rounds)
     by_round = by_round.loc[sorted(by_round.index, key=float)].dropna(axis="columns")
@@ -253,11 +251,11 @@ def slope_over_T(execution: Execution, **where: str) -> Slope | None:
     return Slope(T, seconds, float(intercept), float(slope), float(low), float(high), by_round.shape[1])
 
 
-def round_medians(execution: Execution, **where: str) -> dict[int, float]:
+def round_medians(timings: TimingSet, **where: str) -> dict[int, float]:
     """{round: median seconds of its calls}: the round is the unit, since the calls of one follow each
     other.
     """
-    medians = execution.at(**where).groupby("round")["seconds"].median()
+    medians = timings.at(**where).groupby("round")["seconds"].median()
     return {int(number): float(seconds) for number, seconds in medians.items()}
 
 

@@ -19,18 +19,17 @@ from typing import Any
 from bench.disk import DamagedFile, check_inside
 from bench.errors import UserError
 from bench.launch.pack import stopping_signals
-from bench.launch.plan import Plan, execution_mode
+from bench.launch.plan import Plan, choose_execution
 from bench.machine.hardware import available_cores
 from bench.machine.provenance import provenance
 from bench.paths import cache_folder
 from bench.runs import (
     FINISHED,
     NO_CHECKPOINT,
-    AlreadyFinished,
     Run,
     Superseded,
-    Writer,
     read_run,
+    record_failure,
     remove_leftovers,
 )
 from bench.studies.job import Job
@@ -259,7 +258,7 @@ class Pool:
             "root": str(self.root),
             "jobs": [job.to_dict() for job in pack],
             "execution": {
-                "mode": execution_mode(pack[0], self.options.device, self.options.execution),
+                "mode": choose_execution(pack[0], self.options.device, self.options.execution),
                 "device": self.options.device,
                 "threads": 1,
                 "dtype": "float32",
@@ -332,7 +331,16 @@ class Pool:
                 self._tidy(job)
                 self.outcome.done.append(job)
             elif worker.killed_for:
-                self._record_failure(job, worker.killed_for)
+                with suppress(
+                    UserError, Superseded, OSError
+                ):  # recorded, so that it is not tried again unasked
+                    record_failure(
+                        self.root,
+                        job,
+                        worker.killed_for,
+                        provenance=provenance(),
+                        checkpoint_root=self.options.checkpoint_root,
+                    )
                 self._fail(job, worker.killed_for)
             elif self.stopping:
                 self.outcome.stopped.append(job)
@@ -344,18 +352,6 @@ class Pool:
     def _tidy(self, job: Job) -> None:
         """After a process that was killed when its run was finished and the checkpoint not yet removed."""
         remove_leftovers(self.root, job, self.options.checkpoint_root)
-
-    def _record_failure(self, job: Job, reason: str) -> None:
-        """In the run's own directory, so that it is not tried again unasked."""
-        with suppress(UserError, AlreadyFinished, Superseded, OSError):
-            writer = Writer.open(
-                self.root,
-                job,
-                execution={},
-                provenance=provenance(),
-                checkpoint_root=self.options.checkpoint_root,
-            )
-            writer.fail(reason)
 
     def _fail(self, job: Job, reason: str) -> None:
         self.outcome.failed.append((job, reason))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.launch.slurm import client
-from bench.launch.slurm.arrays import Array, folder, log_file, read_arrays
+from bench.launch.slurm.arrays import Array, log_file, read_arrays
 from bench.text import one_line
 
 ENDED = frozenset(
@@ -117,14 +117,6 @@ def ask_slurm(arrays: list[Array], unfinished: Set[str] | None = None) -> Answer
     return Answer(_sacct(gone) | known if gone else known)
 
 
-def queue_state(root: Path, study: str) -> dict[str, Entry]:
-    """Per run (its path below `root`) how its task stands; runs that Slurm does not know are left out.
-
-    The job that builds the figures has the path "<study>/figures". Raises UserError where Slurm does not answer.
-    """
-    return by_run(*survey(folder(root, study)))
-
-
 def survey(folder: Path) -> tuple[list[Array], Entries]:
     """Every array of the study, oldest first, and how the tasks stand that Slurm remembers.
 
@@ -155,7 +147,10 @@ def entries_of(folder: Path, arrays: list[Array], answer: Answer) -> tuple[list[
 
 
 def by_run(arrays: list[Array], entries: Entries) -> dict[str, Entry]:
-    """The entries by the run that each task was submitted for: one that is active, else the newest."""
+    """Per run (its path below the results) how its task stands: an active one, else the newest.
+
+    Runs that Slurm does not know are left out. The job that builds the figures has the path "<study>/figures".
+    """
     found: dict[str, Entry] = {}
     for array in arrays:
         for k, paths in enumerate(array.tasks):

@@ -229,13 +229,13 @@ def _missing(
     return wanted
 
 
-def _options(profile: Profile, mode: str, device: str) -> LocalOptions:
+def _options(profile: Profile, execution: str, device: str) -> LocalOptions:
     """The pool of one task: as many packs at once as the profile has room for."""
     workers = profile.gpus * profile.jobs_per_gpu if profile.gpus else profile.cpus
     return LocalOptions(
         workers=workers,
         device=device,
-        execution=mode,
+        execution=execution,
         env_workers=profile.cpus // workers if device == "cuda" else 0,
         checkpoint_root=profile.checkpoints,
         # a task that is late is killed at the end of its time, and not requeued

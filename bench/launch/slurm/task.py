@@ -29,7 +29,7 @@ from bench.launch.plan import Plan
 from bench.launch.slurm.sbatch import REQUEUE
 from bench.machine.provenance import code_digest, provenance, scheduler_ids
 from bench.names import TEMPORARY
-from bench.runs import FINISHED, Run, Writer, checkpoint_step, ownership, read_run
+from bench.runs import FINISHED, Run, Superseded, checkpoint_step, ownership, read_run, record_failure
 from bench.runs.records import FORMAT
 from bench.studies.job import Job
 from bench.text import one_line, strerror
@@ -172,16 +172,10 @@ class Task:
         reason = f"given up: {ATTEMPTS} attempts brought no new checkpoint; is the profile's time too short?"
         _say(f"{job.path}: {reason}")
         try:
-            writer = Writer.open(
-                self.root,
-                job,
-                execution={},
-                provenance=provenance(),
-                checkpoint_root=self.options.checkpoint_root,
-            )
-            writer.fail(reason)
-        except UserError as error:
-            _say(str(error))
+            place = self.options.checkpoint_root
+            record_failure(self.root, job, reason, provenance=provenance(), checkpoint_root=place)
+        except (UserError, Superseded, OSError) as error:
+            _say(one_line(error))
 
 
 def unfit(root: Path, packs: Sequence[Sequence[Mapping[str, Any]]], options: LocalOptions) -> str:

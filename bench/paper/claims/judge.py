@@ -23,7 +23,7 @@ from bench.analysis.stats import Contrast, Resampled
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within
 from bench.analysis.verdicts import Verdict, overall
-from bench.analysis.wallclock.timings import Execution, ratio_over_rounds, round_medians
+from bench.analysis.wallclock.timings import TimingSet, ratio_over_rounds, round_medians
 from bench.paper.claims import experiments as claim_experiments
 
 FILE = Path(__file__).with_name("claims-2.toml")
@@ -45,7 +45,7 @@ def concerns(results: Results) -> bool:
     return first["subject"] in there and not there.isdisjoint(first["baselines"])
 
 
-def judge(results: Results, executions: Sequence[Execution]) -> list[Verdict]:
+def judge(results: Results, timing_sets: Sequence[TimingSet]) -> list[Verdict]:
     """Every claim, by this study's runs, the timing studies and the experiments under the same root."""
     rules, _ = load_claims()
     found = []
@@ -54,7 +54,7 @@ def judge(results: Results, executions: Sequence[Execution]) -> list[Verdict]:
         if claim["data"] == "study":
             found.append(_by_study(claim, results))
         elif claim["data"] == "timing":
-            found.append(_by_timing(claim, executions))
+            found.append(_by_timing(claim, timing_sets))
         else:
             found.append(claim_experiments.judge(claim, results.root))
     return found
@@ -215,18 +215,18 @@ def _conditions(results: Results, labels: Mapping[str, str | None]) -> str:
 # --- by a timing study ------------------------------------------------------------------------------------
 
 
-def _by_timing(claim: Mapping[str, Any], executions: Sequence[Execution]) -> Verdict:
+def _by_timing(claim: Mapping[str, Any], timing_sets: Sequence[TimingSet]) -> Verdict:
     subject, (baseline,) = claim["subject"], claim["baselines"]
     findings, sizes = [], set()
-    for execution in executions:
-        size = execution.reference_size()
+    for timings in timing_sets:
+        size = timings.reference_size()
         where = {"what": claim["measure"], "T": str(claim["T"]), **size}
-        slow, fast = (round_medians(execution, algo=algo, **where) for algo in (baseline, subject))
+        slow, fast = (round_medians(timings, algo=algo, **where) for algo in (baseline, subject))
         value, low, high, n = ratio_over_rounds(slow, fast, claim["resamples"], claim["level"])
         if not n:
             continue
         ratio = Contrast(value, low, high, claim["level"])
-        name = f"{display_name(baseline, baseline)} / {display_name(subject, subject)}, {execution.title}"
+        name = f"{display_name(baseline, baseline)} / {display_name(subject, subject)}, {timings.title}"
         findings.append(verdicts.level(name, ratio, n, claim["threshold"], claim["min_seeds"], "rounds"))
         sizes.add(f"widths {size['hidden']}, batch {size['batch']}, pack {size['pack']}")
     conditions = f"T = {claim['T']}; " + ("; ".join(sorted(sizes)) or "no timing study has both at this T")

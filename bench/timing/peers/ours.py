@@ -10,25 +10,25 @@ import torch
 
 from bench.launch.pack import prepare_process
 from bench.timing import flops
+from bench.timing.case import Case, CaseTimer
 from bench.timing.peers.serve import serve
 from bench.timing.peers.work import BATCH, HIDDEN, OURS, STEPS
 from bench.timing.stopwatch import seconds
-from bench.timing.subject import Case, Subject
 
 #: Batches of square products (number, size): those of a layer and of the twin critics', and a large one.
 SGEMM = ((1, 256), (2, 256), (1, 1024))
 
 
-def end_to_end(subject: Subject) -> float:
+def end_to_end(timer: CaseTimer) -> float:
     """Seconds per environment step, over as many as the peers' samples have."""
-    step = subject.time("end_to_end")
+    step = timer.time("end_to_end")
     return sum(step() for _ in range(STEPS)) / STEPS
 
 
-def products_alone(subject: Subject) -> Callable[[], float]:
+def products_alone(timer: CaseTimer) -> Callable[[], float]:
     """Seconds per update of what it would take if it consisted of its matrix products only."""
-    products = flops.products(partial(subject.update_often, subject.period))
-    return lambda: seconds(products) / subject.period
+    products = flops.products(partial(timer.update_often, timer.period))
+    return lambda: seconds(products) / timer.period
 
 
 def sgemm(count: int, size: int) -> float:
@@ -38,7 +38,7 @@ def sgemm(count: int, size: int) -> float:
     return seconds(lambda: [torch.bmm(a, b, out=out) for _ in range(repeats)]) / repeats
 
 
-def main(modes: list[str]) -> None:
+def main(executions: list[str]) -> None:
     prepare_process(1)
     tasks: dict[str, Callable[[], float]] = {
         f"{count}x{size}/sgemm": partial(sgemm, count, size) for count, size in SGEMM
@@ -46,11 +46,11 @@ def main(modes: list[str]) -> None:
     gflop = {}
     for name, (algo, overrides) in OURS.items():
         case = Case(algo, HIDDEN, BATCH, overrides.get("T"), overrides=overrides)
-        for mode in modes:
-            subject = Subject(case, mode)
-            tasks[f"{name}/update/{mode}"] = subject.time("update")
-            tasks[f"{name}/end_to_end/{mode}"] = partial(end_to_end, subject)
-        counted = Subject(case, "eager")
+        for execution in executions:
+            timer = CaseTimer(case, execution)
+            tasks[f"{name}/update/{execution}"] = timer.time("update")
+            tasks[f"{name}/end_to_end/{execution}"] = partial(end_to_end, timer)
+        counted = CaseTimer(case, "eager")
         updates = partial(counted.update_often, counted.period)
         gflop[name] = flops.gflop(updates) / counted.period
         tasks[f"{name}/products"] = products_alone(counted)

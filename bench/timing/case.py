@@ -1,4 +1,4 @@
-"""What is timed: an algorithm at one size in one execution mode, and functions that do one part of its training once.
+"""What is timed: an algorithm at one size in one execution, and functions that do one part of its training once.
 
 Built of what training runs, the Trainer of cheetah-run (observations of 17, actions of 6 numbers), so that a part is
 the code that a run executes. The replay buffer is full of random transitions before the first step.
@@ -78,16 +78,16 @@ def fresh_cache() -> AbstractContextManager[None]:
     return fresh_cache()
 
 
-class Subject:
-    """A case in one execution mode. A part's seconds are `self.time(part)()`.
+class CaseTimer:
+    """Times the parts of a case in one execution. A part's seconds are `self.time(part)()`.
 
     `period` updates make one sample where they differ (TD3 moves its actor in every second one): their mean.
     """
 
-    def __init__(self, case: Case, mode: str):
-        self.case, self.mode = case, mode
+    def __init__(self, case: Case, execution: str):
+        self.case, self.execution = case, execution
         self.trainer = Trainer(
-            case.jobs(), {"mode": mode, "device": DEVICE, "threads": THREADS, "dtype": DTYPE}
+            case.jobs(), {"mode": execution, "device": DEVICE, "threads": THREADS, "dtype": DTYPE}
         )
         self.agent, self.replay = self.trainer.agent, self.trainer.replay
         self.agent.updates = flops.LATE
@@ -120,7 +120,7 @@ class Subject:
         compile_s: what a training run waits for, as if nothing had ever been compiled. warm_up_s: of the first
         updates after that.
         """
-        with fresh_cache() if self.mode == "compile" else nullcontext():
+        with fresh_cache() if self.execution == "compile" else nullcontext():
             self.update_often(self.period)
             self._act_1()
         self.compile_s = self.agent.execution.preparation_s
@@ -143,7 +143,7 @@ class Subject:
         """Raises UserError where training broke down: a standing environment or NaNs would have been timed."""
         if not all(self.trainer.alive) or not all(self.agent.finite()):
             raise UserError(
-                f"{self.case.title}, {self.mode}: diverged on random transitions; cannot be timed"
+                f"{self.case.title}, {self.execution}: diverged on random transitions; cannot be timed"
             )
 
     def row(self, what: str, number: int, taken: float) -> dict[str, object]:
@@ -151,7 +151,7 @@ class Subject:
         return {
             **self.case.columns,
             "what": what,
-            "mode": self.mode,
+            "mode": self.execution,
             "device": DEVICE,
             "threads": THREADS,
             "dtype": DTYPE,
