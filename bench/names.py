@@ -8,7 +8,11 @@ TEMPORARY = ".tmp"  # suffix of every temporary name, so that leftovers of a cra
 
 # ASCII, no separator, no leading dot, not a temporary name.
 SAFE_NAME = rf"(?![^/]*{re.escape(TEMPORARY)}(?:/|\Z))[A-Za-z0-9][A-Za-z0-9._=+,@-]{{0,199}}"
-ENV_NAME = rf"{SAFE_NAME}(?:/{SAFE_NAME})*"  # safe names, joined by slashes where it has a namespace
+MODULE = r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*"
+# The module that registers it, if the name says so; then safe names, joined by slashes where it has a namespace.
+ENV_NAME = rf"(?:{MODULE}:)?{SAFE_NAME}(?:/{SAFE_NAME})*"
+# The name of a job's log holds it, a label and a seed, and a file's name has 255 bytes at most.
+LONGEST_ENV_NAME = 84
 
 ALLOWED = "letters, digits and . _ = + , @ -"  # for messages
 
@@ -21,5 +25,9 @@ def is_safe_name(name: object) -> bool:
 
 
 def env_folder(env: str) -> str:
-    """The folder of an environment below a study's: slashes of a namespace become underscores."""
-    return env.replace("/", "_")
+    """The folder of an environment below a study's: "a/b-v0" is a_b-v0, "module:a/b-v0" is module+a+b-v0.
+
+    A colon is no part of a file's name on every system, and tools that copy take it for a host. A plus is in no name of
+    Gymnasium's, so that names with a module never share a folder.
+    """
+    return re.sub("[:/]", "+", env) if ":" in env else env.replace("/", "_")

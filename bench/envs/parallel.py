@@ -1,6 +1,6 @@
 """A batch of environments stepped by several processes at once, so that a GPU training many seeds does not wait for it.
 
-`ParallelPack` is a `bench.envs.tasks.Pack` whose environments live in child processes; numbers are the same to the bit.
+`ParallelEnvBatch` is an `EnvBatch` whose environments live in child processes; numbers are the same to the bit.
 Actions, observations and the other results of a step lie in shared memory; a pipe to each child carries only commands.
 """
 
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from bench.envs import tasks as envs
+from bench.envs.batch import EnvBatch
 
 
 class _Shared:
-    """The arrays of a pack of S environments, in memory that parent and children see."""
+    """The arrays of a batch of S environments, in memory that parent and children see."""
 
     def __init__(self, size: int, obs_dim: int, act_dim: int):
         self.shapes = {
@@ -37,8 +38,8 @@ class _Shared:
         return np.frombuffer(self.buffers[name], np.float32).reshape(self.shapes[name])  # type: ignore[call-overload]
 
 
-class ParallelPack:
-    """S environments of one task in lock-step, in `workers` processes; the interface of `bench.envs.tasks.Pack`.
+class ParallelEnvBatch:
+    """S environments of one task in lock-step, in `workers` processes; the interface of `EnvBatch`.
 
     Raises:
         RuntimeError: a child process has died.
@@ -144,17 +145,17 @@ def _serve(pipe: Connection, shared: _Shared, name: str, action_repeat: int, own
     rows = list(own)
     obs, action = shared.view("obs"), shared.view("action")
     reward, flags = shared.view("reward"), shared.view("flags")
-    pack = envs.Pack([envs.make(name, action_repeat=action_repeat) for _ in rows])
+    batch = EnvBatch([envs.make(name, action_repeat=action_repeat) for _ in rows])
 
     def step() -> None:
-        obs[rows], reward[rows], flags[rows, 0], flags[rows, 1] = pack.step(action[rows])
-        flags[rows, 2] = pack.frames
+        obs[rows], reward[rows], flags[rows, 0], flags[rows, 1] = batch.step(action[rows])
+        flags[rows, 2] = batch.frames
 
     def place(command: Callable[..., Any], k: int, *arguments: Any) -> None:
         command(rows.index(k), *arguments)
-        obs[k] = pack.obs[rows.index(k)]
+        obs[k] = batch.obs[rows.index(k)]
 
-    reported: list[str | None] = list(pack.error)
+    reported: list[str | None] = list(batch.error)
     pipe.send((None, None))
     while True:
         try:
@@ -168,11 +169,11 @@ def _serve(pipe: Connection, shared: _Shared, name: str, action_repeat: int, own
             elif command == "close":
                 return
             elif command == "clear_errors":
-                pack.clear_errors()
+                batch.clear_errors()
             else:
-                place(getattr(pack, command), *arguments)
+                place(getattr(batch, command), *arguments)
         except Exception as error:
             problem = error
-        changed = list(pack.error) if pack.error != reported else None
-        reported = list(pack.error)
+        changed = list(batch.error) if batch.error != reported else None
+        reported = list(batch.error)
         pipe.send((problem, changed))

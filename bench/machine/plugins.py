@@ -1,23 +1,29 @@
-"""Where the code of an algorithm comes from that is not part of this suite: recorded with every attempt of its runs."""
+"""Where code comes from that is not part of this suite, such as an algorithm's: recorded with every attempt."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import sys
+from collections.abc import Callable
+from importlib import metadata
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import algos
 from bench.machine.provenance import git_state
+
+SUITE = "qsm-bench"  # our own distribution
+_CACHES = {"__pycache__", ".git"}
 
 
 def plugins(algo: str, critic: str = "mlp") -> list[dict[str, Any]]:
     """Of the packages that an algorithm and its critic come from; empty for what the suite brings itself.
 
-    Keys: offers (an algorithm or critic, by name), title (of the algorithm, in tables), distribution and version
-    (of the package; None for files that belong to none), modules_sha256 (see `modules_digest`), git (see
-    `git_state`, of the checkout that they lie in).
+    Each as `package_record` gives it, with the title of the algorithm in tables.
     """
     from algos.core import critics
 
@@ -25,16 +31,45 @@ def plugins(algo: str, critic: str = "mlp") -> list[dict[str, Any]]:
     if critic in critics.offered() and critic not in critics.CRITICS:
         found.append((f"critic {critic}", critics.offered()[critic]))
     return [
-        {
-            "offers": offers,
-            "title": _title(algo),
-            "distribution": point.dist.name if point.dist else None,
-            "version": point.dist.version if point.dist else None,
-            "modules_sha256": modules_digest(point.module),
-            "git": git_state(_checkout(_place(point.module))),
-        }
-        for offers, point in found
+        {**package_record(offers, point.module, point.dist), "title": _title(algo)} for offers, point in found
     ]
+
+
+def package_record(
+    offers: str, module: str, distribution: Distribution | None = None, files: bool = False
+) -> dict[str, Any]:
+    """Of the package that `module` belongs to.
+
+    Keys: offers (what a run uses of it: "algorithm my-algo"), distribution and version (None for files that belong to
+    no installed package), modules_sha256 (see `modules_digest`), with `files` files_sha256 (the same over its models
+    and data too), git (see `git_state`, of the checkout that they lie in).
+
+    Raises:
+        ImportError: there is no such module.
+    """
+    distribution = distribution or distribution_of(module)
+    return {
+        "offers": offers,
+        "distribution": distribution.name if distribution else None,
+        "version": distribution.version if distribution else None,
+        "modules_sha256": modules_digest(module),
+        **({"files_sha256": _digest(module, lambda path: True)} if files else {}),
+        "git": git_state(_checkout(place(module))),
+    }
+
+
+def distribution_of(module: str) -> Distribution | None:
+    """The installed package that brings a module; None for a file that belongs to none."""
+    top = module.partition(".")[0]
+    for name in metadata.packages_distributions().get(top, []):
+        return metadata.distribution(name)
+    where = place(module)
+    for found in metadata.distributions():  # one that is installed in place may list no files
+        origin = json.loads(found.read_text("direct_url.json") or "{}")
+        folder = Path(unquote(urlsplit(origin.get("url", "")).path))
+        if "dir_info" in origin and found.name != SUITE and where.is_relative_to(folder.resolve()):
+            return found
+    return None
 
 
 def _title(algo: str) -> str:
@@ -46,17 +81,22 @@ def _title(algo: str) -> str:
 
 def modules_digest(module: str) -> str:
     """SHA-256 over the Python files of the top package of `module` (one file, if it is one), with their names."""
-    place = _place(module)
-    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    return _digest(module, lambda path: path.suffix == ".py")
+
+
+def _digest(module: str, wanted: Callable[[Path], bool]) -> str:
+    folder = place(module)
+    files = [path for path in sorted(folder.rglob("*")) if wanted(path)] if folder.is_dir() else [folder]
     digest = hashlib.sha256()
     for path in files:
-        name = path.relative_to(place).as_posix() if place.is_dir() else path.name
-        code = path.read_bytes()
-        digest.update(f"{name} {len(code)}\n".encode() + code)
+        if path.is_file() and not _CACHES.intersection(path.relative_to(folder).parts):
+            name = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
+            code = path.read_bytes()
+            digest.update(f"{name} {len(code)}\n".encode() + code)
     return digest.hexdigest()
 
 
-def _place(module: str) -> Path:
+def place(module: str) -> Path:
     """The folder of a module's top package, or the file of one that is no package."""
     top = module.partition(".")[0]
     spec = getattr(sys.modules.get(top), "__spec__", None) or importlib.util.find_spec(top)

@@ -18,6 +18,7 @@ import torch
 from algos.core.agent import Agent
 from algos.core.noise import Draws
 from bench.envs import tasks as envs
+from bench.envs.batch import EnvBatch
 from bench.errors import UserError
 from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import algorithm_config, canonical
@@ -101,7 +102,7 @@ class CaseTimer:
         self._events = self.trainer.events()
         self.compile_s = self.warm_up_s = 0.0
         self.seconds: dict[str, float] = {}
-        self._pack: envs.Pack | None = None
+        self._pack: EnvBatch | None = None
         self._steps_left = 0
         self._random = np.random.default_rng(0)
         self._declare()
@@ -215,7 +216,7 @@ class CaseTimer:
     def _env_step(self) -> float:
         """The simulation alone, under random actions."""
         if self._pack is None:
-            self._pack = envs.Pack([envs.make(ENV) for _ in range(self.case.pack)])
+            self._pack = EnvBatch([envs.make(ENV) for _ in range(self.case.pack)])
         if self._steps_left == 0:
             for k in range(self.case.pack):
                 self._pack.reset(k, seed=k)

@@ -21,7 +21,8 @@ import torch
 from algos.core.noise import Draw, Noise, stream_seed
 from algos.core.replay import Replay
 from bench.envs import tasks as envs
-from bench.envs.parallel import ParallelPack
+from bench.envs.batch import EnvBatch
+from bench.envs.parallel import ParallelEnvBatch
 from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import agent_class, build_config
 
@@ -31,7 +32,7 @@ AT_BOUND = 0.999  # an action coordinate beyond this counts as lying at +-1
 FINAL_MODES = (("sample", 1), ("greedy", 1), ("sample", 10))  # candidates chosen by the critics: "best of 10"
 
 Row = dict[str, object]
-AnyPack = envs.Pack | ParallelPack
+AnyEnvBatch = EnvBatch | ParallelEnvBatch
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Trainer:
         self.random_actions = Noise(self.seeds, "random actions", torch.device("cpu"), torch.float32)
         self._env_workers = execution.get("env_workers", 0)
         self.pack = self._make_pack(self.S)
-        self._eval_packs: dict[int, AnyPack] = {}  # by the number of episodes
+        self._eval_packs: dict[int, AnyEnvBatch] = {}  # by the number of episodes
         self.env_step = 0
         self._started = time.perf_counter()
         self.alive = [True] * self.S
@@ -182,11 +183,11 @@ class Trainer:
         """Seconds since the first start, without the time between attempts."""
         return time.perf_counter() - self._started
 
-    def _make_pack(self, size: int) -> AnyPack:
+    def _make_pack(self, size: int) -> AnyEnvBatch:
         name, repeat = self.jobs[0].env, self.settings.action_repeat
         if self._env_workers and size > 1:
-            return ParallelPack(name, size, repeat, self._env_workers)
-        return envs.Pack([envs.make(name, action_repeat=repeat) for _ in range(size)])
+            return ParallelEnvBatch(name, size, repeat, self._env_workers)
+        return EnvBatch([envs.make(name, action_repeat=repeat) for _ in range(size)])
 
     def close(self) -> None:
         """Give up the environments and the processes that step them."""

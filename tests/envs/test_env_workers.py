@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from bench.envs import tasks as envs
-from bench.envs.parallel import ParallelPack
+from bench.envs.batch import EnvBatch
+from bench.envs.parallel import ParallelEnvBatch
 
 
 @pytest.fixture
 def packs():
-    one = envs.Pack([envs.make("hopper-hop", action_repeat=2) for _ in range(3)])
-    many = ParallelPack("hopper-hop", 3, 2, workers=2)
+    one = EnvBatch([envs.make("hopper-hop", action_repeat=2) for _ in range(3)])
+    many = ParallelEnvBatch("hopper-hop", 3, 2, workers=2)
     yield one, many
     many.close()
 
@@ -65,7 +66,7 @@ def test_what_a_caller_does_wrong(packs) -> None:
 
 
 def test_a_dead_process_is_reported() -> None:
-    pack = ParallelPack("cartpole-balance", 2, 1, workers=2)
+    pack = ParallelEnvBatch("cartpole-balance", 2, 1, workers=2)
     for k in range(2):
         pack.reset(k, k)
     pack._processes[1].kill()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from algos.core.agent import Agent
-from bench.envs import tasks as envs
+from bench.envs.batch import EnvBatch
 from bench.launch import pack as worker
 from bench.runs import read_run
 from bench.studies.job import Job
@@ -145,14 +145,14 @@ def test_a_physics_that_explodes_ends_its_seed_alone(tmp_path: Path, monkeypatch
     settings = {"steps": 160, "random_steps": 40, "eval_every": 160, "eval_episodes": 1, "final_episodes": 0}
     pack = jobs("td3", "cheetah-run", seeds=3, **settings)
     wanted = train(tmp_path / "whole", pack)
-    advance, steps = envs.Pack._advance, iter(range(10**6))
+    advance, steps = EnvBatch._advance, iter(range(10**6))
 
-    def exploding(self: envs.Pack, k: int, action: np.ndarray) -> bool:
+    def exploding(self: EnvBatch, k: int, action: np.ndarray) -> bool:
         if k == 1 and next(steps) == 99:
-            self.envs[k].unwrapped._task_env.physics.data.qvel[:] = 1e30
+            self.envs[k].unwrapped.native.physics.data.qvel[:] = 1e30
         return advance(self, k, action)
 
-    monkeypatch.setattr(envs.Pack, "_advance", exploding)
+    monkeypatch.setattr(EnvBatch, "_advance", exploding)
     found = train(tmp_path / "r", pack)
     assert found[1] is None
     assert [found[0], found[2]] == [wanted[0], wanted[2]]

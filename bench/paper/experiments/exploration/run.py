@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.envs import tasks as envs
+from bench.envs.batch import EnvBatch
 from bench.paper.experiments.exploration import problem as point
 from bench.paper.experiments.exploration.training import label, sample, train, visited
 from bench.paper.experiments.parts import Part, Row, Tables, read_rows
@@ -186,7 +187,7 @@ class FirstActions:
 def ends(trainer: Trainer, name: str) -> list[Row]:
     """Where episodes of the final policy end, by each algorithm's own way of evaluating; far, near: shares of them."""
     S, E = trainer.S, END_EPISODES
-    pack = envs.Pack([envs.make(point.NAME) for _ in range(S * E)])
+    pack = EnvBatch([envs.make(point.NAME) for _ in range(S * E)])
     for j in range(S * E):
         pack.reset(j, seed=10_000 + j)
     for _ in range(point.LIMIT):

@@ -1,0 +1,50 @@
+"""Where the code of a task comes from that is neither this suite's nor of the libraries whose versions are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import gymnasium
+
+from bench.envs import names, tasks
+from bench.envs.dm import DmEnv
+from bench.machine.plugins import package_record
+
+#: Top modules that `provenance` records by version or by digest.
+RECORDED = frozenset({"bench", "gymnasium", "dm_control", "dm_env"})
+
+
+@cache
+def packages(name: str) -> list[dict[str, Any]]:
+    """A record of each package that a task is made of: the one that its name leads to, and those of its wrappers.
+
+    As `bench.machine.plugins.package_record` gives it, with `files_sha256`, since a task is models and data too; empty
+    for DM Control's suite and Gymnasium's own tasks.
+
+    Raises:
+        UserError: as `bench.envs.tasks.make`.
+    """
+    task = names.find(name)
+    env = tasks.make(name)
+    modules = [module for module in (task.module, *_layers(env)) if module]
+    env.close()
+    own = None if task.module is None else task.module.partition(".")[0]
+    tops = dict.fromkeys(module.partition(".")[0] for module in modules)
+    return [
+        package_record(f"task {name}", top, task.distribution if top == own else None, files=True)
+        for top in tops
+        if top not in RECORDED
+    ]
+
+
+def _layers(env: gymnasium.Env) -> Iterator[str]:
+    """The modules of the classes that an environment is made of, outermost first."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield type(env).__module__
+        env = env.env
+    yield type(env).__module__
+    if isinstance(env, DmEnv):
+        yield type(env.native).__module__
+        yield type(getattr(env.native, "task", None)).__module__
