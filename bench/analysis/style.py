@@ -104,6 +104,11 @@ def plain(text: str) -> str:
     return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
+def unplain(text: str) -> str:
+    """The text that `plain` was given."""
+    return text.removeprefix("\u200a").replace(r"\$", "$")
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
     """The one look of all figures, whatever matplotlibrc the user has."""

@@ -1,6 +1,7 @@
 """One page that shows a study, or the experiments: opens from disk, offline, on a phone and in print.
 
-All text is escaped by Jinja.
+All text is escaped by Jinja. Curves are drawn by uPlot (uplot/, MIT licence), which becomes part of the page; where
+scripts are off, and in print, the figure itself is shown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
+from bench.analysis import style
+from bench.analysis.report import charts
 from bench.analysis.report.sections import Picture, Section
 from bench.analysis.scores import runs as run_tables
 from bench.analysis.scores.results import Results
@@ -24,7 +27,11 @@ from bench.analysis.scores.tables import count
 from bench.analysis.table import to_html
 
 HERE = Path(__file__).parent
-LONG = 60  # rows; a longer table can be folded
+STYLES = ("uplot/uPlot.min.css", "report.css")
+SCRIPTS = ("uplot/uPlot.iife.min.js", "charts.js", "report.js")
+SHORT = 30  # rows of a table that is shown open
+WARNINGS = 6  # lines of what to know first that are shown open
+FEW_ROWS = 8  # of a table that needs no filter
 CSS_PIXELS_PER_INCH = 96
 
 
@@ -36,6 +43,7 @@ class Heading:
     title: str
     facts: Sequence[str]
     warnings: Sequence[str] = ()
+    index: str = "../../index.html"  # the page over all studies
 
 
 def heading(results: Results) -> Heading:
@@ -51,20 +59,23 @@ def page(top: Heading, sections: Sequence[Section], folder: Path) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    css, js = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    styles, scripts = (
+        [(HERE / name).read_text(encoding="utf-8") for name in names] for names in (STYLES, SCRIPTS)
+    )
     return environment.get_template("report.html").render(
         top=top,
         sections=[_view(section, folder) for section in sections],
-        css=Markup(css),
-        js=Markup(js),
-        css_hash=_digest(css),
-        js_hash=_digest(js),
+        styles=[Markup(text) for text in styles],
+        scripts=[Markup(text) for text in scripts],
+        style_hashes=[_digest(text) for text in styles],
+        script_hashes=[_digest(text) for text in scripts],
+        open_warnings=WARNINGS,
         count=count,
     )
 
 
 def _digest(text: str) -> str:
-    """As a content security policy names what may run: nothing but these two texts does."""
+    """As a content security policy names what may run: nothing but these texts does."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -90,6 +101,7 @@ def _view(section: Section, folder: Path) -> dict[str, object]:
         "id": section.id,
         "title": section.title,
         "text": section.text,
+        "detail": section.detail,
         "verdicts": section.verdicts,
         "figures": [_picture(picture, folder) for picture in section.pictures],
         "tables": [
@@ -99,9 +111,10 @@ def _view(section: Section, folder: Path) -> dict[str, object]:
                 "notes": table.notes,
                 "html": Markup(to_html(table)),
                 "rows": len(table.rows),
-                "long": len(table.rows) > LONG,
+                "open": i == 0 and len(table.rows) <= SHORT and not section.verdicts,
+                "filter": len(table.rows) > FEW_ROWS,
             }
-            for table in section.tables
+            for i, table in enumerate(section.tables)
         ],
         "videos": [{"source": quote("../" + video), "caption": video} for video in section.videos],
         "commands": section.commands,
@@ -112,13 +125,17 @@ def _picture(picture: Picture, folder: Path) -> dict[str, object]:
     data = (folder / "figures" / f"{picture.name}.png").read_bytes()
     width, height, per_metre = _png_size(data)
     scale = CSS_PIXELS_PER_INCH / (per_metre * 0.0254)
+    chart = charts.chart(picture.figure)
     return {
+        "name": picture.name,
         "caption": picture.caption,
         "source": "data:image/png;base64," + base64.b64encode(data).decode(),
         "width": round(width * scale * 1.3),  # a little larger than on paper
         "height": round(height * scale * 1.3),
         "pdf": f"figures/{quote(picture.name)}.pdf",
         "png": f"figures/{quote(picture.name)}.png",
+        "chart": chart and Markup(chart),
+        "wide": width > 1.5 * CSS_PIXELS_PER_INCH * style.COLUMN / scale,  # more than one column of a paper
     }
 
 

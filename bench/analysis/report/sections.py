@@ -40,7 +40,7 @@ class Picture:
 class Section:
     """A part of the page, shown in this order: text, verdicts, pictures, tables, videos, commands.
 
-    videos: paths below the study's folder.
+    videos: paths below the study's folder. detail: for whoever wants to know more; the page shows it closed.
     """
 
     id: str
@@ -51,6 +51,7 @@ class Section:
     tables: Sequence[Table] = ()
     videos: Sequence[str] = ()
     commands: Sequence[str] = ()
+    detail: bool = False
 
 
 # Takes a study's results and the timings beside them, and makes a section of them.
@@ -124,6 +125,7 @@ def _comparisons(results: Results) -> Section:
             for run in (score.run for score in results.runs if score.scored)
             if (run.path / VIDEO).is_file()
         ],
+        detail=True,
     )
 
 
@@ -143,6 +145,7 @@ def _beside(results: Results) -> Section:
         text=text,
         pictures=_pictures(("external", caption, beside.figure(results, scores))),
         tables=_with_rows(beside.table(results, scores)),
+        detail=True,
     )
 
 
@@ -168,6 +171,7 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
         text=text,
         pictures=_pictures(*drawn),
         tables=_with_rows(*wallclock_tables.all_tables(timing_sets)),
+        detail=True,
     )
 
 
@@ -181,7 +185,7 @@ def _timing_figures(timings: TimingSet) -> Iterator[tuple[str, str, Figure | Non
 
 
 def _runs(results: Results) -> Section:
-    return Section("runs", "Runs", tables=_with_rows(run_tables.runs(results)))
+    return Section("runs", "Runs", tables=_with_rows(run_tables.runs(results)), detail=True)
 
 
 def _origin(results: Results) -> Section:
@@ -191,6 +195,7 @@ def _origin(results: Results) -> Section:
         text=["Run the grid again, and make this report from the results alone:"],
         tables=_with_rows(run_tables.configurations(results), run_tables.provenance(results)),
         commands=[run_tables.command(results), f"make figures STUDY={results.study}"],
+        detail=True,
     )
 
 

@@ -1,0 +1,146 @@
+"""The curves of a figure as data, from which the page draws them again, to be hovered, zoomed and toggled.
+
+They are read off the figure itself, so that page and paper show the same: the lines that its legend names, each with
+the band and the thin lines of single seeds that were drawn before it in its colour.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from bench.analysis.resampling import Array
+from bench.analysis.style import unplain
+
+DIGITS = 4  # significant ones of the largest number in a panel: more than can be seen, and no more bytes
+
+Look = tuple[str, tuple[float, ...], str]  # colour, dashes, marker
+Data = dict[str, Any]
+
+
+def chart(figure: Figure) -> str | None:
+    """The figure's panels and curves as JSON that may stand in a script element of a page.
+
+    None where the figure shows anything besides such curves (bars, marks, reference lines): part of a figure would
+    not be that figure.
+    """
+    names = dict(_named(figure))
+    panels = [_panel(ax, list(names)) for ax in figure.axes if ax.axison]
+    if not names or not panels or any(panel is None for panel in panels):
+        return None
+    supxlabel = figure.get_supxlabel()
+    record = {
+        "x": unplain(supxlabel or figure.axes[0].get_xlabel()),
+        "y": unplain(figure.axes[0].get_ylabel()),
+        "names": [
+            {"name": name, "color": color, "dash": dashes} for (color, dashes, _), name in names.items()
+        ],
+        "panels": panels,
+    }
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _named(figure: Figure) -> Iterator[tuple[Look, str]]:
+    """What each look stands for, in the order of the legends."""
+    for legend in figure.legends:
+        for handle, text in zip(legend.legend_handles, legend.get_texts()):
+            if isinstance(handle, Line2D):
+                yield _look(handle), unplain(text.get_text())
+
+
+def _look(line: Line2D) -> Look:
+    # matplotlib tells how a line is dashed in this attribute alone; its public getter says "--" for every pattern
+    dashes = line._unscaled_dash_pattern[1]  # type: ignore[attr-defined]
+    return to_hex(line.get_color()), tuple(map(float, dashes or ())), str(line.get_marker())
+
+
+def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
+    """One pair of axes; None where something in it is no curve of the legend, nor belongs to one."""
+    known = sum(isinstance(artist, PolyCollection | Line2D) for artist in ax.get_children())
+    if known < len([*ax.lines, *ax.collections, *ax.patches, *ax.texts, *ax.images]):
+        return None
+    waiting: list[PolyCollection | Line2D] = []
+    curves: list[Data] = []
+    xs: list[Array] = []
+    largest = max((float(np.nanmax(np.abs(line.get_ydata()), initial=0)) for line in ax.lines), default=0)
+    decimals = DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
+    for artist in ax.get_children():  # in the order in which they were drawn
+        if not isinstance(artist, PolyCollection | Line2D):
+            continue
+        if not (isinstance(artist, Line2D) and _look(artist) in looks):
+            waiting.append(artist)
+            continue
+        x = np.asarray(artist.get_xdata(), float)
+        steps = artist.get_drawstyle() == "steps-post"
+        mine = [other for other in waiting if _color(other) == to_hex(artist.get_color())]
+        waiting = [other for other in waiting if other not in mine]
+        curve: Data = {"name": looks.index(_look(artist)), "x": _index(xs, x)}
+        curve["y"] = _rounded(np.asarray(artist.get_ydata(), float), decimals)
+        for other in mine:
+            if isinstance(other, Line2D):
+                if not np.array_equal(x, np.asarray(other.get_xdata(), float)):
+                    return None
+                seed = _rounded(np.asarray(other.get_ydata(), float), decimals)
+                curve.setdefault("seeds", []).append(seed)
+            elif (bounds := _bounds(other, x, steps)) is not None:
+                curve["low"], curve["high"] = (_rounded(bound, decimals) for bound in bounds)
+            elif other.get_paths():
+                return None
+        curves.append(curve | ({"steps": True} if steps else {}))
+    if waiting or not curves:
+        return None
+    return {
+        "title": unplain(ax.get_title()),
+        "xs": [_rounded(x, 6) for x in xs],
+        "xlim": [float(edge) for edge in ax.get_xlim()],
+        "ylim": _rounded(np.array(ax.get_ylim()), decimals),
+        "curves": curves,
+    }
+
+
+def _color(artist: PolyCollection | Line2D) -> str:
+    return to_hex(artist.get_color() if isinstance(artist, Line2D) else artist.get_facecolor()[0][:3])
+
+
+def _index(xs: list[Array], x: Array) -> int:
+    """Where `x` stands in `xs`; it is added where it is new."""
+    for i, known in enumerate(xs):
+        if np.array_equal(known, x):
+            return i
+    xs.append(x)
+    return len(xs) - 1
+
+
+def _bounds(band: PolyCollection, x: Array, steps: bool) -> tuple[Array, Array] | None:
+    """Low and high of a band over all of `x`, from the polygon that `fill_between` makes: its start, along the first
+    bound, its end, and back along the second. None for any other polygon.
+    """
+    if len(band.get_paths()) != 1:
+        return None
+    vertices: NDArray[np.float64] = np.asarray(band.get_paths()[0].vertices, float)
+    count = 2 * len(x) - 1 if steps else len(x)
+    first, second = vertices[1 : count + 1], vertices[count + 2 : 2 * count + 2][::-1]
+    if steps:
+        first, second = first[::2], second[::2]
+    if not (np.array_equal(first[:, 0], x) and np.array_equal(second[:, 0], x)):
+        return None
+    return first[:, 1], second[:, 1]
+
+
+def _rounded(values: Array, decimals: int) -> list[float | int | None]:
+    """As JSON has them: no digits that say nothing, null where there is no number."""
+    return [
+        None if not math.isfinite(value) else int(value) if value == int(value) else value
+        for value in (round(value, decimals) for value in values.tolist())
+    ]
