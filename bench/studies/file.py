@@ -11,10 +11,11 @@ from bench.disk import parse_toml
 from bench.errors import UserError, suggest
 from bench.studies.job import RunSettings
 from bench.studies.overrides import algorithm_config, parse_overrides, settable
+from bench.studies.report import read_choice
 from bench.studies.study import SAFE, Study
 
 STUDIES = Path(__file__).parent
-SCHEMA = ("title", "algos", "envs", "seeds", "run", "config", "algo", "env")
+SCHEMA = ("title", "algos", "envs", "seeds", "run", "config", "algo", "env", "report")
 MAX_SEEDS = 10_000
 
 T = TypeVar("T")
@@ -91,7 +92,9 @@ def _checked(record: dict[str, Any], name: str) -> Study:
         config=record.get("config", {}),
         algo=record.get("algo", {}),
         env=record.get("env", {}),
+        report=record.get("report", {}),
     )
+    _at("report", read_choice, study.report)
     _check_tables(study)
     return study
 
