@@ -9,7 +9,7 @@ GRID := STUDY ALGOS ENVS SEEDS STEPS SET RESULTS DEVICE EXECUTION PACK RETRY JOB
 TAKES_bench := $(GRID) JOBS HANG_MINUTES JOB_MEMORY_MB CHECKPOINTS
 TAKES_slurm := $(GRID) PROFILE JOBS_PER_TASK FIGURES
 TAKES_status := STUDY RESULTS JSON EXIT_CODE WATCH
-TAKES_figures := STUDY RESULTS
+TAKES_figures := STUDY RESULTS ALGOS ENVS STEPS SUBJECT BASELINE NORMALISE METRIC SENSITIVITY OTHERS WIDTH
 TAKES_cancel := STUDY RESULTS
 TAKES_experiments := JOBS RESULTS
 TAKES_video := RUN
@@ -62,6 +62,9 @@ help:  ## this list
 #:                 PACK=auto|N  JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000
 #:                 CHECKPOINTS=folder  RETRY=1  DRY=1 (only the plan: runs, hours, disk)
 #: On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1
+#: Figures:         STUDY="early-100k sac-choices" or a figures file; ALGOS ENVS STEPS
+#:                 SUBJECT=qsm BASELINE="sac td3" NORMALISE="random sac" METRIC=q_gradient
+#:                 SENSITIVITY=M_q OTHERS="dime sac@simba" WIDTH=column|page
 #: Status:         JSON=1  EXIT_CODE=1  WATCH=30
 #: Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"
 #:                 GRIDS="10 100 1000"

@@ -115,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, function, text)
         if name != "docs":
             _path_option(command, "--study", help="a name, or a TOML file (default: every study)")
+        if name == "figures":
+            _choice(command)
         if name == "status":
             command.add_argument("--json", default="", help="1: the same for scripts")
             command.add_argument(
@@ -173,6 +175,23 @@ def _load(function: str) -> Command:
     from bench import commands
 
     return getattr(commands, function)
+
+
+def _choice(parser: argparse.ArgumentParser) -> None:
+    """What of one or several studies is shown, and how."""
+    for option, text in (
+        ("algos", 'which algorithms, in this order: "qsm sac:actor_q=min", "qsm*"'),
+        ("envs", "which tasks, in this order"),
+        ("steps", "scores as of this environment step"),
+        ("subject", "the algorithm that the others are compared with"),
+        ("baseline", "what algorithms are compared with"),
+        ("normalise", 'returns that become 0 and 1: "random sac", "0 3000"'),
+        ("metric", 'what was logged in training: "q_gradient at_bound"'),
+        ("sensitivity", 'settings whose variants are drawn against their value: "M_q", "qsm:M_q=5,20,120"'),
+        ("others", 'published curves beside ours: "dime sac@simba"'),
+        ("width", "of figures: column or page"),
+    ):
+        parser.add_argument(f"--{option}", default="", help=text)
 
 
 def _grid(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,17 @@
 """From results/ to tables, figures and one page. Never imports torch."""
 
 from bench.analysis.external.scores import import_scores
-from bench.analysis.report.output import build, draw, summary
+from bench.analysis.report.output import SUMMARY, build, draw
+from bench.analysis.report.request import load_chosen, load_report, own_choice
 from bench.analysis.scores.load import load as load_results  # `load` is the module
 
-__all__ = ["build", "draw", "import_scores", "load_results", "summary"]
+__all__ = [
+    "SUMMARY",
+    "build",
+    "draw",
+    "import_scores",
+    "load_chosen",
+    "load_report",
+    "load_results",
+    "own_choice",
+]

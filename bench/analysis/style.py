@@ -6,7 +6,7 @@ import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bench.analysis.scores.results import name_parts
+from bench.analysis.scores.results import Results, name_parts
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column and both columns of a two-column paper (ICML's)
 
-_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, _BROWN, _, _, _, _SKY = map(
+_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, _BROWN, _PINK, _, _YELLOW, _SKY = map(
     to_hex, seaborn.color_palette("colorblind")
 )
 _DASHES: tuple[Any, ...] = (
@@ -30,6 +30,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (6, 1, 1, 1)),
     (0, (3, 1, 1, 1, 1, 1)),
     (0, (8, 2)),
+    (0, (2, 2, 6, 2)),
 )
 MARKERS = "osD^vP*X<>ph"
 _KNOWN: dict[str, tuple[str, Any, str]] = {
@@ -40,8 +41,40 @@ _KNOWN: dict[str, tuple[str, Any, str]] = {
     "td3": (_PURPLE, _DASHES[2], "v"),
     "random": ("#6e6e6e", (0, (2, 2)), ""),
 }
-_OTHERS = ("#222222", "#808000", "#8b1a1a", _SKY, _BROWN)
-_NAMES = {"qsm": "QSM", "dql": "DQL", "dql-bc": "DQL-BC", "sac": "SAC", "td3": "TD3", "random": "Random"}
+# Of everybody else, in an order in which neighbours differ: hue, lightness, dash and marker at once.
+_OTHERS = (
+    *("#222222", "#808000", "#8b1a1a", _SKY, _BROWN, "#4b0082", _PINK),
+    *("#006d6d", "#c2185b", "#9e9d24", "#3e5c9a", "#7a6a4f", _YELLOW, "#5d8a3a"),
+)
+_NAMES = {
+    **{"qsm": "QSM", "dql": "DQL", "dql-bc": "DQL-BC", "sac": "SAC", "td3": "TD3", "random": "Random"},
+    **{
+        "dacer": "DACER",
+        "dime": "DIME",
+        "dipo": "DIPO",
+        "dpmd": "DPMD",
+        "maxentdp": "MaxEntDP",
+        "qvpo": "QVPO",
+    },
+    **{
+        "rfm": "RFM",
+        "sdac": "SDAC",
+        "crossq": "CrossQ",
+        "q-langevin": "Q-Langevin",
+        "ddpg": "DDPG",
+        "mpo": "MPO",
+    },
+    **{
+        "xqc": "XQC",
+        "simba": "SimBa",
+        "simbav2": "SimbaV2",
+        "bro": "BRO",
+        "brc": "BRC",
+        "redq": "REDQ",
+        "td7": "TD7",
+    },
+    **{"tdmpc": "TD-MPC", "tdmpc2": "TD-MPC2", "dreamerv3": "DreamerV3", "d4pg": "D4PG", "dmpo": "DMPO"},
+}
 
 
 @dataclass(frozen=True)
@@ -52,10 +85,16 @@ class Style:
 
 
 def display_name(label: str, algo: str) -> str:
-    """What a reader sees for an algorithm's label: "QSM", "QSM M_q=120 T=20"."""
-    shown = _NAMES.get(algo, algo)
+    """What a reader sees for an algorithm's label: "QSM", "QSM M_q=120 T=20", "SAC (gate-sac)" of a certain study."""
+    label, _, study = label.partition("@")
     overrides = " ".join(name_parts(label.removeprefix(algo)))
-    return f"{shown}{overrides}" if label.startswith(algo) else label
+    shown = f"{_NAMES.get(algo, algo)}{overrides}" if label.startswith(algo) else label
+    return f"{shown} ({study})" if study else shown
+
+
+def named(results: Results, label: str) -> str:
+    """The name of a label in this report, chosen or made."""
+    return results.choice.names.get(label) or display_name(label, results.algos[label])
 
 
 def order(algo: str) -> tuple[int, str]:
@@ -63,38 +102,51 @@ def order(algo: str) -> tuple[int, str]:
     return (list(_KNOWN).index(algo) if algo in _KNOWN else len(_KNOWN), algo)
 
 
+def looks(results: Results) -> dict[str, Style]:
+    """Label -> style in this report; a chosen colour replaces the colour alone."""
+    found = styles(results.algos)
+    return found | {
+        label: replace(found[label], color=to_hex(color)) for label, color in results.choice.colors.items()
+    }
+
+
 def styles(algos: Mapping[str, str]) -> dict[str, Style]:
     """Label -> style, given label -> algorithm.
 
     An algorithm's variants share its colour, paler from one to the next, with lines and markers of their own.
     The colour of an unknown algorithm follows from its name; only where two names meet does the later
-    move on.
+    move on. No two labels have the same line and marker, so that a print without colours tells them apart, as long
+    as there are pairs of them.
     """
     base = {algo: _KNOWN[algo] for algo in sorted(set(algos.values())) if algo in _KNOWN}
+    taken = {(str(line), marker) for _, line, marker in _KNOWN.values()}
     free = list(range(len(_OTHERS)))
     for algo in sorted(set(algos.values()) - set(_KNOWN)):
+        free = free or list(range(len(_OTHERS)))
         start = zlib.crc32(algo.encode())
-        index = min(free or range(len(_OTHERS)), key=lambda i: (i - start) % len(_OTHERS))
-        free = [i for i in free if i != index]
-        base[algo] = (_OTHERS[index], _DASHES[(index + 1) % len(_DASHES)], MARKERS[5 + index])
+        index = min(free, key=lambda i: (i - start) % len(_OTHERS))
+        free.remove(index)
+        line, marker = _untaken(index + 1, 5 + index, taken)
+        base[algo] = (_OTHERS[index], line, marker)
     result = {}
     for algo, (color, line, marker) in base.items():
         variants = sorted((label for label in algos if algos[label] == algo), key=lambda x: (x != algo, x))
         for i, label in enumerate(variants):
             pale = 0.65 * i / max(len(variants) - 1, 1)
             red, green, blue = (c + (1 - c) * pale for c in to_rgb(color))
-            result[label] = Style(
-                color=to_hex((red, green, blue)),
-                linestyle=line
-                if i == 0
-                else _DASHES[(_DASHES.index(line) + i) % len(_DASHES)]
-                if marker
-                else line,
-                marker=marker
-                if i == 0 or not marker
-                else MARKERS[(MARKERS.index(marker) + i) % len(MARKERS)],
-            )
+            if i and marker:
+                line, marker = _untaken(_DASHES.index(line) + 1, MARKERS.index(marker) + 1, taken)
+            result[label] = Style(to_hex((red, green, blue)), line, marker)
     return result
+
+
+def _untaken(dash: int, marker: int, taken: set[tuple[str, str]]) -> tuple[Any, str]:
+    """The first line and marker from these on that nobody has; it is noted in `taken`. Both change at each step."""
+    pairs = len(_DASHES) * len(MARKERS)  # 7 and 12 have no common factor: every pair comes
+    tried = [(_DASHES[(dash + i) % len(_DASHES)], MARKERS[(marker + i) % len(MARKERS)]) for i in range(pairs)]
+    found = next((pair for pair in tried if (str(pair[0]), pair[1]) not in taken), tried[0])
+    taken.add((str(found[0]), found[1]))
+    return found
 
 
 def plain(text: str) -> str:
@@ -161,17 +213,28 @@ def png(figure: Figure) -> bytes:
     return packed.getvalue()
 
 
-def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """One legend for all panels, above them."""
+def legend(
+    figure: Figure,
+    handles: Sequence[Any],
+    labels: Sequence[str],
+    *,
+    place: str = "outside upper center",
+    title: str | None = None,
+) -> None:
+    """One legend for all panels, above them or where `place` says."""
     widest = max((len(label) for label in labels), default=1)
     per_row = max(1, min(len(labels), int(figure.get_figwidth() / (0.062 * widest + 0.6))))
     rows = -(-len(labels) // per_row)
     per_row = -(-len(labels) // rows)  # rows of about the same length
-    figure.set_figheight(figure.get_figheight() + 0.16 * rows)  # the panels keep their height
+    figure.set_figheight(
+        figure.get_figheight() + 0.16 * (rows + (title is not None))
+    )  # the panels keep their height
     figure.legend(
         handles,
         [plain(label) for label in labels],
-        loc="outside upper center",
+        loc=place,
         ncols=per_row,
         handlelength=3.2,
+        title=title,
+        title_fontsize=7.5,
     )

@@ -7,7 +7,9 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bench.commands import chosen
 from bench.commands.arguments import results_folder, whole, writable
 from bench.errors import UserError
 from bench.runs import (
@@ -19,32 +21,55 @@ from bench.runs.ownership import locked
 from bench.studies import file as study_files
 from bench.studies.file import load_study
 from bench.studies.overrides import agent_class, parse_overrides
+from bench.studies.report import Choice
+
+if TYPE_CHECKING:
+    from bench.analysis.scores.results import Results
 
 EXPERIMENTS = "experiments"  # what STUDY names in `make figures`, and their folder
 
 
 def figures(options: Namespace) -> int:
-    """Tables, figures and report of one study, or of everything that has results; 2 if a run is damaged."""
+    """Tables, figures and report of one study, of a choice, or of everything that has results; 2 if a run is damaged."""
     root = results_folder(options)
+    if (asked := chosen.request(root, options)) is not None:
+        return report_damaged(_draw_chosen(root, *asked))
     damaged = []
     if options.study == EXPERIMENTS or (not options.study and (root / EXPERIMENTS).is_dir()):
         _draw_experiments(root)
         if options.study or not on_disk(root):
             return 0
+    file = Path(options.study) if options.study.endswith(".toml") else None
     for name in studies_on_disk(root, options.study):
-        damaged += draw_report(root, name)
+        damaged += draw_report(root, name, file)
     return report_damaged(damaged)
 
 
-def draw_report(root: Path, study: str) -> list[str]:
-    """Build the study's report and print its summary; a line for each damaged run."""
+def draw_report(root: Path, study: str, file: Path | None = None) -> list[str]:
+    """Build the study's report and print its summary; a line for each damaged run. file: the study's, where one was named."""
     from bench import analysis
     from bench.paper import sections
 
     with _alone(root, study):
-        results = analysis.load_results(root, study)
-        paths = analysis.draw(results, [sections.claims])
-        print(analysis.summary(root, study))
+        return _draw(sections.with_subject(analysis.load_report(root, study, file)))
+
+
+def _draw_chosen(root: Path, studies: Sequence[str], choice: Choice, again: str, name: str) -> list[str]:
+    """Build a report of its own for what was chosen, as `draw_report`."""
+    from bench import analysis
+
+    results = analysis.load_chosen(root, studies, choice, again, name)
+    results.home.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(results.home.parent):
+        return _draw(results)
+
+
+def _draw(results: Results) -> list[str]:
+    from bench import analysis
+    from bench.paper import sections
+
+    paths = analysis.draw(results, [sections.claims])
+    print((results.home / analysis.SUMMARY).read_text(encoding="utf-8"))
     page = next((path for path in paths if path.name == "index.html"), paths[0])
     print(f"report: {shown(page)}")
     return damaged_lines(score.run for score in results.runs)

@@ -23,8 +23,8 @@ from pathlib import Path
 from bench.analysis import style
 from bench.analysis import table as tables
 from bench.analysis.report import page as report
+from bench.analysis.report.request import load_report
 from bench.analysis.report.sections import Picture, sections
-from bench.analysis.scores.load import load
 from bench.analysis.wallclock import timings as wallclock
 from bench.disk import write_atomic
 from bench.errors import UserError, suggest
@@ -33,6 +33,7 @@ from bench.paper.claims import judge as claims
 from bench.paper.claims import overview
 from bench.paper.experiments import report as experiment_report
 from bench.paper.sections import claims as claims_section
+from bench.paper.sections import with_subject
 from bench.runs import studies
 from bench.text import one_line
 
@@ -146,7 +147,7 @@ def _source(study: str, root: Path) -> _Source:
     elif study not in studies(root):
         return _Source(missing=f"*No runs of the study `{study}` are here yet: `make bench STUDY={study}`.*")
     else:
-        results = load(root, study)
+        results = with_subject(load_report(root, study))
         made = sections(results, [claims_section])
         facts = f"Study `{study}`: {', '.join(report.facts(results))}."
         judged = claims.judge(results, wallclock.load_timings(root)[0])

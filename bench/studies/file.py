@@ -14,6 +14,7 @@ from bench.names import ALLOWED, is_safe_name
 from bench.shape import Mismatch, fit, read_toml
 from bench.studies.job import RunSettings
 from bench.studies.overrides import Overrides, algorithm_config, parse_overrides, settable
+from bench.studies.report import read_choice
 from bench.studies.study import Study
 
 STUDIES = Path(__file__).parent
@@ -35,6 +36,7 @@ class StudyFile(Struct, forbid_unknown_fields=True):
     config: Overrides = {}
     algo: dict[str, Overrides] = {}
     env: dict[str, dict[str, Overrides]] = {}
+    report: dict[str, Any] = {}  # of the shape Choice
 
 
 def study_names() -> list[str]:
@@ -65,7 +67,7 @@ def _at(key: str, function: Callable[..., T], *arguments: Any) -> T:
     """What `function` returns; its UserError says at which key."""
     try:
         return function(*arguments)
-    except UserError as error:
+    except (Mismatch, UserError) as error:
         raise UserError(f"{key}: {error}") from None
 
 
@@ -80,7 +82,9 @@ def _study(read: StudyFile, name: str) -> Study:
         config=read.config,
         algo=read.algo,
         env=read.env,
+        report=read.report,
     )
+    _at("report", read_choice, study.report)
     _check_tables(study)
     return study
 

@@ -42,6 +42,7 @@ class Study:
     config: Overrides = field(default_factory=dict)  # for every algorithm that has the field
     algo: Mapping[str, Overrides] = field(default_factory=dict)
     env: Mapping[str, Mapping[str, Overrides]] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)  # what is shown of it (bench/studies/report.py)
 
     def jobs(self) -> list[Job]:
         """Every job, seed by seed across environments and algorithms, so that an unfinished grid is balanced.
@@ -101,4 +102,5 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """What study.json records beside the grid."""
-        return {"title": self.title, "settings": dataclasses.asdict(self.settings)}
+        report = {"report": dict(self.report)} if self.report else {}
+        return {"title": self.title, "settings": dataclasses.asdict(self.settings), **report}

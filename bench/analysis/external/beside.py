@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from bench.analysis.coverage import FEW_SEEDS_ONLY, mark
-from bench.analysis.scores.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
 from bench.analysis.scores.results import Results
 from bench.analysis.scores.tables import count
-from bench.analysis.style import MARKERS, display_name, legend, styles
+from bench.analysis.style import named
 from bench.analysis.table import Entry, Table, number, within
 
 
@@ -52,7 +47,7 @@ def table(results: Results, external: pd.DataFrame) -> Table:
             rows.append(
                 [
                     item["env"],
-                    display_name(label, cell.algo),
+                    named(results, label),
                     number(item["env_step"]),
                     item["source"],
                     number(item["mean"], detail=spread + seeds),
@@ -77,54 +72,3 @@ def table(results: Results, external: pd.DataFrame) -> Table:
     ]
     columns = ["Task", "Algorithm", "Env steps", "Source (external)", "External", "Ours at this step"]
     return Table("external", "Beside external scores", columns, rows, records, notes)
-
-
-def figure(results: Results, external: pd.DataFrame) -> Figure | None:
-    """Our mean learning curves with the external scores as open markers, from lowest to highest seed."""
-    shown = beside_ours(results, external)
-    envs = [env for env in results.envs if (shown["env"] == env).any()]
-    if not envs:
-        return None
-    look, their_look = styles(results.algos), styles({algo: algo for algo in results.algos.values()})
-    markers = {source: MARKERS[i % len(MARKERS)] for i, source in enumerate(sorted(set(shown["source"])))}
-    made, axes = panels(len(envs))
-    handles: dict[str, Any] = {}
-    for env, ax in zip(envs, axes):
-        for label in results.labels:
-            cell = results.cell(env, label)
-            if cell is not None:
-                mean = cell.returns.mean(axis=0)
-                handles[label] = line(ax, cell.env_steps, mean, look[label])
-        for item in _side_by_side(shown[shown["env"] == env]).to_dict("records"):
-            _open_marker(ax, markers[item["source"]], their_look[item["algo"]].color, item)
-        finish_panel(ax, results, env, steps_axis)
-    label_panels(made, axes, "Environment steps", "Return")
-    order = [label for label in results.labels if label in handles]
-    names = [legend_name(results, x, [c for c in results.cells.values() if c.label == x]) for x in order]
-    nowhere = {"env_step": np.nan, "mean": np.nan, "low": np.nan, "high": np.nan}
-    points = [_open_marker(axes[0], marker, "#444444", nowhere) for marker in markers.values()]
-    legend(made, [*(handles[x] for x in order), *points], [*names, *(f"external: {x}" for x in markers)])
-    return made
-
-
-def _side_by_side(shown: pd.DataFrame) -> pd.DataFrame:
-    """Scores at the same step, a little apart, so that none hides another."""
-    grouped = shown.groupby("env_step")["mean"]
-    place = grouped.cumcount() - (grouped.transform("size") - 1) / 2
-    return shown.assign(env_step=shown["env_step"] + 0.02 * place * shown["env_step"].max())
-
-
-def _open_marker(ax: Axes, marker: str, color: str, item: dict[str, Any]) -> Any:
-    """One external score; nan where no seeds' spread is known leaves out the bar."""
-    if not np.isnan(item["low"]):
-        ax.plot([item["env_step"]] * 2, [item["low"], item["high"]], color=color, linewidth=0.7)
-    return ax.plot(
-        item["env_step"],
-        item["mean"],
-        marker=marker,
-        linestyle="",
-        markersize=4.5,
-        markerfacecolor="white",
-        markeredgecolor=color,
-        markeredgewidth=0.9,
-    )[0]

@@ -12,14 +12,13 @@ from bench.analysis import table as tables
 from bench.analysis.latex import to_latex
 from bench.analysis.report import page as report
 from bench.analysis.report.page import Heading
+from bench.analysis.report.request import load_report
 from bench.analysis.report.sections import Maker, Section, sections
 from bench.analysis.scores import tables as score_tables
-from bench.analysis.scores.load import load
 from bench.analysis.scores.results import Results
 from bench.analysis.table import Table
 from bench.errors import UserError
 
-REPORT = "report"
 SUMMARY = "summary.md"
 
 
@@ -28,7 +27,7 @@ def build(root: Path, study: str, more: Sequence[Maker] = ()) -> list[Path]:
 
     more: as `sections` takes it. Raises UserError where there is no such study or the folder cannot be written.
     """
-    return draw(load(root, study), more)
+    return draw(load_report(root, study), more)
 
 
 def draw(results: Results, more: Sequence[Maker] = ()) -> list[Path]:
@@ -39,7 +38,7 @@ def draw(results: Results, more: Sequence[Maker] = ()) -> list[Path]:
     """
     with style.drawing():
         return write_report(
-            results.root / results.study / REPORT,
+            results.home,
             report.heading(results),
             sections(results, more),
             {SUMMARY: score_tables.summary(results)},
@@ -52,9 +51,9 @@ def write_report(target: Path, top: Heading, made: Sequence[Section], more: Mapp
     The paths written, sorted. Call it inside `style.drawing`, and alone: what another process left there when it was
     killed is removed. Raises UserError where the folder cannot be written.
     """
-    work = target.with_name(f"{REPORT}.{os.getpid()}.tmp")
+    work = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     for suffix in (".tmp", ".old"):
-        for left in target.parent.glob(f"{REPORT}.*{suffix}"):
+        for left in target.parent.glob(f"{target.name}.*{suffix}"):
             shutil.rmtree(left, ignore_errors=True)
     try:
         work.mkdir(parents=True)
@@ -65,14 +64,6 @@ def write_report(target: Path, top: Heading, made: Sequence[Section], more: Mapp
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return sorted(path for path in target.rglob("*") if path.is_file())
-
-
-def summary(root: Path, study: str) -> str:
-    """The scores that the last `build` found, as a Markdown table at most 80 columns wide."""
-    path = root / study / REPORT / SUMMARY
-    if not path.is_file():
-        build(root, study)
-    return path.read_text(encoding="utf-8")
 
 
 def _replace(work: Path, target: Path) -> None:

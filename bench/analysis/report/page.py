@@ -116,7 +116,7 @@ def _view(section: Section, folder: Path) -> dict[str, object]:
             }
             for i, table in enumerate(section.tables)
         ],
-        "videos": [{"source": quote("../" + video), "caption": video} for video in section.videos],
+        "videos": [{"source": quote(video), "caption": video} for video in section.videos],
         "commands": section.commands,
     }
 

@@ -9,14 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from bench.analysis import coverage
-from bench.analysis.external import beside
+from bench.analysis.external import beside, others
 from bench.analysis.external import scores as external
 from bench.analysis.scores import comparisons as comparison_tables
-from bench.analysis.scores import figures
+from bench.analysis.scores import efficiency, figures, metrics, sensitivity
 from bench.analysis.scores import runs as run_tables
 from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.results import Results
-from bench.analysis.style import display_name
 from bench.analysis.table import Table
 from bench.analysis.verdicts import Verdict
 from bench.analysis.wallclock import figures as wallclock_figures
@@ -69,6 +68,8 @@ def sections(results: Results, more: Sequence[Maker] = ()) -> list[Section]:
         *(make(results, timing_sets) for make in more),
         _aggregates(results),
         _comparisons(results),
+        _sensitivity(results),
+        _metrics(results),
         _beside(results),
         _wall_clock(results, timing_sets, problems),
         _runs(results),
@@ -82,9 +83,10 @@ def sections(results: Results, more: Sequence[Maker] = ()) -> list[Section]:
 
 
 def _returns(results: Results) -> Section:
+    single = "; thin lines are single runs" if figures.shows_single_runs(results) else ""
     caption = (
-        "Return against environment steps: mean over seeds with its 95% bootstrap interval; thin lines are "
-        f"single seeds (n ≤ {figures.SINGLE_SEEDS}). Evaluation {results.evaluation}."
+        f"Return against environment steps: mean over seeds with its 95% bootstrap interval{single}. Evaluation "
+        f"{results.evaluation}."
     )
     return Section(
         "returns",
@@ -96,32 +98,52 @@ def _returns(results: Results) -> Section:
 
 
 def _aggregates(results: Results) -> Section:
-    curve = "IQM of return / 1000 over tasks and seeds, with 95% stratified bootstrap intervals."
-    profiles = "Performance profiles: share of runs whose final return / 1000 is above τ, with 95% intervals."
-    first = display_name(results.learners[0], results.algos[results.learners[0]]) if results.learners else ""
+    score = results.score_name
+    curve = f"IQM of {score} over tasks and seeds, with 95% stratified bootstrap intervals."
+    profiles = f"Performance profiles: share of runs whose final {score} is above τ, with 95% intervals."
     improvement = (
-        f"Probability that a run of {first} has a higher final return than one of each other algorithm on "
-        "the same task, averaged over tasks, with 95% intervals; 0.5: neither is better."
+        "Probability that a run of one algorithm has a higher final return than one of the other on the same task, averaged "
+        "over tasks, with 95% intervals; 0.5: neither is better."
     )
+    text = []
+    if len(results.envs) > 1 and results.cells and not results.bounds:
+        text.append(
+            "No aggregates: the returns of these tasks share no scale. Runs of the random policy give one, or "
+            'NORMALISE="random sac", or bounds (docs/analysis.md).'
+        )
     return Section(
         "aggregates",
         "Over all tasks",
+        text=text,
         pictures=_pictures(
             ("aggregate_iqm", curve, figures.aggregate_iqm(results)),
             ("performance_profiles", profiles, figures.performance_profiles(results)),
             ("probability_of_improvement", improvement, figures.probability_of_improvement(results)),
         ),
-        tables=_with_rows(*comparison_tables.aggregates(results), comparison_tables.improvements(results)),
+        tables=_with_rows(
+            *comparison_tables.aggregates(results),
+            comparison_tables.improvements(results),
+            comparison_tables.by_task(results),
+        ),
     )
 
 
 def _comparisons(results: Results) -> Section:
+    caption = (
+        "Sample efficiency: return at the last evaluation at or before each share of the environment steps, with 95% "
+        "intervals over seeds."
+    )
     return Section(
         "policies",
         "Speed of learning and final policies",
-        tables=_with_rows(comparison_tables.steps_to_90(results), comparison_tables.final_policies(results)),
+        pictures=_pictures(("sample_efficiency", caption, efficiency.figure(results))),
+        tables=_with_rows(
+            efficiency.sample_efficiency(results),
+            comparison_tables.steps_to_90(results),
+            comparison_tables.final_policies(results),
+        ),
         videos=[
-            f"{results.folder(run)}/{VIDEO}"
+            results.address(run, VIDEO)
             for run in (score.run for score in results.runs if score.scored)
             if (run.path / VIDEO).is_file()
         ],
@@ -129,22 +151,53 @@ def _comparisons(results: Results) -> Section:
     )
 
 
+def _sensitivity(results: Results) -> Section:
+    drawn = [
+        (
+            f"sensitivity-{name}",
+            f"Final return over {name}, one line for variants that differ in nothing else: mean over seeds with its 95% "
+            "interval.",
+            figure,
+        )
+        for name, figure in sensitivity.sensitivity_figures(results, results.choice.sensitivity).items()
+    ]
+    return Section("sensitivity", "Sensitivity to settings", pictures=_pictures(*drawn))
+
+
+def _metrics(results: Results) -> Section:
+    drawn = [
+        (
+            f"metric-{name}",
+            f"{name}, as logged in training, averaged between evaluations: mean over seeds with its 95% bootstrap interval, "
+            "as far as all seeds have it.",
+            figure,
+        )
+        for name, figure in metrics.metric_figures(results, results.choice.metrics).items()
+    ]
+    return Section("metrics", "Logged metrics", pictures=_pictures(*drawn))
+
+
 def _beside(results: Results) -> Section:
     scores, problems = external.load_external(results.root)
     text = [f"Left out: {problem}" for problem in problems]
-    others = beside.other_algorithms(results, scores)
-    if others:
-        text.append(f"Not shown, as this study has no runs of the same algorithm: {', '.join(others)}.")
+    curves = others.load_curves(results.root)
+    points = others.points_beside(results, scores, curves)
+    lacking = [] if results.choice.others else beside.other_algorithms(results, scores)
+    if lacking:
+        text.append(
+            f"Not shown, as this study has no runs of the same algorithm: {', '.join(lacking)}. "
+            f'OTHERS="{" ".join(lacking[:2])}" shows them.'
+        )
     caption = (
-        "Our mean learning curves with scores measured by others (open markers in the algorithm's colour, side by side "
-        "where their steps coincide; bars from the lowest to the highest seed), whose protocols differ from ours."
+        "Our mean learning curves (thick) beside curves measured by others (thin, with 95% intervals over their seeds; open "
+        "markers: evaluations, bars: from the lowest to the highest seed), whose protocols differ from ours."
     )
     return Section(
         "external",
         "Beside external scores",
         text=text,
-        pictures=_pictures(("external", caption, beside.figure(results, scores))),
-        tables=_with_rows(beside.table(results, scores)),
+        pictures=_pictures(("external", caption, others.figure(results, curves, points))),
+        tables=_with_rows(others.table(results, curves, points), beside.table(results, scores)),
         detail=True,
     )
 
@@ -194,7 +247,7 @@ def _origin(results: Results) -> Section:
         "Provenance and how to reproduce",
         text=["Run the grid again, and make this report from the results alone:"],
         tables=_with_rows(run_tables.configurations(results), run_tables.provenance(results)),
-        commands=[run_tables.command(results), f"make figures STUDY={results.study}"],
+        commands=[*(run_tables.command(part) for part in results.parts or [results]), results.again],
         detail=True,
     )
 

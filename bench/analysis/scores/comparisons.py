@@ -13,15 +13,17 @@ from bench.analysis.scores.estimates import (
     bootstrapped_improvement,
     cells_of,
     common_tasks,
+    compared_labels,
     difference,
     extreme_tasks,
+    pairs,
     standard_deviation,
     statistics,
     steps_to_best,
 )
 from bench.analysis.scores.results import FinalMode, Results
 from bench.analysis.scores.tables import common_notes, count, p_value, record_of, seeds_entry, task_name
-from bench.analysis.style import display_name
+from bench.analysis.style import named
 from bench.analysis.table import MISSING, Entry, Table, number, within
 
 
@@ -42,7 +44,7 @@ def _aggregates(results: Results, tasks: TaskSet, name: str, title: str) -> Tabl
     records: list[dict[str, object]] = []
     for label in tasks.labels:
         cells = cells_of(results, label, tasks.envs)
-        row: list[Entry] = [display_name(label, results.algos[label])]
+        row: list[Entry] = [named(results, label)]
         row.append(seeds_entry(min(cell.n for cell in cells), len(cells)))
         for measure, statistic in statistics(tasks.cut).items():
             estimate = aggregate(cells, statistic)
@@ -51,7 +53,7 @@ def _aggregates(results: Results, tasks: TaskSet, name: str, title: str) -> Tabl
             records.append({**record, **record_of(estimate), "tasks": " ".join(tasks.envs)})
         rows.append(row)
     notes = [
-        f"Final return / 1000 over {len(tasks.envs)} tasks: {', '.join(tasks.envs)}. "
+        f"Final {results.score_name} over {len(tasks.envs)} tasks: {', '.join(tasks.envs)}. "
         "n: seeds of the task with the fewest. "
         "Brackets: 95% intervals over seeds, resampled within tasks.",
         *tasks.notes,
@@ -62,13 +64,13 @@ def _aggregates(results: Results, tasks: TaskSet, name: str, title: str) -> Tabl
 
 def improvements(results: Results) -> Table:
     """For every ordered pair of learners: how likely a run of the first beats one of the second."""
-    tasks = common_tasks(results)
-    labels = [label for label in tasks.labels if label in results.learners]
+    tasks = common_tasks(results, any_scale=True)
+    labels = compared_labels(results, tasks.labels)
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for ours in labels:
         fewest = min(cell.n for cell in cells_of(results, ours, tasks.envs))
-        row: list[Entry] = [display_name(ours, results.algos[ours]), seeds_entry(fewest, len(tasks.envs))]
+        row: list[Entry] = [named(results, ours), seeds_entry(fewest, len(tasks.envs))]
         for theirs in labels:
             if ours == theirs:
                 row.append(MISSING)
@@ -78,7 +80,7 @@ def improvements(results: Results) -> Table:
             row.append(number(estimate.value, 2, detail=within(estimate.low, estimate.high, 2)))
             records.append({"label": ours, "over": theirs, **record_of(estimate)})
         rows.append(row)
-    columns = ["P(row > column)", "n", *(display_name(label, results.algos[label]) for label in labels)]
+    columns = ["P(row > column)", "n", *(named(results, label) for label in labels)]
     notes = [
         "Probability that the final return of a run of the row's algorithm is higher than one of the "
         "column's on the same task, ties half, averaged over tasks. Brackets: 95% intervals (Newcombe's method 5 for "
@@ -112,7 +114,7 @@ def steps_to_90(results: Results) -> Table:
             record: dict[str, object] = {"env": env, "threshold": threshold, "label": label}
             records.append({**record, "median_env_steps": middle, "reached": reached, "n": len(per_seed)})
         rows.append(row)
-    columns = ["Task", "Threshold", *(display_name(x, results.algos[x]) for x in results.learners)]
+    columns = ["Task", "Threshold", *(named(results, x) for x in results.learners)]
     notes = [
         "Environment steps at the first evaluation at or above the threshold, 90% of the best algorithm's "
         "mean final return (outside DM Control: of its distance from the lowest evaluation). "
@@ -131,7 +133,7 @@ def final_policies(results: Results) -> Table:
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for (env, label), cell in results.cells.items():
-        row: list[Entry] = [env, display_name(label, cell.algo)]
+        row: list[Entry] = [env, named(results, label)]
         for mode in modes:
             per_seed = np.array([score.finals[mode] for score in cell.runs if mode in score.finals])
             if not len(per_seed):
@@ -159,37 +161,31 @@ def _mode_name(mode: FinalMode) -> str:
     return mode[0].capitalize() if mode[1] == 1 else f"Best of {mode[1]} ({mode[0]})"
 
 
-def by_task(results: Results, subject: str = "qsm") -> Table:
-    """Difference of mean final return on each task, `subject` minus every other learner. Descriptive."""
-    ours = next((label for label in results.learners if label == subject), None)
-    others = [label for label in results.learners if label != ours] if ours else []
+def by_task(results: Results) -> Table:
+    """Difference of mean final return on each task, for the pairs of `estimates.pairs`. Descriptive."""
+    compared = pairs(results, compared_labels(results, results.labels))
     flagged = extreme_tasks(results)
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for env in results.envs:
-        cell = results.cell(env, ours or "")
-        if cell is None:
-            continue
         row: list[Entry] = [task_name(env, flagged)]
-        for label in others:
-            other = results.cell(env, label)
-            if other is None:
+        for ours, theirs in compared:
+            cell, other = results.cell(env, ours), results.cell(env, theirs)
+            if cell is None or other is None:
                 row.append(MISSING)
                 continue
             estimate = difference(cell, other)
             detail = f"{within(estimate.low, estimate.high)} {p_value(estimate.p)} {count(estimate.n)}"
             row.append(number(estimate.value, detail=" ".join(detail.split())))
-            record = {"env": env, "label": ours, "minus": label, **record_of(estimate)}
+            record = {"env": env, "label": ours, "minus": theirs, **record_of(estimate)}
             records.append({**record, "permutation_p": estimate.p})
-        rows.append(row)
-    name = display_name(subject, subject)
-    columns = ["Task", *(f"{name} − {display_name(label, results.algos[label])}" for label in others)]
+        if any(entry != MISSING for entry in row[1:]):
+            rows.append(row)
+    columns = ["Task", *(f"{named(results, ours)} − {named(results, theirs)}" for ours, theirs in compared)]
     notes = [
         "Difference of mean final returns with 95% intervals over seeds and the p-value of a two-sided permutation "
         "test (exact up to 10 against 10 seeds), neither corrected for their number: descriptive, they decide no "
         "claim.",
         *common_notes(results),
     ]
-    return Table(
-        "differences_by_task", "Differences by task", columns, rows if others else [], records, notes
-    )
+    return Table("differences_by_task", "Differences by task", columns, rows, records, notes)

@@ -117,13 +117,14 @@ def difference(ours: Cell, theirs: Cell) -> Estimate:
 # --- over all tasks ---------------------------------------------------------------------------------------
 
 
-def common_tasks(results: Results, *, without_extremes: bool = False) -> TaskSet:
-    """The DM Control tasks on which every aggregated algorithm has scores.
+def common_tasks(results: Results, *, without_extremes: bool = False, any_scale: bool = False) -> TaskSet:
+    """The tasks with a common scale (`Results.bounds`) on which every aggregated algorithm has scores.
 
     An algorithm with scores on fewer than half of the study's tasks is left out; so is a task that one of the
-    others lacks. `without_extremes` leaves out the tasks at floor or ceiling too.
+    others lacks. `without_extremes` leaves out the tasks at floor or ceiling too. `any_scale`: also tasks without a common
+    scale, for what compares runs of one task only.
     """
-    tasks = results.control_envs
+    tasks = [env for env in results.envs if any_scale or env in results.bounds]
     covered = {label: [env for env in tasks if results.cell(env, label)] for label in results.labels}
     labels = tuple(
         label for label in results.labels if covered[label] and 2 * len(covered[label]) >= len(tasks)
@@ -138,10 +139,11 @@ def common_tasks(results: Results, *, without_extremes: bool = False) -> TaskSet
     if dropped:
         notes.append(f"Left out of the aggregates, not yet scored for all algorithms: {', '.join(dropped)}.")
     others = sorted(set(results.envs) - set(tasks))
-    if others:
+    if others and tasks:
         notes.append(
-            f"Aggregates are over DM Control tasks alone (returns / 1000), without {', '.join(others)}."
+            f"Aggregates are without {', '.join(others)}: no bounds between which to normalise (NORMALISE)."
         )
+    notes += () if any_scale else results.scale_notes
     if without_extremes:
         flagged = extreme_tasks(results)
         envs = [env for env in envs if env not in flagged]
@@ -194,34 +196,46 @@ def statistics(cut: float) -> dict[str, Statistic]:
 
 
 def aggregate(cells: Sequence[Cell], statistic: Statistic) -> Estimate:
-    """A statistic of final return / 1000 over tasks and seeds."""
-    tasks = [cell.final / LARGEST_RETURN for cell in cells]
+    """A statistic of the normalised final return over tasks and seeds."""
+    tasks = [cell.scores(cell.final) for cell in cells]
     found = stats.resampled(statistic, tasks, [cell.group for cell in cells], RESAMPLES)
     return Estimate.of(found, cells, _unit_scale(cells))
 
 
 def aggregate_curve(cells: Sequence[Cell], cut: float) -> tuple[Array, Array, Array]:
-    """IQM of return / 1000 at every evaluation: value, low, high, each (K,). cut: as in TaskSet."""
-    tasks = [cell.returns.T / LARGEST_RETURN for cell in cells]
+    """IQM of normalised return at every evaluation: value, low, high, each (K,). cut: as in TaskSet."""
+    tasks = [cell.scores(cell.returns.T) for cell in cells]
     iqm = functools.partial(stats.iqm, cut=cut)
     found = stats.resampled(iqm, tasks, [cell.group for cell in cells], CURVE_RESAMPLES)
     return found.value, *_band(found, cells, _unit_scale(cells))
 
 
+def iqm_of(cells: Sequence[Cell], index: int, cut: float) -> Estimate:
+    """IQM of normalised return at one evaluation. cut: as in TaskSet."""
+    tasks = [cell.scores(cell.returns[:, index]) for cell in cells]
+    found = stats.resampled(
+        functools.partial(stats.iqm, cut=cut), tasks, [cell.group for cell in cells], RESAMPLES
+    )
+    return Estimate.of(found, cells, _unit_scale(cells))
+
+
 def profile(cells: Sequence[Cell], thresholds: Array) -> tuple[Array, Array, Array]:
-    """Performance profile of final return / 1000: value, low, high, each (number of thresholds,)."""
+    """Performance profile of normalised final return: value, low, high, each (number of thresholds,)."""
 
     def statistic(tasks: Tasks, counts: Sequence[Counts] | None) -> Array:
         return stats.performance_profile(tasks, thresholds, counts)
 
-    tasks = [cell.final / LARGEST_RETURN for cell in cells]
+    tasks = [cell.scores(cell.final) for cell in cells]
     found = stats.resampled(statistic, tasks, [cell.group for cell in cells], CURVE_RESAMPLES)
     return found.value, *_band(found, cells, (0.0, 1.0))
 
 
 def _unit_scale(cells: Sequence[Cell]) -> Scale:
     low, high = return_scale(*cells)
-    return low / LARGEST_RETURN, high / LARGEST_RETURN
+    return (
+        min(float(cell.scores(np.array(low))) for cell in cells),
+        max(float(cell.scores(np.array(high))) for cell in cells),
+    )
 
 
 def _band(found: Resampled, cells: Sequence[Cell], scale: Scale) -> tuple[Array, Array]:
@@ -253,6 +267,29 @@ def bootstrapped_improvement(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Es
     samples = stats.probability_of_improvement(x, y, counts, their_counts)
     low, high = Resampled(np.array(estimate.value), samples, resamples).percentile()
     return replace(estimate, rliable_low=float(low), rliable_high=float(high))
+
+
+def compared_labels(results: Results, labels: Sequence[str]) -> list[str]:
+    """Those of `labels` that are compared with each other: the learners, and the random policy where it was asked for."""
+    chosen = (results.choice.subject, *results.choice.baselines)
+    return [label for label in labels if label in results.learners or label in chosen]
+
+
+def pairs(results: Results, labels: Sequence[str]) -> list[tuple[str, str]]:
+    """What is compared with what, among these learners: the subject with every other or every baseline.
+
+    Without a subject each learner with every baseline; without either the first learner with every other.
+    """
+    chosen = results.choice
+    baselines = [label for label in chosen.baselines if label in labels]
+    if chosen.subject or not chosen.baselines:
+        subjects = [
+            label for label in ([chosen.subject] if chosen.subject else labels[:1]) if label in labels
+        ]
+        others = baselines if chosen.baselines else labels
+    else:
+        subjects, others = [label for label in labels if label not in baselines], baselines
+    return [(ours, theirs) for ours in subjects for theirs in others if ours != theirs]
 
 
 def steps_to_best(results: Results, env: str, share: float = 0.9) -> tuple[float, dict[str, Array]]:

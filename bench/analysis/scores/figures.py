@@ -19,14 +19,16 @@ from bench.analysis.scores.estimates import (
     aggregate_curve,
     cells_of,
     common_tasks,
+    compared_labels,
     curve_band,
     improvement,
+    pairs,
     profile,
 )
-from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results
-from bench.analysis.style import COLUMN, PAGE, Style, display_name, legend, plain, styles
+from bench.analysis.scores.results import LARGEST_RETURN, UNIT_SCORE, Cell, Results
+from bench.analysis.style import COLUMN, PAGE, Style, legend, looks, named, plain
 
-SINGLE_SEEDS = 10  # with at most so many seeds each one's curve is drawn
+SINGLE_LINES = 20  # a panel with at most so many runs shows the curve of each; more would hide the means
 
 
 def legend_name(results: Results, label: str, cells: Sequence[Cell], tasks: int = 1) -> str:
@@ -34,15 +36,17 @@ def legend_name(results: Results, label: str, cells: Sequence[Cell], tasks: int 
     sizes = sorted({cell.n for cell in cells})
     shown = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}" if sizes else "0"
     few = mark(sizes[0], tasks) if sizes else ""
-    return f"{display_name(label, results.algos[label])} (n = {shown}{few})"
+    return f"{named(results, label)} (n = {shown}{few})"
 
 
-def panels(count: int, *, height: float = 1.6) -> tuple[Figure, list[Axes]]:
-    """A grid of `count` axes: one column of a paper wide for one panel, the page for more."""
-    columns = 3 if count in (5, 6, 9) else min(count, 4)  # few empty places
+def panels(count: int, *, height: float = 1.6, width: str = "") -> tuple[Figure, list[Axes]]:
+    """A grid of `count` axes as wide as a "column" of a paper or its "page"; "": a column for one panel, else the page."""
+    narrow = width == "column" or (not width and count == 1)
+    columns = min(count, 2) if narrow else 3 if count in (5, 6, 9) else min(count, 4)  # few empty places
     rows = -(-count // columns)
-    width = COLUMN if count == 1 else PAGE
-    figure = Figure(figsize=(width, (2.1 if count == 1 else height) * rows + 0.35), layout="constrained")
+    tall = 2.1 if count == 1 else min(height, 1.45) if narrow else height
+    size = (COLUMN if narrow else PAGE, tall * rows + 0.35)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in axes[count:]:
         spare.set_axis_off()
@@ -65,26 +69,34 @@ def curves(
     time: Callable[[Cell], Array | None],
     xlabel: str,
     format_axis: Callable[[Axes], None] = lambda axes: None,
+    ylabel: str = "Return",
 ) -> Figure | None:
-    """Return against what `time` makes of a cell; a cell for which it gives None is left out."""
+    """The cells' values against what `time` makes of a cell; a cell for which it gives None is left out."""
     shown = [env for env in results.envs if any(results.cell(env, label) for label in results.labels)]
     if not shown:
         return None
-    look = styles(results.algos)
-    figure, axes = panels(len(shown))
+    look = looks(results)
+    figure, axes = panels(len(shown), width=results.choice.width)
     handles: dict[str, Any] = {}
+    single = shows_single_runs(results)
     for env, ax in zip(shown, axes):
         for label in reversed(results.labels):  # the first algorithm lies on top
             cell = results.cell(env, label)
             x = time(cell) if cell else None
             if cell is not None and x is not None:
-                handles[label] = _draw_cell(ax, cell, x, look[label])
+                handles[label] = _draw_cell(ax, cell, x, look[label], single)
         finish_panel(ax, results, env, format_axis)
-    label_panels(figure, axes, xlabel, "Return")
+    label_panels(figure, axes, xlabel, ylabel)
     order = [label for label in results.labels if label in handles]
     cells = {label: [cell for cell in results.cells.values() if cell.label == label] for label in order}
     legend(figure, [handles[x] for x in order], [legend_name(results, x, cells[x]) for x in order])
     return figure
+
+
+def shows_single_runs(results: Results) -> bool:
+    """Whether every panel of the learning curves has few enough runs to show each."""
+    runs = {env: sum(cell.n for cell in results.cells.values() if cell.env == env) for env in results.envs}
+    return max(runs.values(), default=0) <= SINGLE_LINES
 
 
 def finish_panel(ax: Axes, results: Results, env: str, format_axis: Callable[[Axes], None]) -> None:
@@ -105,12 +117,12 @@ def label_panels(figure: Figure, axes: Sequence[Axes], xlabel: str, ylabel: str)
             ax.set_ylabel(ylabel)
 
 
-def _draw_cell(ax: Axes, cell: Cell, x: Array, style: Style) -> Any:
+def _draw_cell(ax: Axes, cell: Cell, x: Array, style: Style, single: bool) -> Any:
     mean = cell.returns.mean(axis=0)
     if cell.n > 1:
         low, high = curve_band(cell)
         ax.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
-        if cell.n <= SINGLE_SEEDS:
+        if single:
             ax.plot(x, cell.returns.T, color=style.color, alpha=0.35, linewidth=0.5)
     return line(ax, x, mean, style)
 
@@ -143,12 +155,12 @@ def short_count(value: float) -> str:
 
 
 def aggregate_iqm(results: Results) -> Figure | None:
-    """IQM of return / 1000 over tasks and seeds against environment steps, with 95% intervals."""
+    """IQM of normalised return over tasks and seeds against environment steps, with 95% intervals."""
     tasks = common_tasks(results)
     if not tasks.labels:
         return None
-    look = styles(results.algos)
-    figure, (ax,) = panels(1)
+    look = looks(results)
+    figure, (ax,) = panels(1, width=results.choice.width)
     handles, names = [], []
     for label in tasks.labels:
         cells = cells_of(results, label, tasks.envs)
@@ -158,9 +170,10 @@ def aggregate_iqm(results: Results) -> Figure | None:
         handles.append(line(ax, x, value, look[label]))
         names.append(legend_name(results, label, cells, len(cells)))
     steps_axis(ax)
-    ax.set(xlabel="Environment steps", ylabel=f"IQM of return / 1000\n({_tasks(len(tasks.envs))})")
+    ax.set(xlabel="Environment steps", ylabel=f"IQM of {results.score_name}\n({_tasks(len(tasks.envs))})")
     ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    if results.score_name == UNIT_SCORE:
+        ax.set_ylim(bottom=0)
     legend(figure, handles, names)
     return figure
 
@@ -170,13 +183,20 @@ def _tasks(count: int) -> str:
 
 
 def performance_profiles(results: Results) -> Figure | None:
-    """Share of runs whose final return / 1000 exceeds each threshold, with 95% intervals."""
+    """Share of runs whose normalised final return exceeds each threshold, with 95% intervals."""
     tasks = common_tasks(results)
     if not tasks.labels:
         return None
-    look = styles(results.algos)
-    thresholds = np.linspace(0, 1, 101)
-    figure, (ax,) = panels(1)
+    look = looks(results)
+    every = [
+        cell.scores(cell.final) for label in tasks.labels for cell in cells_of(results, label, tasks.envs)
+    ]
+    lowest, highest = (float(end([end(scores) for scores in every])) for end in (np.min, np.max))
+    # by tenths; where scores have bounds of their own, those alone
+    unit = results.score_name == UNIT_SCORE
+    ends = (0.0, 1.0) if unit else (min(0, np.floor(10 * lowest) / 10), max(1, np.ceil(10 * highest) / 10))
+    thresholds = np.linspace(*ends, 101)
+    figure, (ax,) = panels(1, width=results.choice.width)
     handles, names = [], []
     for label in tasks.labels:
         cells = cells_of(results, label, tasks.envs)
@@ -186,9 +206,9 @@ def performance_profiles(results: Results) -> Figure | None:
         handles[-1].set_drawstyle("steps-post")
         names.append(legend_name(results, label, cells, len(cells)))
     ax.set(
-        xlabel="Threshold τ of final return / 1000",
+        xlabel=f"Threshold τ of final {results.score_name}",
         ylabel=f"Share of runs above τ\n({_tasks(len(tasks.envs))})",
-        xlim=(0, 1),
+        xlim=ends,
         ylim=(0, 1.02),
     )
     legend(figure, handles, names)
@@ -196,30 +216,39 @@ def performance_profiles(results: Results) -> Figure | None:
 
 
 def probability_of_improvement(results: Results) -> Figure | None:
-    """How likely a run of the study's first learner scores higher than one of each other, with 95%
+    """How likely a run of one learner scores higher than one of another, for the pairs of `estimates.pairs`, with 95%
     intervals.
     """
-    tasks = common_tasks(results)
-    labels = [label for label in tasks.labels if label in results.learners]
-    if len(labels) < 2:
+    tasks = common_tasks(results, any_scale=True)
+    compared = pairs(results, compared_labels(results, tasks.labels))
+    if not compared:
         return None
-    look = styles(results.algos)
-    ours, *others = labels
-    figure = Figure(figsize=(COLUMN, 0.75 + 0.24 * len(others)), layout="constrained")
+    look = looks(results)
+    count = len(tasks.envs)
+    subjects, others = {ours for ours, _ in compared}, {theirs for _, theirs in compared}
+    full = {x: legend_name(results, x, cells_of(results, x, tasks.envs), count) for x in subjects | others}
+    if len(subjects) == 1:
+        names, what = [full[theirs] for _, theirs in compared], f"P({full[compared[0][0]]} scores higher)"
+    elif len(others) == 1:
+        names, what = [full[ours] for ours, _ in compared], f"P(higher than {full[compared[0][1]]})"
+    else:
+        names = [f"{full[ours]} over {named(results, theirs)}" for ours, theirs in compared]
+        what = "P(the first scores higher)"
+    width = PAGE if results.choice.width == "page" else COLUMN
+    figure = Figure(figsize=(width, 0.75 + 0.24 * len(compared)), layout="constrained")
     ax = figure.subplots()
-    for position, label in enumerate(others):
-        pair = [cells_of(results, x, tasks.envs) for x in (ours, label)]
-        estimate = improvement(*pair)
+    for position, (ours, theirs) in enumerate(compared):
+        estimate = improvement(*(cells_of(results, x, tasks.envs) for x in (ours, theirs)))
         if not np.isnan(estimate.low):
-            width = estimate.high - estimate.low
-            ax.barh(position, width, left=estimate.low, height=0.5, alpha=0.35, color=look[label].color)
+            color = look[theirs if len(subjects) == 1 else ours].color
+            extent = estimate.high - estimate.low
+            ax.barh(position, extent, left=estimate.low, height=0.5, alpha=0.35, color=color)
         ax.plot([estimate.value] * 2, [position - 0.25, position + 0.25], color="black", linewidth=1.4)
     ax.axvline(0.5, color="#555555", linewidth=0.8, linestyle=(0, (3, 2)))
-    count = len(tasks.envs)
-    names = [legend_name(results, x, cells_of(results, x, tasks.envs), count) for x in others]
-    ax.set_yticks(range(len(others)), [plain(name) for name in names])
+    ax.set_yticks(range(len(compared)), [plain(name) for name in names])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    first = legend_name(results, ours, cells_of(results, ours, tasks.envs), count)
-    ax.set(xlim=(0, 1), xlabel=f"P({plain(first)} scores higher), {_tasks(count)}")
+    ax.set_xlim(0, 1)
+    # below the whole figure, not the axes: long names leave these too narrow for it
+    figure.supxlabel(f"{plain(what)},\n{_tasks(count)}", fontsize=ax.xaxis.label.get_fontsize())
     return figure

@@ -12,7 +12,7 @@ How a run is scored, by its state:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.analysis.scores.normalise import scale
 from bench.analysis.scores.results import (
     RANDOM,
     Cell,
@@ -48,18 +49,21 @@ def load(root: Path, study: str) -> Results:
     of_task = families(score.run for score in read)
     scores = _complete(read, settings, of_task)
     algos = {score.run.label: score.run.algo for score in scores}
-    return Results(
-        root=root,
-        study=study,
-        title=str(found.meta.get("title") or study),
-        settings=settings,
-        envs=tuple(dict.fromkeys(score.run.env for score in scores)),
-        labels=tuple(sorted(algos, key=lambda label: algos[label] == RANDOM)),
-        families=of_task,
-        algos=algos,
-        runs=tuple(scores),
-        cells=_cells(scores, of_task),
-        problems=tuple(problems),
+    return scale(
+        Results(
+            root=root,
+            study=study,
+            title=str(found.meta.get("title") or study),
+            settings=settings,
+            envs=tuple(dict.fromkeys(score.run.env for score in scores)),
+            labels=tuple(sorted(algos, key=lambda label: algos[label] == RANDOM)),
+            families=of_task,
+            algos=algos,
+            runs=tuple(scores),
+            cells=cells(scores, of_task),
+            problems=tuple(problems),
+            again=f"make figures STUDY={study}",
+        )
     )
 
 
@@ -149,7 +153,7 @@ def _on_steps(score: RunScore, steps: NDArray[np.int64], filling: float) -> RunS
         return replace(score, env_steps=steps, returns=returns)
     returns[broken[0] :] = filling
     note = f"a return that is not finite at env step {steps[broken[0]]}, scored as diverged from there on"
-    return replace(score, env_steps=steps, returns=returns, note=note)
+    return replace(score, env_steps=steps, returns=returns, note=note, noted_at=int(steps[broken[0]]))
 
 
 def _lowest_returns(scores: Sequence[RunScore]) -> dict[str, float]:
@@ -164,23 +168,24 @@ def _lowest_returns(scores: Sequence[RunScore]) -> dict[str, float]:
     return lowest
 
 
-def _cells(scores: Sequence[RunScore], of_task: dict[str, str]) -> dict[tuple[str, str], Cell]:
+def cells(scores: Sequence[RunScore], of_task: Mapping[str, str]) -> dict[tuple[str, str], Cell]:
+    """The scored runs by task and label. of_task: task -> family."""
     grid: dict[tuple[str, str], list[RunScore]] = {}
     for score in scores:
         grid.setdefault((score.run.env, score.run.label), []).append(score)
-    cells = {}
+    found = {}
     for (env, label), members in grid.items():
         scored = tuple(score for score in members if score.scored)
         if scored:
-            cells[env, label] = Cell(
+            found[env, label] = Cell(
                 env=env,
                 label=label,
                 algo=members[0].run.algo,
                 env_steps=scored[0].env_steps.astype(np.float64),
                 returns=np.array([score.returns for score in scored]),
                 runs=scored,
-                diverged=sum(score.state == "diverged" or score.note != "" for score in scored),
+                diverged=sum(score.diverged for score in scored),
                 expected=len(members),
                 scaled=is_scaled(env, of_task[env]),
             )
-    return cells
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,8 +16,14 @@ from numpy.typing import NDArray
 from bench.analysis import stats
 from bench.analysis.resampling import Array, Group
 from bench.runs import FINISHED, RANDOM, Run
+from bench.studies.report import Choice
 
 LARGEST_RETURN = 1000.0  # of a task of DM Control: 1000 steps, rewards in [0, 1]
+Bounds = tuple[float, float]  # the returns that become the scores 0 and 1
+UNIT: Bounds = (0.0, LARGEST_RETURN)
+UNIT_SCORE = f"return / {LARGEST_RETURN:.0f}"
+REPORT = "report"  # folder in a study's, and REPORTS beside the studies: what was made from results
+REPORTS = "reports"
 
 FinalMode = tuple[str, int]  # mode, candidates
 
@@ -31,6 +38,7 @@ class RunScore:
     finals: dict[FinalMode, float] = field(default_factory=dict)
     problem: str | None = None  # why a finished run gets no score after all
     note: str = ""  # what else a reader of its score should know
+    noted_at: int = 0  # the environment step of which the note speaks
 
     @property
     def state(self) -> str:
@@ -42,6 +50,12 @@ class RunScore:
     @property
     def scored(self) -> bool:
         return self.state in FINISHED and len(self.returns) > 0
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it diverged within the steps that are looked at."""
+        ended = self.state == "diverged" and (self.run.env_step or 0) <= max(self.env_steps, default=0)
+        return ended or self.note != ""
 
     @property
     def reason(self) -> str:
@@ -62,6 +76,13 @@ class Cell:
     diverged: int
     expected: int  # runs in the grid, scored or not
     scaled: bool  # see `is_scaled`
+    bounds: Bounds | None = None  # None: its returns have no scale that other tasks share
+
+    def scores(self, returns: Array) -> Array:
+        """Returns on the scale that all tasks share."""
+        assert self.bounds is not None
+        low, high = self.bounds
+        return (returns - low) / (high - low)
 
     @property
     def n(self) -> int:
@@ -101,6 +122,23 @@ class Results:
     runs: tuple[RunScore, ...]
     cells: dict[tuple[str, str], Cell]  # only those with at least one scored run
     problems: tuple[str, ...]
+    choice: Choice = field(default_factory=Choice)
+    bounds: dict[str, Bounds] = field(default_factory=dict)  # of the tasks that aggregates can cover
+    scale_notes: tuple[str, ...] = ()  # where bounds come from that are not the task's own
+    parts: tuple[Results, ...] = ()  # the whole studies from which this was chosen
+    report: str = ""  # name of a report of its own, for what was chosen on the command line
+    again: str = ""  # the command that makes it again
+
+    @property
+    def home(self) -> Path:
+        """The folder of its report."""
+        return self.root / REPORTS / self.report if self.report else self.root / self.study / REPORT
+
+    @property
+    def whole(self) -> bool:
+        """Whether it shows one study, with all its algorithms, tasks and steps."""
+        chosen = self.choice
+        return len(self.parts) < 2 and not (chosen.algos or chosen.envs or chosen.steps)
 
     def cell(self, env: str, label: str) -> Cell | None:
         return self.cells.get((env, label))
@@ -111,13 +149,24 @@ class Results:
         return tuple(env for env in self.envs if is_scaled(env, self.families[env]))
 
     @property
+    def score_name(self) -> str:
+        """What an aggregate over tasks is made of: "return / 1000", or "normalised return" on other scales."""
+        unit = all(bounds == UNIT for bounds in self.bounds.values())
+        return UNIT_SCORE if unit else "normalised return"
+
+    @property
     def learners(self) -> tuple[str, ...]:
         """Labels of everything but the random policy."""
         return tuple(label for label in self.labels if self.algos[label] != RANDOM)
 
     def folder(self, run: Run) -> str:
-        """A run's folder below the study's: "cheetah-run/qsm/seed-0"."""
-        return run.path.relative_to(self.root / self.study).as_posix()
+        """A run's folder below the study's, "cheetah-run/qsm/seed-0"; below the results where there are several."""
+        single = not self.report and len(self.parts) < 2
+        return run.path.relative_to(self.root / (self.study if single else "")).as_posix()
+
+    def address(self, run: Run, file: str = "") -> str:
+        """Of a run's folder, or of a file in it, as its report has to name it."""
+        return Path(os.path.relpath(run.path / file, self.home)).as_posix() + ("" if file else "/")
 
     @property
     def unscored(self) -> tuple[RunScore, ...]:

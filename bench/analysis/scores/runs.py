@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from bench.analysis import stats
 from bench.analysis.scores.results import Results, RunScore, name_parts
-from bench.analysis.style import display_name
+from bench.analysis.style import named
 from bench.analysis.table import MISSING, Entry, Link, Table, number
 from bench.machine.behaviour import behaviour_of
 from bench.text import one_line
@@ -37,8 +37,8 @@ def runs(results: Results) -> Table:
         attempts = _attempts(score)
         behaviour = " then ".join(_behaviours(score))
         code = attempts[-1]["provenance"].get("code_digest") if attempts else None
-        where = quote(f"../{results.folder(run)}/")
-        name = display_name(run.label, run.algo)
+        where = quote(results.address(run))
+        name = named(results, run.label)
         rows.append(
             [
                 run.env,
@@ -138,7 +138,7 @@ def configurations(results: Results) -> Table:
     ]
     rows += [[key, *[one_line(value)] * len(results.labels)] for key, value in results.settings.items()]
     records = [dict(zip(["key", *results.labels], map(str, row))) for row in rows]
-    names = [display_name(label, results.algos[label]) for label in results.labels]
+    names = [named(results, label) for label in results.labels]
     return Table("configurations", "Configurations", ["Setting", *names], rows if keys else [], records)
 
 

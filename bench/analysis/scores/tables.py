@@ -17,7 +17,7 @@ from bench.analysis.scores.estimates import (
     standard_deviation,
 )
 from bench.analysis.scores.results import Results
-from bench.analysis.style import display_name
+from bench.analysis.style import named
 from bench.analysis.table import MISSING, Entry, Table, number, to_terminal, within
 
 INTERVALS = "Brackets: 95% intervals over seeds."
@@ -67,8 +67,7 @@ def final_return(results: Results) -> Table:
             records.append({**record, "best": label in best})
         rows.append(row)
     names = [
-        display_name(label, results.algos[label])
-        + (f" ({count(*sizes[label])})" if len(sizes[label]) == 1 else "")
+        named(results, label) + (f" ({count(*sizes[label])})" if len(sizes[label]) == 1 else "")
         for label in labels
     ]
     notes = [
@@ -86,7 +85,7 @@ def summary(results: Results) -> str:
     rows: list[list[Entry]] = []
     for (env, label), cell in results.cells.items():
         final = mean_over_seeds(cell, cell.final)
-        row: list[Entry] = [env, display_name(label, cell.algo), seeds_entry(cell.n)]
+        row: list[Entry] = [env, named(results, label), seeds_entry(cell.n)]
         row.append(number(final.value, detail=within(final.low, final.high)))
         row += [number(standard_deviation(cell.final)), number(cell.area.mean()), number(cell.best.mean())]
         rows.append(row)
@@ -119,7 +118,7 @@ def scores(results: Results) -> Table:
             rows.append(
                 [
                     env,
-                    display_name(label, cell.algo),
+                    named(results, label),
                     seeds_entry(cell.n),
                     number(final.value, detail=within(final.low, final.high)),
                     number(spread),

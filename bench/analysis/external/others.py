@@ -1,0 +1,295 @@
+"""Others' learning curves as curves: each algorithm of each source a thin line with its band, beside ours.
+
+Steps are environment steps (frames) everywhere, as the files have them (results/published/curves/README.md). Seeds are
+brought to the steps at which any of them was evaluated, on straight lines between a seed's own evaluations, from the last
+seed's first to the first seed's last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.analysis import stats
+from bench.analysis.coverage import mark
+from bench.analysis.external.scores import FOLDERS, per_seed
+from bench.analysis.resampling import CURVE_RESAMPLES, Array
+from bench.analysis.scores.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
+from bench.analysis.scores.results import LARGEST_RETURN, Results
+from bench.analysis.scores.tables import count
+from bench.analysis.style import Style, display_name, legend, looks, named, styles
+from bench.analysis.table import Entry, Table, number, within
+from bench.errors import UserError, suggest
+
+Key = tuple[str, str]  # algorithm, source
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One algorithm of one source on one task: returns (n, K) of n seeds at env_steps (K,).
+
+    evaluated: (K,), whether all seeds were evaluated at the step, or a line between two evaluations of some of them is drawn.
+    """
+
+    env: str
+    algo: str
+    source: str
+    env_steps: Array
+    returns: Array
+    evaluated: Array
+
+    @property
+    def n(self) -> int:
+        return len(self.returns)
+
+    def band(self, bounded: bool) -> tuple[Array, Array]:
+        """The same 95% interval over seeds as that of our curves; nan for a single seed."""
+        if self.n == 1:
+            nothing = np.full(len(self.env_steps), np.nan)
+            return nothing, nothing
+        group = (self.n, ("external", self.env, self.algo, self.source))
+        low, high = stats.resampled(stats.mean, [self.returns.T], [group], CURVE_RESAMPLES).interval()
+        return (np.clip(low, 0, LARGEST_RETURN), np.clip(high, 0, LARGEST_RETURN)) if bounded else (low, high)
+
+    def at(self, env_step: float) -> Array:
+        """One return per seed at a step, (n,), on a line between two evaluations; empty outside of the curve."""
+        if not self.env_steps[0] <= env_step <= self.env_steps[-1]:
+            return np.empty(0)
+        return np.array([np.interp(env_step, self.env_steps, seed) for seed in self.returns])
+
+
+Curves = dict[Key, dict[str, Curve]]  # task -> curve
+
+
+def load_curves(root: Path) -> Curves:
+    """(algorithm, source) -> task -> curve, of every file of scores per seed. Files that cannot be read are left out:
+    `external.scores.load_external` names them.
+    """
+    found: Curves = {}
+    for folder in FOLDERS:
+        for path in sorted((root / folder).glob("*.csv")):
+            try:
+                frame = per_seed(path)
+            except UserError:
+                continue
+            for (env, algo, source), rows in frame.groupby(["env", "algo", "source"], sort=True):
+                found.setdefault((algo, source), {})[env] = _curve(env, algo, source, rows)
+    return found
+
+
+def _curve(env: str, algo: str, source: str, rows: pd.DataFrame) -> Curve:
+    table = rows.pivot_table(index="env_step", columns="seed", values="value").sort_index()
+    steps, values = table.index.to_numpy(np.float64), table.to_numpy(np.float64)  # (K,), (K, n)
+    known = np.isfinite(values)
+    first = max(steps[seed][0] for seed in known.T)
+    last = min(steps[seed][-1] for seed in known.T)
+    kept = (steps >= first) & (steps <= last)
+    filled = np.array([np.interp(steps[kept], steps[k], v[k]) for k, v in zip(known.T, values.T)])
+    return Curve(env, algo, source, steps[kept], filled, known[kept].all(axis=1))
+
+
+def points_beside(results: Results, external: pd.DataFrame, curves: Curves) -> pd.DataFrame:
+    """Published scores that are no part of a curve, up to our last step: of the algorithms asked for, else of ours."""
+    last = max((float(cell.env_steps[-1]) for cell in results.cells.values()), default=0.0)
+    keys = pd.Series(list(zip(external["algo"], external["source"])), index=external.index, dtype=object)
+    wanted = set(results.algos.values()) | {"@".join(key) for key in keys if key[0] in results.algos.values()}
+    if results.choice.others:
+        wanted = {word.lower() for word in results.choice.others}
+    fits = [algo in wanted or f"{algo}@{source}".lower() in wanted for algo, source in keys]
+    inside = external["env"].isin(results.envs) & (external["env_step"] <= last)
+    return external[inside & ~keys.isin(list(curves)) & np.array(fits, bool)]
+
+
+def chosen(results: Results, curves: Curves, points: Collection[Key] = ()) -> list[Key]:
+    """The curves that a report shows: those asked for, else those of algorithms that the study has too.
+
+    points: who has published single scores; one that has nothing else is shown by these. Raises UserError for a name ("dime", or "sac@simba" of one source) that no source has, or none on a task shown here.
+    """
+    here = {key for key, tasks in curves.items() if any(env in tasks for env in results.envs)}
+    if not results.choice.others:
+        ours = set(results.algos.values())
+        return sorted(key for key in here if key[0] in ours)
+    found: list[Key] = []
+    for word in results.choice.others:
+        algo, _, source = word.lower().partition("@")
+        fitting = sorted(key for key in curves if key[0] == algo and (not source or key[1].lower() == source))
+        if not fitting and any(key[0] == algo and (not source or key[1].lower() == source) for key in points):
+            continue
+        if not fitting:
+            names = {algo for algo, _ in curves} | {"@".join(key) for key in curves if key[0] == algo}
+            raise UserError(f"others: nobody's curves are named {word!r}{suggest(word.lower(), names)}")
+        if not here.intersection(fitting):
+            tasks = sorted({env for key in fitting for env in curves[key]})
+            raise UserError(f"others: {word!r} has no curve on a task shown here; it has {', '.join(tasks)}")
+        found += [key for key in fitting if key in here and key not in found]
+    return found
+
+
+def name_of(key: Key, keys: Sequence[Key]) -> str:
+    """Of an algorithm of a source: "DIME", or "SAC (simba)" where another source has the name, or it is ours."""
+    algo, source = key
+    shown = display_name(algo, algo)
+    return shown if source == algo or source.lower() == shown.lower() else f"{shown} ({source})"
+
+
+def look_of(results: Results, keys: Sequence[Key]) -> dict[Key, Style]:
+    """A look for each; an algorithm that is ours too has a shade of our colour."""
+    labels = {f"{algo}@@{source}": (algo, source) for algo, source in keys}
+    found = styles(results.algos | {label: key[0] for label, key in labels.items()})
+    return {key: found[label] for label, key in labels.items()}
+
+
+def draw(ax: Axes, curve: Curve, style: Style, bounded: bool, last: float) -> Any:
+    """Up to the step `last`: a thin line, its band, and a small open marker at each step that all seeds were evaluated at."""
+    low, high = curve.band(bounded)
+    inside = curve.env_steps <= last
+    x = np.append(curve.env_steps[inside], [last] if curve.env_steps[-1] > last > curve.env_steps[0] else [])
+    mean = curve.returns.mean(axis=0)
+    value, bottom, top = (np.interp(x, curve.env_steps, y) for y in (mean, low, high))
+    ax.fill_between(x, bottom, top, color=style.color, alpha=0.09, linewidth=0)
+    at = np.flatnonzero(curve.evaluated[inside])
+    return ax.plot(
+        x,
+        value,
+        color=style.color,
+        linestyle=style.linestyle,
+        linewidth=0.8,
+        marker=style.marker,
+        markevery=list(at),
+        markersize=3.0,
+        markerfacecolor="white",
+        markeredgewidth=0.6,
+    )[0]
+
+
+def figure(results: Results, curves: Curves, points: pd.DataFrame) -> Figure | None:
+    """Our mean learning curves, others' curves with their bands, and single published scores at their steps.
+
+    points: summaries that have no curve, columns as of `external.scores.load_external`.
+    """
+    keys = chosen(results, curves, set(zip(points["algo"], points["source"])))
+    envs = [
+        env for env in results.envs if any(env in curves[key] for key in keys) or (points["env"] == env).any()
+    ]
+    if not envs or not results.cells:
+        return None
+    last = max(float(cell.env_steps[-1]) for cell in results.cells.values())
+    look, their_look = looks(results), look_of(results, keys)
+    point_look = styles(results.algos | {algo: algo for algo in points["algo"]})
+    markers = {source: "dPX*hp"[i % 6] for i, source in enumerate(sorted(set(points["source"])))}
+    made, axes = panels(len(envs), height=1.9, width=results.choice.width)
+    ours: dict[str, Any] = {}
+    theirs: dict[Any, Any] = {}
+    for env, ax in zip(envs, axes):
+        for key in keys:
+            if env in curves[key]:
+                theirs[key] = draw(ax, curves[key][env], their_look[key], env in results.control_envs, last)
+        for label in results.labels:
+            cell = results.cell(env, label)
+            if cell is not None:
+                ours[label] = line(ax, cell.env_steps, cell.returns.mean(axis=0), look[label])
+        for item in points[points["env"] == env].to_dict("records"):
+            theirs[item["source"]] = _point(ax, markers[item["source"]], point_look[item["algo"]].color, item)
+        finish_panel(ax, results, env, steps_axis)
+        ax.set_xlim(0, 1.02 * last)
+    label_panels(made, axes, "Environment steps", "Return")
+    order = [label for label in results.labels if label in ours]
+    names = [legend_name(results, x, [c for c in results.cells.values() if c.label == x]) for x in order]
+    legend(made, [ours[x] for x in order], names)
+    _their_legend(made, [key for key in keys if key in theirs], curves, theirs, markers)
+    return made
+
+
+def _their_legend(
+    made: Figure, keys: Sequence[Key], curves: Curves, theirs: dict[Any, Any], markers: dict[str, str]
+) -> None:
+    """A legend of their own, below the panels: who measured what, with how many seeds."""
+    names = [f"{name_of(key, keys)} (n = {_sizes(curves[key])})" for key in keys]
+    sources = [source for source in markers if source in theirs]
+    handles = [
+        Line2D(
+            [],
+            [],
+            color="#444444",
+            linestyle="",
+            marker=markers[source],
+            markerfacecolor="white",
+            markersize=4.5,
+        )
+        for source in sources
+    ]
+    legend(
+        made,
+        [*(theirs[key] for key in keys), *handles],
+        [*names, *sources],
+        place="outside lower center",
+        title="Published by others",
+    )
+
+
+def _sizes(tasks: dict[str, Curve]) -> str:
+    sizes = sorted({curve.n for curve in tasks.values()})
+    shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
+    return f"{shown}{mark(sizes[0])}"
+
+
+def _point(ax: Axes, marker: str, color: str, item: dict[str, Any]) -> Any:
+    """One published score at its step, with a bar from the lowest to the highest seed where those are known."""
+    if not np.isnan(item["low"]):
+        ax.plot([item["env_step"]] * 2, [item["low"], item["high"]], color=color, linewidth=0.7)
+    return ax.plot(
+        item["env_step"],
+        item["mean"],
+        marker=marker,
+        linestyle="",
+        markersize=4.5,
+        markerfacecolor="white",
+        markeredgecolor=color,
+        markeredgewidth=0.9,
+    )[0]
+
+
+def table(results: Results, curves: Curves, points: pd.DataFrame) -> Table:
+    """Returns at our last step: ours, then others', the highest mean of each task first within both."""
+    keys = chosen(results, curves, set(zip(points["algo"], points["source"])))
+    rows: list[list[Entry]] = []
+    records: list[dict[str, object]] = []
+    last = max((float(cell.env_steps[-1]) for cell in results.cells.values()), default=0.0)
+    for env in results.envs:
+        if not any(env in curves[key] for key in keys):
+            continue
+        found = [
+            (named(results, cell.label), "this study", cell.returns[:, -1], False)
+            for label in results.labels
+            if (cell := results.cell(env, label))
+        ]
+        for key in keys:
+            if env in curves[key] and len(values := curves[key][env].at(last)):
+                steps = curves[key][env].env_steps[curves[key][env].evaluated]
+                found.append((display_name(key[0], key[0]), key[1], values, last not in steps))
+        for name, source, values, between in sorted(
+            found, key=lambda item: (item[1] != "this study", -item[2].mean())
+        ):
+            detail = (
+                f"{within(values.min(), values.max())} {count(len(values))}{' (between)' if between else ''}"
+            )
+            rows.append([env, name, source, number(values.mean(), detail=detail)])
+            record: dict[str, object] = {"env": env, "algorithm": name, "source": source, "env_step": last}
+            record |= {"mean": values.mean(), "low": values.min(), "high": values.max(), "n": len(values)}
+            records.append({**record, "interpolated": between})
+    notes = [
+        f"Return at environment step {last:,.0f}, mean over seeds; brackets: lowest and highest seed. External curves were "
+        "taken under protocols that differ from ours in widths, learning rate, updates per step, batch or action repeat; see "
+        "results/published/curves/README.md. Between: on a line between a seed's evaluations before and after this step."
+    ]
+    return Table(
+        "others", "Beside others' curves", ["Task", "Algorithm", "Source", "Return"], rows, records, notes
+    )

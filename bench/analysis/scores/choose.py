@@ -1,0 +1,263 @@
+"""A comparison of one's own: several studies side by side, and what of them is shown, in which order and as of which step.
+
+Nothing is averaged or interpolated here. Studies put side by side share the environment steps at which all of them were
+evaluated, and their scores are those of these evaluations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+import numpy as np
+from matplotlib.colors import is_color_like
+from numpy.typing import NDArray
+
+from bench.analysis.scores.load import cells
+from bench.analysis.scores.normalise import scale
+from bench.analysis.scores.results import RANDOM, Results, RunScore
+from bench.errors import UserError, suggest
+from bench.studies.overrides import canonical
+from bench.studies.report import Choice
+
+
+def choose(
+    parts: Sequence[Results], choice: Choice, *, report: str = "", home: str = "", again: str = ""
+) -> Results:
+    """What `choice` shows of whole studies.
+
+    report: the name of a report of its own; "" for that of the study `home`. again: the command that makes it.
+    Raises UserError for a name that none of the studies has, and for steps at which they were not evaluated.
+    """
+    results = _on_steps(_together(parts), choice.steps)
+    choice = _with_labels(results, choice)
+    results = scale(results, choice.normalise)
+    labels, envs = choice.algos or results.labels, choice.envs or results.envs
+    runs = tuple(score for score in results.runs if score.run.label in labels and score.run.env in envs)
+    return replace(
+        results,
+        study=home or results.study,
+        title=choice.title or results.title,
+        envs=envs,
+        labels=labels,
+        algos={label: results.algos[label] for label in labels},
+        families={env: results.families[env] for env in envs},
+        runs=runs,
+        cells={key: cell for key, cell in results.cells.items() if cell.label in labels and cell.env in envs},
+        bounds={env: bounds for env, bounds in results.bounds.items() if env in envs},
+        scale_notes=tuple(note for note in results.scale_notes if _speaks_of_any(note, envs, results.envs)),
+        choice=choice,
+        parts=tuple(parts),
+        report=report,
+        again=again or results.again,
+    )
+
+
+def _speaks_of_any(note: str, envs: Sequence[str], every: Sequence[str]) -> bool:
+    """Whether a note names one of `envs`, or no task at all."""
+    words = set(note.replace(":", " ").split())
+    return not words.isdisjoint(envs) or words.isdisjoint(every)
+
+
+# --- several studies --------------------------------------------------------------------------------------
+
+
+def _together(parts: Sequence[Results]) -> Results:
+    """The studies as one. A label that means different things in them is shown once for each: "sac@gate-sac"."""
+    if len(parts) == 1:
+        return parts[0]
+    apart = {label for label in {x for part in parts for x in part.labels} if not _is_one(label, parts)}
+    scores, algos = [], {}
+    for part in parts:
+        names = {label: f"{label}@{part.study}" if label in apart else label for label in part.labels}
+        algos |= {names[label]: part.algos[label] for label in part.labels}
+        scores += [
+            replace(score, run=replace(score.run, label=names[score.run.label])) for score in part.runs
+        ]
+    first = parts[0]
+    families = {env: family for part in reversed(parts) for env, family in part.families.items()}
+    settings = {
+        key: value
+        for key, value in first.settings.items()
+        if all(part.settings.get(key) == value for part in parts)
+    }
+    return replace(
+        first,
+        study="+".join(part.study for part in parts),
+        title=" and ".join(part.title for part in parts),
+        settings=settings,
+        envs=tuple(dict.fromkeys(env for part in parts for env in part.envs)),
+        labels=tuple(sorted(algos, key=lambda label: algos[label] == RANDOM)),
+        families=families,
+        algos=algos,
+        runs=tuple(scores),
+        cells=cells(scores, families),
+        problems=tuple(dict.fromkeys(problem for part in parts for problem in part.problems)),
+    )
+
+
+def _is_one(label: str, parts: Sequence[Results]) -> bool:
+    """Whether a label names one thing in all studies that have it: runs of one configuration, none of them twice."""
+    having = [part for part in parts if label in part.labels]
+    if len(having) == 1:
+        return True
+    seen = [
+        (score.run.env, score.run.seed) for part in having for score in part.runs if score.run.label == label
+    ]
+    if len(set(seen)) < len(seen) or any(part.settings != having[0].settings for part in having):
+        return False
+    usual = set()
+    by_env: dict[str, set[str]] = {}
+    for part in having:
+        found = Counter(
+            (score.run.env, json.dumps(score.run.meta["config"], sort_keys=True))
+            for score in part.runs
+            if score.run.label == label and score.run.meta
+        )
+        if not found:
+            return False
+        for env, config in found:
+            by_env.setdefault(env, set()).add(config)
+        usual.add(Counter(config for _, config in found.elements()).most_common(1)[0][0])
+    return len(usual) == 1 and all(len(configs) == 1 for configs in by_env.values())
+
+
+# --- steps ------------------------------------------------------------------------------------------------
+
+
+def _on_steps(results: Results, last: int) -> Results:
+    """The results as of the environment step `last` (0: of the last one), on steps at which all runs were evaluated."""
+    grids = {cell.env_steps.tobytes(): cell.env_steps for cell in results.cells.values()}
+    if not grids or (len(grids) == 1 and not last):
+        return results
+    shared = None
+    for steps in grids.values():
+        shared = steps if shared is None else np.intersect1d(shared, steps)
+    assert shared is not None
+    if not len(shared):
+        listed = "; ".join(_spelled(steps) for steps in grids.values())
+        raise UserError(
+            f"these studies share no step at which they were evaluated: {listed}. Show them one by one"
+        )
+    if last and last not in shared:
+        near = sorted(shared, key=lambda step: abs(step - last))[:2]
+        raise UserError(
+            f"STEPS={last}: no evaluation there; {'those next to it are at' if len(near) > 1 else 'the only one is at'} "
+            f"{' and '.join(f'{step:.0f}' for step in sorted(near))}"
+        )
+    kept = (shared[shared <= last] if last else shared).astype(np.int64)
+    scores = tuple(_cut(score, kept) if score.scored else score for score in results.runs)
+    return replace(
+        results,
+        settings=results.settings | {"steps": int(kept[-1])},
+        runs=scores,
+        cells=cells(scores, results.families),
+    )
+
+
+def _cut(score: RunScore, steps: NDArray[np.int64]) -> RunScore:
+    """A scored run at these steps alone. Its final policy is that of its end, so it is kept only where that is."""
+    at = np.isin(score.env_steps, steps)
+    end = int(score.env_steps[-1])
+    return replace(
+        score,
+        env_steps=score.env_steps[at],
+        returns=score.returns[at],
+        finals=score.finals if steps[-1] == end else {},
+        note=score.note if score.noted_at <= steps[-1] else "",
+    )
+
+
+def _spelled(steps: NDArray[Any]) -> str:
+    """Some evaluation steps: "2,500, 5,000, … 15,000"."""
+    ends = [f"{step:,.0f}" for step in (*steps[:2], *steps[2:][-1:])]
+    return ", ".join([*ends[:2], *(["…"] if len(steps) > 3 else []), *ends[2:]])
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+def _with_labels(results: Results, choice: Choice) -> Choice:
+    """The choice with every algorithm as the label that it has in the results. Raises UserError for one that is not there."""
+
+    def one(word: str, key: str) -> str:
+        found = matching(word, results.labels, f"{key}: ")
+        if len(found) > 1:
+            raise UserError(f"{key}: {word!r} is {' and '.join(found)}; expected one")
+        return found[0]
+
+    labels = tuple(dict.fromkeys(label for word in choice.algos for label in matching(word, results.labels)))
+    envs = tuple(dict.fromkeys(choice.envs))
+    for env in envs:
+        if env not in results.envs:
+            raise UserError(f"no task {env!r} in {results.study}{suggest(env, results.envs)}")
+    shown = labels or results.labels
+    compared = {
+        "subject": one(choice.subject, "subject") if choice.subject else "",
+        "baselines": tuple(one(word, "baselines") for word in choice.baselines),
+    }
+    for key, chosen in compared.items():
+        for label in filter(None, [chosen] if isinstance(chosen, str) else chosen):
+            if label not in shown:
+                raise UserError(f"{key}: {label!r} is not among the algorithms shown: {', '.join(shown)}")
+    if compared["subject"] and compared["subject"] in compared["baselines"]:
+        raise UserError(f"subject: {compared['subject']!r} is a baseline too; expected another algorithm")
+    for label, color in choice.colors.items():
+        if not is_color_like(color):
+            raise UserError(
+                f'colors: {label}: {color!r} is no colour; expected "#0173b2", or a name such as "navy"'
+            )
+    normalise = {
+        env: tuple(one(bound, "normalise") if isinstance(bound, str) else bound for bound in pair)
+        for env, pair in choice.normalise.items()
+    }
+    return msgspec.structs.replace(
+        choice,
+        algos=labels,
+        envs=envs,
+        names=_of_shown({one(word, "names"): name for word, name in choice.names.items()}, shown),
+        colors=_of_shown({one(word, "colors"): color for word, color in choice.colors.items()}, shown),
+        normalise=normalise,
+        **compared,
+    )
+
+
+def _of_shown(table: Mapping[str, str], shown: Iterable[str]) -> dict[str, str]:
+    return {label: table[label] for label in shown if label in table}
+
+
+def matching(word: str, labels: Sequence[str], where: str = "") -> list[str]:
+    """The labels that a user means by `word`: one as it is, one as the command line has it ("qsm:M_q=120,T=20"), one of
+    several studies ("sac" for "sac@gate-sac" and "sac@early-100k"), or all that fit a pattern ("qsm*").
+
+    Raises UserError, which begins with `where`, if there is none.
+    """
+    label = as_label(word)
+    found = [x for x in labels if x == label] or [x for x in labels if x.partition("@")[0] == label]
+    if not found and any(c in word for c in "*?["):
+        found = [x for x in labels if fnmatchcase(x, word)]
+    if not found:
+        raise UserError(f"{where}no algorithm {word!r} here{suggest(label, labels)}")
+    return found
+
+
+def as_label(word: str) -> str:
+    """ "qsm:T=20,M_q=1.2e2" -> "qsm-M_q=120-T=20"; any other word as it is."""
+    algo, colon, rest = word.partition(":")
+    if not colon:
+        return word
+    rest, at, study = rest.partition("@")
+    changes = dict(pair.partition("=")[::2] for pair in rest.split(",") if pair)
+    return "-".join([algo, *(f"{key}={_canonical(changes[key])}" for key in sorted(changes))]) + at + study
+
+
+def _canonical(text: str) -> str:
+    try:
+        return canonical(float(text))
+    except ValueError:
+        return text.lower() if text.lower() in ("true", "false") else text

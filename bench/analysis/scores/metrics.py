@@ -1,0 +1,79 @@
+"""Learning curves of what was logged in training: losses, entropy, q_gradient, at_bound, the length of episodes, …"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bench.analysis.resampling import Array
+from bench.analysis.scores.figures import curves, steps_axis
+from bench.analysis.scores.results import Results, RunScore
+from bench.errors import UserError, suggest
+from bench.runs import DamagedRun
+
+Logged = dict[str, tuple[Array, Array]]  # name -> environment steps and values, (rows,) each
+LOG_FROM = 100.0  # a metric above 0 whose largest mean is so many times its smallest has a logarithmic axis
+
+
+def metric_figures(results: Results, names: Sequence[str]) -> dict[str, Figure | None]:
+    """A figure for each metric. Raises UserError for one that no scored run has logged."""
+    if not names:
+        return {}
+    logged = {score.run.path: _logged(score) for score in results.runs if score.scored}
+    known = {name for of_run in logged.values() for name in of_run}
+    for name in names:
+        if name not in known:
+            raise UserError(f"no metric {name!r} was logged here{suggest(name, known)}")
+    return {name: _figure(results, name, logged) for name in names}
+
+
+def _logged(score: RunScore) -> Logged:
+    """Everything in train.csv. "return" and "length" of training episodes are "episode_return" and "episode_length"."""
+    try:
+        table = score.run.columns("train.csv")
+    except DamagedRun:
+        return {}  # what is damaged is named elsewhere; its scores were read before
+    kinds, names = table["kind"].astype(str), table["name"].astype(str)
+    full = np.where(kinds == "episode", np.char.add("episode_", names), names)
+    order = np.argsort(full, kind="stable")
+    starts = np.flatnonzero(np.r_[True, full[order][1:] != full[order][:-1]]) if len(full) else []
+    groups = np.split(order, starts[1:]) if len(full) else []
+    return {str(full[rows[0]]): (table["env_step"][rows], table["value"][rows]) for rows in groups}
+
+
+def _figure(results: Results, name: str, logged: dict[object, Logged]) -> Figure | None:
+    """Between two evaluations the mean of what was logged: the steps at which metrics are logged differ."""
+    cells = {}
+    for key, cell in results.cells.items():
+        values = [
+            _binned(*found[name], cell.env_steps) for s in cell.runs if name in (found := logged[s.run.path])
+        ]
+        if not values:
+            continue
+        rows = np.array(values)
+        whole = np.isfinite(rows).all(axis=0)  # as far as every seed has it
+        if whole.any():
+            cells[key] = replace(cell, env_steps=cell.env_steps[whole], returns=rows[:, whole], scaled=False)
+    labels = tuple(label for label in results.labels if any(label == other for _, other in cells))
+    families = dict.fromkeys(results.families, "")  # no scale of returns
+    shown = replace(results, cells=cells, labels=labels, families=families)
+    made = curves(shown, lambda cell: cell.env_steps, "Environment steps", steps_axis, name)
+    means = np.concatenate([cell.returns.mean(axis=0) for cell in cells.values()] or [np.zeros(1)])
+    if made is not None and means.min() > 0 and means.max() > LOG_FROM * means.min():
+        for ax in made.axes:
+            if ax.axison:
+                ax.set_yscale("log")
+    return made
+
+
+def _binned(steps: Array, values: Array, edges: Array) -> Array:
+    """Means of the values logged after one edge and up to the next, (K,); nan where there are none."""
+    finite = np.isfinite(values)
+    at = np.searchsorted(edges, steps[finite], side="left")
+    inside = at < len(edges)
+    counts = np.bincount(at[inside], minlength=len(edges))
+    sums = np.bincount(at[inside], weights=values[finite][inside], minlength=len(edges))
+    return np.divide(sums, counts, out=np.full(len(edges), np.nan), where=counts > 0)

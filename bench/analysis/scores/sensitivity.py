@@ -1,0 +1,176 @@
+"""Final return over the values of one setting, from the variants of an algorithm that a study has: qsm, qsm:M_q=5, …"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.analysis.scores.estimates import mean_over_seeds
+from bench.analysis.scores.figures import label_panels, panels
+from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results, name_parts
+from bench.analysis.style import display_name, legend, plain, styles
+from bench.errors import UserError, suggest
+
+ENOUGH = 3  # values of a number that are drawn without being asked for
+WIDE = 8.0  # values whose largest is so many times the smallest have a logarithmic axis
+
+
+@dataclass
+class Line:
+    """Variants that differ in one setting alone."""
+
+    algo: str
+    name: str
+    cells: list[tuple[Any, Cell]] = field(default_factory=list)  # value, cell
+
+    def values(self) -> set[Any]:
+        return {value for value, _ in self.cells}
+
+
+def sensitivity_figures(results: Results, wanted: Sequence[str]) -> dict[str, Figure]:
+    """A figure for each setting: those wanted ("M_q", "qsm:M_q", "qsm:M_q=5,20,120"), else every number that variants of
+    one algorithm have at least ENOUGH values of. Raises UserError for a setting in which no variants differ.
+    """
+    settings = _settings(results)
+    if not wanted:
+        found = {setting: _lines(results, setting, "") for setting in settings}
+        enough = {
+            s: [x for x in of_s if len(x.values()) >= ENOUGH] for s, of_s in found.items() if _numeric(of_s)
+        }
+        return {setting: _figure(results, setting, of_s) for setting, of_s in enough.items() if of_s}
+    figures = {}
+    for word in wanted:
+        algo, setting, values = _asked(word)
+        lines = [x for x in _lines(results, setting, algo) if len(x.values()) > 1]
+        if not lines:
+            there = f"{algo or 'any algorithm'} here"
+            raise UserError(
+                f"sensitivity: no variants of {there} differ in {setting!r}{suggest(setting, settings)}"
+            )
+        if values:
+            for x in lines:
+                x.cells = [(value, cell) for value, cell in x.cells if _text(value) in values]
+            missing = [value for value in values if not any(value in map(_text, x.values()) for x in lines)]
+            if missing:
+                raise UserError(f"sensitivity: {word}: no variant here has {setting}={missing[0]}")
+        figures[f"{algo}-{setting}" if algo else setting] = _figure(results, setting, lines)
+    return figures
+
+
+def _asked(word: str) -> tuple[str, str, list[str]]:
+    """ "qsm:M_q=5,20" -> ("qsm", "M_q", ["5", "20"]); algorithm and values may be left out."""
+    algo, colon, rest = word.partition(":")
+    setting, _, values = (rest if colon else word).partition("=")
+    return algo if colon else "", setting, [_text(_number(value)) for value in values.split(",") if value]
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _text(value: Any) -> str:
+    return (
+        f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value).lower()
+    )
+
+
+def _configs(results: Results) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    for cell in results.cells.values():
+        config = cell.runs[0].run.meta.get("config", {})
+        yield cell, {key: "x".join(map(str, v)) if isinstance(v, list) else v for key, v in config.items()}
+
+
+def _settings(results: Results) -> list[str]:
+    """The settings in which variants of one algorithm differ on one task."""
+    seen: dict[tuple[str, str, str], set[str]] = {}
+    for cell, config in _configs(results):
+        for key, value in config.items():
+            seen.setdefault((key, cell.env, cell.algo), set()).add(json.dumps(value))
+    return sorted({key for (key, _, _), values in seen.items() if len(values) > 1})
+
+
+def _lines(results: Results, setting: str, algo: str) -> list[Line]:
+    """The variants grouped by everything but the setting; a line may have one value."""
+    found: dict[tuple[str, str, str], Line] = {}
+    for cell, config in _configs(results):
+        if setting not in config or (algo and cell.algo != algo):
+            continue
+        # on another task another value may be the study's own, so what a line is called decides what belongs to it
+        label, _, study = cell.label.partition("@")
+        first, *changes = name_parts(label)
+        own = "-".join([first, *(change for change in changes if not change.startswith(f"{setting}="))])
+        own = f"{own}@{study}" if study else own
+        rest = json.dumps({k: v for k, v in config.items() if k != setting}, sort_keys=True)
+        group = found.setdefault((own, cell.env, rest), Line(cell.algo, own))
+        group.cells.append((config[setting], cell))
+    joined: dict[str, Line] = {}
+    for line in found.values():
+        joined.setdefault(line.name, Line(line.algo, line.name)).cells += line.cells
+    return list(joined.values())
+
+
+def _numeric(lines: Sequence[Line]) -> bool:
+    values = {value for line in lines for value in line.values()}
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _figure(results: Results, setting: str, lines: Sequence[Line]) -> Figure:
+    envs = [env for env in results.envs if any(cell.env == env for line in lines for _, cell in line.cells)]
+    figure, axes = panels(len(envs), width=results.choice.width)
+    look = styles({line.name: line.algo for line in lines})
+    numeric = _numeric(lines)
+    values = sorted(
+        {value for line in lines for value in line.values()}, key=lambda v: (v,) if numeric else str(v)
+    )
+    place = {value: float(value) if numeric else i for i, value in enumerate(values)}
+    handles = {}
+    for env, ax in zip(envs, axes):
+        for line in lines:
+            here = [(place[value], cell) for value, cell in line.cells if cell.env == env]
+            points = sorted(here, key=lambda point: point[0])
+            if not points:
+                continue
+            x = np.array([at for at, _ in points])
+            found = [mean_over_seeds(cell, cell.final) for _, cell in points]
+            style = look[line.name]
+            ax.vlines(x, [e.low for e in found], [e.high for e in found], color=style.color, linewidth=0.8)
+            y = [e.value for e in found]
+            handles[line.name] = ax.plot(
+                x, y, color=style.color, linestyle=style.linestyle, marker=style.marker or "o", linewidth=1.0
+            )[0]
+        ax.set_title(plain(env))
+        _value_axis(ax, list(place.values()), None if numeric else [str(value) for value in values])
+        if env in results.control_envs:
+            ax.set_ylim(0, min(1.05 * ax.dataLim.ymax, LARGEST_RETURN * 1.02))
+    label_panels(figure, axes, setting, "Final return")
+    shown = [line for line in lines if line.name in handles]
+    legend(
+        figure, [handles[x.name] for x in shown], [f"{_named(results, x)} (n = {_sizes(x)})" for x in shown]
+    )
+    return figure
+
+
+def _named(results: Results, line: Line) -> str:
+    return results.choice.names.get(line.name) or display_name(line.name, line.algo)
+
+
+def _sizes(line: Line) -> str:
+    sizes = sorted({cell.n for _, cell in line.cells})
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
+
+
+def _value_axis(ax: Axes, places: list[float], names: list[str] | None) -> None:
+    if names is None and min(places) > 0 and max(places) > WIDE * min(places):
+        ax.set_xscale("log")
+        ax.minorticks_off()
+    shown = names or [f"{place:g}" for place in places]
+    ax.set_xticks(places, [plain(name) for name in shown])
