@@ -71,4 +71,5 @@ def _layers(env: gymnasium.Env) -> Iterator[str]:
     yield type(env).__module__
     if isinstance(env, DmEnv):
         yield type(env.native).__module__
-        yield type(getattr(env.native, "task", None)).__module__
+        if (task := getattr(env.native, "task", None)) is not None:
+            yield type(task).__module__
