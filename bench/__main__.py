@@ -149,9 +149,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=_path("RUN"), nargs="?", help="the same as --run")
     _path_option(command, "--run", help="results/<study>/<env>/<label>/seed-<k>")
 
-    command = _command(commands, "check", "check", "put an algorithm to the demands of the interface")
-    command.add_argument("specs", nargs="+", metavar="ALGORITHM", help='"my-algo", "sac:critic=simba"')
-    command.add_argument("--compile", action="store_true", help="compiled and as a CUDA graph too: minutes")
+    command = _command(
+        commands, "check", "check", "put an algorithm or a task to the demands of the interface"
+    )
+    command.add_argument(
+        "specs", nargs="+", metavar="NAME", help='"my-algo", "sac:critic=simba", "my_package:MyEnv-v0"'
+    )
+    command.add_argument(
+        "--compile", action="store_true", help="algorithms compiled and as a CUDA graph too: minutes"
+    )
     _command(commands, "studies", "studies", "the studies and algorithms that there are")
     command = _command(commands, "import", "import_scores", "take per-seed scores of others from a CSV file")
     command.add_argument("file", type=_path("FILE"))

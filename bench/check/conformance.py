@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 
 from algos.core.agent import METRIC, MODES, Agent, Batch
 from algos.core.config import Config
+from bench.check.outcomes import outcomes
 from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import (
     agent_class,
@@ -93,18 +94,7 @@ def _check(what: str, slow: bool = False) -> Callable[[Check], Check]:
 
 def run(spec: str, slow: bool) -> Iterator[tuple[str, str | None]]:
     """(what is checked, what is wrong or None), one after the other."""
-    from bench.mistakes import reason
-
-    algorithm = Algorithm(spec)
-    for what, check in CHECKS.items():
-        if what in SLOW and not slow:
-            continue
-        try:
-            check(algorithm)
-        except Exception as error:
-            yield what, str(error) if type(error) is AssertionError else reason(error)
-        else:
-            yield what, None
+    yield from outcomes({k: v for k, v in CHECKS.items() if slow or k not in SLOW}, Algorithm(spec))
 
 
 # -- inputs ------------------------------------------------------------------------------------------------

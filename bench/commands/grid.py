@@ -176,6 +176,7 @@ def status(options: Namespace) -> int:
 
 def submit(options: Namespace) -> int:
     """Submit what is missing of a grid to a Slurm cluster; 3 if Slurm takes only a part of it for now."""
+    from bench.envs.packages import check_reachable
     from bench.launch.plan import make_packs
     from bench.launch.rates import measured_rates
     from bench.launch.slurm import submit as slurm
@@ -192,6 +193,8 @@ def submit(options: Namespace) -> int:
     study, jobs = requested(options)
     dry, draw = flag("DRY", options.dry), flag("FIGURES", options.figures)
     root = results_folder(options) if dry else writable("RESULTS", options.results)
+    for env in study.envs:
+        check_reachable(env)
     for algo in profile.algos:
         agent_class(algo)  # a mistyped name would silently change nothing
     by_device: dict[str, list[Job]] = {}

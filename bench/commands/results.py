@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,16 +189,31 @@ def studies(options: Namespace) -> int:
 
 
 def check(options: Namespace) -> int:
-    """Put algorithms to the demands of the interface."""
-    from bench.check import conformance
+    """Put algorithms and tasks to the demands of the interface."""
+    from bench.check import conformance, tasks
 
     failed = 0
-    for spec in options.specs:
-        algo, _ = parse_overrides(spec)
-        agent_class(algo)
-        print(spec)
-        for what, wrong in conformance.run(spec, slow=options.compile):
+    for spec, is_task in [(spec, _is_task(spec)) for spec in options.specs]:
+        print(f"{spec}: {tasks.describe(spec)}" if is_task else spec)
+        for what, wrong in tasks.run(spec) if is_task else conformance.run(spec, slow=options.compile):
             print(f"  ok    {what}" if wrong is None else f"  FAIL  {what}: {wrong}", flush=True)
             failed += wrong is not None
     print(f"{failed} demands are not met" if failed else "every demand is met")
     return 1 if failed else 0
+
+
+def _is_task(spec: str) -> bool:
+    """Whether a name is a task's and not an algorithm's. Raises UserError: it is neither."""
+    import algos
+    from bench.envs import names
+
+    algo, _, overrides = spec.partition(":")
+    if algo not in algos.registry() and "=" not in overrides:
+        try:
+            return bool(names.find(spec))
+        except UserError:
+            if ":" in spec or not get_close_matches(algo, algos.registry()):
+                raise
+    agent_class(algo)
+    parse_overrides(spec)
+    return False

@@ -76,10 +76,10 @@ def find(name: str) -> Task:
     if name in registered:
         spec, point = registered[name]
         return _registered(name, spec, point.module, point.dist)
-    known = {*suite.tasks(), *gymnasium.registry, *registered, *_offered(), *_added.values()} - _added.keys()
-    close = suggest(name, known)
-    failed = "".join(f"; {failure}" for failure in failures)
-    raise UserError(f"unknown task {name!r}{close or '; tasks look like cheetah-run or Pendulum-v1'}{failed}")
+    known = {*suite.tasks(), *gymnasium.registry, *registered, *_offered()} - _added.keys()
+    close = f"; did you mean {_added[name]!r}?" if name in _added else suggest(name, known)
+    looks = "; tasks look like cheetah-run, Pendulum-v1 or my_package:MyEnv-v0"
+    raise UserError(f"unknown task {name!r}{close or looks}{''.join(f'; {failure}' for failure in failures)}")
 
 
 # -- tasks that are registered with Gymnasium --------------------------------------------------------------

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from bench.envs import names, tasks
 from bench.envs.dm import DmEnv
-from bench.machine.plugins import package_record
+from bench.errors import UserError
+from bench.machine.plugins import distribution_of, package_record, place
+from bench.machine.provenance import ROOT
 
 #: Top modules that `provenance` records by version or by digest.
 RECORDED = frozenset({"bench", "gymnasium", "dm_control", "dm_env"})
@@ -39,6 +43,26 @@ def packages(name: str) -> list[dict[str, Any]]:
     ]
 
 
+def check_reachable(name: str) -> None:
+    """That a process which starts in another folder, as those of a cluster do, finds the module of a task.
+
+    Raises:
+        UserError: it lies in the current folder, and neither is installed nor has that folder on PYTHONPATH.
+    """
+    module = names.find(name).module
+    top = (module or "bench").partition(".")[0]
+    if top in RECORDED:
+        return
+    folder = place(top).parent
+    elsewhere = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
+    found = folder != Path.cwd().resolve() or folder in [ROOT, *(Path(path).resolve() for path in elsewhere)]
+    if not found and distribution_of(top) is None:
+        raise UserError(
+            f"the tasks of a job array start in {ROOT} and would not find the module {top} of this folder: "
+            f"install it, or put its folder on PYTHONPATH (export PYTHONPATH={folder})"
+        )
+
+
 def _layers(env: gymnasium.Env) -> Iterator[str]:
     """The modules of the classes that an environment is made of, outermost first."""
     while isinstance(env, gymnasium.Wrapper):
@@ -47,4 +71,5 @@ def _layers(env: gymnasium.Env) -> Iterator[str]:
     yield type(env).__module__
     if isinstance(env, DmEnv):
         yield type(env.native).__module__
-        yield type(getattr(env.native, "task", None)).__module__
+        if (task := getattr(env.native, "task", None)) is not None:
+            yield type(task).__module__

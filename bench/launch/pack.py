@@ -81,6 +81,16 @@ def _family(env: str) -> str | None:
         return None
 
 
+def _packages(env: str) -> list[dict[str, Any]]:
+    """Where the task's code comes from; empty where it cannot be made, which the run's failure will say."""
+    from bench.envs.packages import packages
+
+    try:
+        return packages(env)
+    except UserError:
+        return []
+
+
 class _Pack:
     """Seeds that stand at the same step, with a writer each."""
 
@@ -109,7 +119,7 @@ class _Pack:
 
         origin = provenance(self.execution["device"])
         job = self.jobs[0]
-        if outside := plugins(job.algo, job.config.get("critic", "mlp")):
+        if outside := plugins(job.algo, job.config.get("critic", "mlp")) + _packages(job.env):
             origin["plugins"] = outside
         family = _family(job.env)
         opened: list[tuple[Job, Writer]] = []

@@ -156,6 +156,8 @@ def _origin(score: RunScore) -> Iterator[tuple[str, str]]:
         for key in ("code_digest", "git", "versions", "hardware", "os"):
             if key in attempt["provenance"]:
                 yield from _leaves(key, attempt["provenance"][key])
+        for offers, package in _packages(attempt):
+            yield from _leaves(offers, {k: v for k, v in package.items() if k not in ("offers", "title")})
 
 
 _line = functools.lru_cache(4096)(one_line)  # thousands of runs say the same of themselves
@@ -182,9 +184,42 @@ def _mixed_behaviours(results: Results) -> Iterator[str]:
         yield f"Scores of different behaviour versions of the code are pooled: {named}."
 
 
+def _packages(attempt: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What an attempt used of packages outside the suite ("task my_package:MyEnv-v0"), and their records."""
+    found = attempt["provenance"].get("plugins")
+    for package in found if isinstance(found, list) else []:
+        if isinstance(package, dict) and isinstance(package.get("offers"), str):
+            yield _line(package["offers"]), package
+
+
+def _mixed_packages(results: Results) -> Iterator[str]:
+    """A line for each task, algorithm or critic of a package whose runs come from different states of its code."""
+    found: dict[str, Counter[tuple[str, str]]] = {}
+    for score in results.runs:
+        if score.scored:
+            used = {(offers, _state(package)) for a in _attempts(score) for offers, package in _packages(a)}
+            for offers, state in used:
+                found.setdefault(offers, Counter())[state] += 1
+    for offers, states in sorted(found.items()):
+        if len(states) > 1:
+            ordered = sorted(states.items(), key=lambda item: (-item[1], item[0]))
+            named = ", ".join(
+                f"{version} with digest {digest[:8]} ({count} run{'s' if count > 1 else ''})"
+                for (version, digest), count in ordered
+            )
+            yield f"Scores of different code of the {offers} are pooled: {named}."
+
+
+def _state(package: dict[str, Any]) -> tuple[str, str]:
+    """Version, and digest of all files where it is known, else of the modules."""
+    name, version = package.get("distribution"), package.get("version")
+    digest = package.get("files_sha256") or package.get("modules_sha256")
+    return _line(f"{name} {version}" if name else "no package"), _line(str(digest or "unknown"))
+
+
 def warnings(results: Results) -> list[str]:
     """What a reader must know before any number: pooled code, runs left out and why."""
-    lines = [*_mixed_behaviours(results)]
+    lines = [*_mixed_behaviours(results), *_mixed_packages(results)]
     dirty = sum(score.scored and any(map(_dirty, _attempts(score))) for score in results.runs)
     if dirty:
         lines.append(f"{dirty} runs were made with uncommitted changes in the code.")
