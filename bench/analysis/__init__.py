@@ -1,6 +1,6 @@
 """From results/ to tables, figures and one page. Never imports torch."""
 
-from bench.analysis.external.scores import import_scores
+from bench.analysis.external.importing import import_scores
 from bench.analysis.report.output import build, draw, summary
 from bench.analysis.scores.load import load as load_results  # `load` is the module
 
