@@ -82,9 +82,9 @@ _CHART = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__MIN|__MAX)?")
 class Logged:
     """What one file holds, as text: one row for each number.
 
-    rows: the column "line" (0: a file without lines), and those that the file has of "env_step", "return", "env", "algo",
-    "seed", "source", "metric" and "name" (of a run). layout: what it was taken for. there: the file's own columns.
-    columns: ours -> theirs.
+    rows: the column "line" (0: a file without lines), and those that the file has of "env_step", "return", "env",
+    "algo", "seed", "source", "metric" and "name" (of a run). layout: what it was taken for. there: the file's own
+    columns. columns: ours -> theirs.
     """
 
     file: Path
