@@ -159,8 +159,25 @@ def _parser() -> argparse.ArgumentParser:
         "--compile", action="store_true", help="algorithms compiled and as a CUDA graph too: minutes"
     )
     _command(commands, "studies", "studies", "the studies and algorithms that there are")
-    command = _command(commands, "import", "import_scores", "take per-seed scores of others from a CSV file")
-    command.add_argument("file", type=_path("FILE"))
+    command = _command(commands, "import", "import_scores", "take scores of others, to be shown beside ours")
+    command.add_argument("files", nargs="+", type=_path("FILE"), metavar="FILE", help="or a folder of them")
+    command.add_argument("--source", default="", help="the name to show them under (default: the file's)")
+    command.add_argument(
+        "--columns", default="", help='where a column is another: "return=reward env_step=Step"'
+    )
+    command.add_argument(
+        "--values", default="", help='what no column says: "env=cheetah-run algo=sac seed=0"'
+    )
+    command.add_argument(
+        "--names", default="", help='what runs or paths are called: "{env}/{algo}_s{seed}.txt"'
+    )
+    command.add_argument("--metric", default="", help="which of several logged metrics is the return")
+    command.add_argument(
+        "--rename", default="", help='tasks and algorithms: "cheetah=cheetah-run SAC_v2=sac"'
+    )
+    command.add_argument("--envs", default="", help="only these tasks (our names)")
+    command.add_argument("--action-repeat", default="1", help="environment steps that one of their steps is")
+    command.add_argument("--every", default="", help="environment steps between two evaluations of an array")
     _path_option(command, "--results", default="results")
     return parser
 

@@ -6,7 +6,6 @@ import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import gymnasium
@@ -18,12 +17,12 @@ from PIL import Image
 
 from algos.core.agent import Agent
 from algos.core.noise import stream_seed
-from bench.disk import read_bytes, write_atomic
+from bench.disk import write_atomic
 from bench.envs import tasks as envs
 from bench.errors import UserError
-from bench.runs import FINISHED, Run, read_run
-from bench.studies.overrides import agent_class, build_config
-from bench.text import one_line, strerror
+from bench.runs import Run
+from bench.text import strerror
+from bench.trained import finished, load_policy
 
 Frame = NDArray[np.uint8]
 
@@ -46,7 +45,7 @@ def render(path: Path) -> list[Path]:
         UserError: no finished run with a policy is there, its task cannot be made or drawn here (no GL library), or the
             folder cannot be written.
     """
-    run = _finished(path)
+    run = finished(path)
     agent, mode = load_policy(run)
     frames, fps = episode(run, agent, mode)
     written = []
@@ -57,47 +56,6 @@ def render(path: Path) -> list[Path]:
             raise UserError(f"{path / name} cannot be written: {strerror(error)}") from None
         written.append(path / name)
     return written
-
-
-def _finished(path: Path) -> Run:
-    expected = "expected results/<study>/<env>/<label>/seed-<k>"
-    try:
-        run = read_run(path.absolute())
-    except ValueError:  # not the path of a run
-        raise UserError(f"{path} is not a run directory: {expected}") from None
-    if run.state not in FINISHED:
-        what = f" ({run.state}{': ' + run.reason if run.reason else ''})" if path.exists() else ""
-        raise UserError(f"{path} is not a finished run{what}: {expected}")
-    return run
-
-
-def load_policy(run: Run) -> tuple[Agent, str]:
-    """A run's final policy as an agent of one seed, and the mode in which the run was evaluated.
-
-    Raises:
-        UserError: policy.pt is missing or is not what the run's algorithm needs.
-    """
-    try:
-        data = read_bytes(run.path / "policy.pt")
-        record: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-        cls = agent_class(record["algo"])
-        config = build_config(record["algo"], record["config"])
-        agent: Agent = cls(config, record["obs_dim"], record["act_dim"], [run.seed])
-        for part, tensors in record["state"].items():
-            for name, value in tensors.items():
-                agent.state[part][name].copy_(value)
-    except FileNotFoundError:
-        raise UserError(f"{run.path} keeps no policy.pt, so there is nothing to watch") from None
-    except UserError:
-        raise
-    except UnpicklingError:  # torch's message proposes to load it all the same
-        raise UserError(
-            f"{run.path / 'policy.pt'} holds other things than tensors and numbers, and is not loaded"
-        ) from None
-    except Exception as error:  # whatever is in a file from elsewhere
-        raise UserError(f"{run.path / 'policy.pt'} cannot be used: {one_line(error)}") from None
-    wanted = run.meta["settings"]["eval_mode"]
-    return agent, agent.evaluation_mode if wanted == "authors" else wanted
 
 
 def episode(run: Run, agent: Agent, mode: str) -> tuple[list[Frame], float]:

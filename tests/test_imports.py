@@ -18,6 +18,7 @@ ROOMS = (
     ("launch",),
     ("analysis",),
     ("video", "check"),
+    ("trained",),
     ("training",),
     ("runs",),
     ("studies",),

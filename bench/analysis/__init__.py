@@ -1,6 +1,5 @@
 """From results/ to tables, figures and one page. Never imports torch."""
 
-from bench.analysis.external.scores import import_scores
 from bench.analysis.report.output import SUMMARY, build, draw
 from bench.analysis.report.request import load_chosen, load_report, own_choice
 from bench.analysis.scores.load import load as load_results  # `load` is the module
@@ -9,7 +8,6 @@ __all__ = [
     "SUMMARY",
     "build",
     "draw",
-    "import_scores",
     "load_chosen",
     "load_report",
     "load_results",

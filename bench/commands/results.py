@@ -167,12 +167,25 @@ def docs(options: Namespace) -> int:
 
 
 def import_scores(options: Namespace) -> int:
-    """Take per-seed scores of others from a CSV file, to lie under ours."""
-    from bench import analysis
+    """Take scores of others into the results, to be shown beside ours, and say what was understood."""
+    from bench.analysis.external.importing import Wishes, import_scores, pairs
+    from bench.analysis.external.layouts import NAMES_OF
 
-    print(
-        f"imported to {shown(analysis.import_scores(Path(options.file), writable('RESULTS', options.results)))}"
+    wishes = Wishes(
+        source=options.source,
+        columns=pairs("COLUMNS", options.columns, [*NAMES_OF]),
+        values=pairs("VALUES", options.values, ["env", "algo", "seed"]),
+        names=options.names,
+        metric=options.metric,
+        rename=pairs("RENAME", options.rename),
+        envs=options.envs.split(),
+        action_repeat=whole("ACTION_REPEAT", options.action_repeat, 1),
+        every=whole("EVERY", options.every, 1) if options.every else None,
     )
+    files = [Path(file) for file in options.files]
+    imported = import_scores(files, writable("RESULTS", options.results), wishes)
+    print("\n".join(imported.lines))
+    print(f"imported to {shown(imported.path)}")
     return 0
 
 

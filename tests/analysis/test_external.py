@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from bench.analysis.external import beside
-from bench.analysis.external.scores import import_scores, load_external
+from bench.analysis.external.curves import COLUMNS, common_steps, curves, load_curves
+from bench.analysis.external.importing import import_scores
+from bench.analysis.external.scores import load_external
 from bench.analysis.report.sections import sections
 from bench.analysis.scores.load import load
 from bench.errors import UserError
@@ -34,8 +36,8 @@ def write(path, text):
 
 def test_both_kinds_come_out_alike(tmp_path):
     write(tmp_path / "published/a.csv", SUMMARISED)
-    path = import_scores(write(tmp_path / "in/mine.csv", PER_SEED), tmp_path)
-    assert path == tmp_path / "external/mine.csv"
+    imported = import_scores([write(tmp_path / "in/mine.csv", PER_SEED)], tmp_path)
+    assert imported.path == tmp_path / "external/mine.csv"
     frame, problems = load_external(tmp_path)
     assert problems == []
     found = {(row["source"], row["env_step"]): row for row in frame.to_dict("records")}
@@ -54,16 +56,27 @@ def test_both_kinds_come_out_alike(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (PER_SEED.replace("env_step", "steps"), "lacks the column 'env_step'"),
+        (
+            PER_SEED.replace("env_step", "when"),
+            "lacks env_step; it has the columns env, algo, seed, when, return. COLUMNS=",
+        ),
+        (
+            PER_SEED.replace("env_step", "when").replace("env,algo", "a,b"),
+            "lacks env_step, env, algo; it has the columns a, b, seed, when, return",
+        ),
         (PER_SEED.replace("20.0", "twenty"), "line 3: return cannot be 'twenty'"),
         (PER_SEED.replace("20.0", "nan"), "line 3: return"),
-        (PER_SEED.replace("1,1000", "0,1000"), "line 3: this seed and step were given before"),
-        (PER_SEED.replace("cheetah-run,SAC,1", "../x,SAC,1"), "line 3: env cannot be '../x'"),
+        (
+            PER_SEED.replace("1,1000", "0,1000"),
+            "line 3: seed 0 of sac on cheetah-run has another return at step 1,000 already",
+        ),
+        (PER_SEED.replace("cheetah-run,SAC,1", "../x,SAC,1"), "../x: no task of this suite"),
+        (PER_SEED.replace("cheetah-run,SAC,1", "cheetah-rum,SAC,1"), "did you mean 'cheetah-run'"),
+        (PER_SEED.replace("SAC", "/"), "an algorithm cannot be named '/'"),
         (SUMMARISED.replace("340.5", ""), "line 2: mean cannot be ''"),
         (SUMMARISED.replace(",5\n", ",0\n"), "line 3: n cannot be '0'"),
         ("", "no CSV: empty"),
         (PER_SEED.splitlines()[0] + "\n", "no scores below the header"),
-        (PER_SEED.replace(",", ";"), "cells are separated by ';', expected ','"),
         (PER_SEED + "cheetah-run,SAC\n", "line 5 has 2 cells, the header 5"),
         (PER_SEED.replace("seed", "env"), "two columns have the same name"),
     ],
@@ -71,34 +84,37 @@ def test_both_kinds_come_out_alike(tmp_path):
 def test_a_wrong_file_is_refused_in_one_line_and_nothing_is_written(tmp_path, text, complaint):
     file = write(tmp_path / "in/mine.csv", text)
     with pytest.raises(UserError) as refused:
-        import_scores(file, tmp_path)
+        import_scores([file], tmp_path)
     assert complaint in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "external").exists()
 
 
-@pytest.mark.parametrize("text", [PER_SEED.replace("\n", "\r\n"), "\ufeff" + PER_SEED])
+@pytest.mark.parametrize(
+    "text",
+    [PER_SEED.replace("\n", "\r\n"), "\ufeff" + PER_SEED, *(PER_SEED.replace(",", mark) for mark in ";\t")],
+)
 def test_what_a_spreadsheet_writes_is_taken(tmp_path, text):
     (tmp_path / "mine.csv").write_bytes(text.encode())
-    import_scores(tmp_path / "mine.csv", tmp_path / "results")
+    import_scores([tmp_path / "mine.csv"], tmp_path / "results")
     frame, problems = load_external(tmp_path / "results")
     assert (len(frame), problems) == (2, [])
 
 
 def test_other_refusals(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
-        import_scores(tmp_path / "none.csv", tmp_path)
+        import_scores([tmp_path / "none.csv"], tmp_path)
     with pytest.raises(UserError, match="a name of"):
-        import_scores(write(tmp_path / "in/my scores.csv", PER_SEED), tmp_path)
+        import_scores([write(tmp_path / "in/my scores.csv", PER_SEED)], tmp_path)
     (tmp_path / "in/bytes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="no CSV"):
-        import_scores(tmp_path / "in/bytes.csv", tmp_path)
+        import_scores([tmp_path / "in/bytes.csv"], tmp_path)
     file = write(tmp_path / "in/mine.csv", PER_SEED)
-    import_scores(file, tmp_path)
-    import_scores(file, tmp_path)  # the same again is no conflict
+    import_scores([file], tmp_path)
+    import_scores([file], tmp_path)  # the same again is no conflict
     file.write_text(PER_SEED + "cheetah-run,SAC,1,2000,1.0\n")
     with pytest.raises(UserError, match="already there"):
-        import_scores(file, tmp_path)
+        import_scores([file], tmp_path)
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path):
@@ -152,6 +168,83 @@ def test_scores_of_an_algorithm_that_the_study_lacks_are_said_to_be_missing(tmp_
     made = {section.id: section for section in sections(load(tmp_path, "made-up"))}["external"]
     assert made.text == ["Not shown, as this study has no runs of the same algorithm: redq."]
     assert (made.tables, made.pictures) == ([], [])
+
+
+def test_a_source_is_not_shown_twice(tmp_path):
+    """Neither as seeds and as their summary, nor in two files."""
+    write(tmp_path / "published/a.csv", SUMMARISED)
+    write(tmp_path / "published/curves/paper.csv", PER_SEED)
+    write(tmp_path / "external/paper.csv", PER_SEED.replace("10.0", "11.0"))
+    frame, problems = load_external(tmp_path)
+    assert [(row["source"], row["env_step"], row["mean"]) for row in frame.to_dict("records")] == [
+        ("other", 1000, 300.0),
+        ("paper", 1000, 15.0),
+        ("paper", 2000, 30.0),
+    ]
+    assert [problem.split(" and ")[0] for problem in problems] == [
+        "external/paper.csv: the source paper is in published/curves/paper.csv already",
+        "published/a.csv: the source paper is in published/curves/paper.csv already",
+    ]
+
+
+UNEVEN = """env,algo,seed,env_step,return
+cheetah-run,sac,0,0,0
+cheetah-run,sac,0,1000,100
+cheetah-run,sac,0,3000,300
+cheetah-run,sac,1,1000,200
+cheetah-run,sac,1,2000,400
+cheetah-run,sac,1,3000,600
+cheetah-run,sac,1,4000,800
+walker-run,sac,0,1000,1
+"""
+
+
+def test_curves_of_seeds_with_uneven_steps(tmp_path):
+    write(tmp_path / "external/theirs.csv", UNEVEN)
+    frame, problems = load_curves(tmp_path)
+    assert (tuple(frame.columns), problems) == (COLUMNS, [])
+    cheetah, walker = curves(frame)
+    assert cheetah.name == "theirs: sac"
+    assert cheetah.env_steps.tolist() == [0, 1000, 2000, 3000, 4000]
+    np.testing.assert_array_equal(
+        cheetah.returns,
+        [[0, 100, 200, 300, np.nan], [np.nan, 200, 400, 600, 800]],  # 200: between 100 and 300
+    )
+    assert cheetah.n.tolist() == [1, 2, 2, 2, 1]
+    assert cheetah.mean.tolist() == [0, 150, 300, 450, 800]
+    assert cheetah.extent[1].tolist() == [0, 200, 400, 600, 800]
+    low, high = cheetah.band
+    assert np.isnan(low[[0, -1]]).all()  # of a single seed
+    assert (low[1:-1] < cheetah.mean[1:-1]).all()
+    assert (high[1:-1] > cheetah.extent[1][1:-1]).all()  # of two seeds, stretched
+    assert cheetah.notes == (
+        "seeds were evaluated at different steps: 1 of 8 values lie on the line between a seed's neighbouring "
+        "evaluations",
+        "1 of 2 seeds began after step 0: seed 1 at 1,000; they count where they have values",
+        "1 of 2 seeds ended before step 4,000: seed 0 at 3,000; they count where they have values",
+    )
+    assert (walker.notes, walker.mean.tolist()) == ((), [1.0])
+
+
+def test_steps_that_no_two_seeds_share_become_equally_spaced(tmp_path):
+    rng = np.random.default_rng(0)
+    runs = [np.unique(rng.integers(0, 100_000, 50)).astype(float) for _ in range(3)]
+    grid = common_steps(runs)
+    assert len(grid) == np.median([len(run) for run in runs])
+    assert (grid[0], grid[-1]) == (min(run[0] for run in runs), max(run[-1] for run in runs))
+    assert np.ptp(np.diff(grid)) <= 1
+
+
+def test_the_curves_of_published_runs(tmp_path):
+    """As the means that results/published/curves gives of them, at a step that all seeds have."""
+    frame, _ = load_curves(Path(__file__).parents[2] / "results")
+    found = {(curve.source, curve.algo, curve.env): curve for curve in curves(frame)}
+    xqc = found["xqc", "xqc", "cheetah-run"]
+    assert xqc.returns.shape[0] == 10
+    assert xqc.notes == ()
+    runs = frame.query("source == 'xqc' and env == 'cheetah-run' and env_step == 500000")["return"]
+    assert xqc.mean[xqc.env_steps == 500_000] == pytest.approx(runs.mean())
+    assert "seed 3 at 700,000" in " ".join(found["sr_sac", "sr-sac-utd16", "quadruped-walk"].notes)
 
 
 def test_what_is_published_in_the_repository_reads_well():

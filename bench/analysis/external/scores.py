@@ -5,11 +5,13 @@ repository, with their sources in the README there) and results/external/ (what 
 - per seed:   env, algo, seed, env_step, return; and source, where one file holds several
 - summarised: env, algo, source, step, mean, std, min, median, max, n; step in environment steps, n "unstated"
   or a whole number; std and median may be empty, min and max both
-Further columns are kept and not looked at. Where a per-seed file has no source, its name is the source.
+Further columns are kept and not looked at. Where a per-seed file has no source, its name is the source. No source is
+shown twice: of two files that name the same one, that with its single seeds counts, else the first.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis.csvfile import read_text
-from bench.disk import DamagedFile, check_inside, write_atomic
-from bench.errors import UserError, suggest
-from bench.names import is_safe_name
+from bench.disk import DamagedFile, check_inside
+from bench.errors import UserError
+from bench.names import ENV_NAME, is_safe_name
 from bench.text import one_line
 
 CURVES = "published/curves"  # per seed, a file for each source
@@ -28,39 +30,33 @@ FOLDERS = ("published", CURVES, IMPORTED)
 PER_SEED = ("env", "algo", "seed", "env_step", "return")
 SUMMARISED = ("env", "algo", "source", "step", "mean", "std", "min", "median", "max", "n")
 COLUMNS = ("env", "algo", "source", "env_step", "mean", "low", "high", "n")
-
-
-def import_scores(file: Path, root: Path) -> Path:
-    """Take a CSV of scores per seed, or of summaries, into results/external/ under `root`; its new path.
-
-    Raises UserError where the file cannot be read, is no such CSV (naming the line), or another file of that
-    name is already there.
-    """
-    target = root / IMPORTED / (file.stem + ".csv")
-    if not is_safe_name(target.name):
-        raise UserError(f"{one_line(file.name)}: a name of letters, digits and . _ - = + , @ is needed")
-    if _read(file).empty:
-        raise UserError(f"{file}: no scores below the header")
-    data = file.read_bytes()
-    if target.is_file() and target.read_bytes() != data:
-        raise UserError(
-            f"{target} is already there with other scores; rename the new file, or remove that one"
-        )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, data, "study")
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror}") from None
-    return target
+EACH_SEED = ("env", "algo", "source", "seed", "env_step", "value")
 
 
 def load_external(root: Path) -> tuple[pd.DataFrame, list[str]]:
-    """All external scores as one row per (env, algo, source, env_step), and one line per file left out.
+    """All external scores as one row per (env, algo, source, env_step), and one line per file or source left out.
 
     Columns: COLUMNS; low and high are the lowest and the highest seed (nan where not published), n is the
     number of seeds (nan where not stated). algo is lower case, as our names are.
     """
-    frames, problems = [pd.DataFrame(columns=list(COLUMNS))], []
+    found, problems = read_all(root)
+    frames = [_over_seeds(frame) if "seed" in frame else frame for frame in found]
+    return _joined(frames, COLUMNS), problems
+
+
+def load_per_seed(root: Path) -> tuple[pd.DataFrame, list[str]]:
+    """All external scores whose single seeds are known, one row each, and the lines of `load_external`.
+
+    Columns: EACH_SEED.
+    """
+    found, problems = read_all(root)
+    return _joined([frame for frame in found if "seed" in frame], EACH_SEED), problems
+
+
+def read_all(root: Path) -> tuple[list[pd.DataFrame], list[str]]:
+    """Every file's scores, with EACH_SEED or COLUMNS as its columns, no source twice; one line per thing left out."""
+    files: list[tuple[str, pd.DataFrame]] = []
+    problems: list[str] = []
     for folder in FOLDERS:
         try:
             check_inside(root, root / folder)
@@ -69,16 +65,47 @@ def load_external(root: Path) -> tuple[pd.DataFrame, list[str]]:
             continue
         for path in sorted((root / folder).glob("*.csv")):
             try:
-                frames.append(_read(path))
+                files.append((f"{folder}/{path.name}", _read(path)))
             except UserError as error:
                 problems.append(f"{folder}/{one_line(str(error).removeprefix(f'{path.parent}/'))}")
-    frame = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
-    return frame.sort_values(list(COLUMNS[:4]), kind="stable", ignore_index=True), problems
+    files.sort(key=lambda file: "seed" not in file[1])  # the seeds say more than their summary; stable
+    home: dict[str, str] = {}
+    kept = []
+    for name, frame in files:
+        again = sorted(set(frame["source"]) & home.keys())
+        problems += [
+            f"{name}: the source {source} is in {home[source]} already and is not shown twice; "
+            "import it under another SOURCE, or remove one of them"
+            for source in again
+        ]
+        home |= dict.fromkeys(set(frame["source"]) - home.keys(), name)
+        kept.append(frame[~frame["source"].isin(again)] if again else frame)
+    return kept, problems
+
+
+def _joined(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """The frames as one with these columns, sorted by them."""
+    kept = [frame for frame in frames if len(frame)] or [pd.DataFrame(columns=list(columns))]
+    frame = pd.concat(kept, ignore_index=True)[list(columns)]
+    return frame.sort_values(list(columns[:5]), kind="stable", ignore_index=True)
 
 
 def per_seed(file: Path) -> pd.DataFrame:
-    """Columns env, algo, source, seed, env_step, value of a CSV of scores per seed. Raises UserError."""
+    """The columns EACH_SEED of a CSV of scores per seed. Raises UserError."""
     return _read(file, _each_seed)
+
+
+def is_summary(file: Path) -> bool:
+    """Whether a file has the columns of a summary over seeds."""
+    try:
+        return set(SUMMARISED) <= set(read_text(file).columns)
+    except (OSError, ValueError):
+        return False
+
+
+def summaries(file: Path) -> pd.DataFrame:
+    """The columns COLUMNS of a CSV of summaries over seeds. Raises UserError."""
+    return _read(file, _summarised)
 
 
 def at_step(curves: pd.DataFrame, env_step: float) -> tuple[np.ndarray, bool]:
@@ -109,29 +136,39 @@ def _read(file: Path, tidy: Callable[[pd.DataFrame, Path], pd.DataFrame] | None 
 
 
 def _tidy(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """One row per (env, algo, source, env_step). UserError naming the first wrong column or line."""
-    if "mean" in frame.columns:
-        return _summarised(frame, file)
-    grouped = _each_seed(frame, file).groupby(list(COLUMNS[:4]))["value"]
+    """EACH_SEED or COLUMNS, as the file's columns say. UserError naming what is missing, or the first wrong line."""
+    return _summarised(frame, file) if "mean" in frame.columns else _each_seed(frame, file)
+
+
+def _over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """EACH_SEED -> COLUMNS."""
+    grouped = frame.groupby(list(COLUMNS[:4]))["value"]
     return grouped.agg(["mean", "min", "max", "size"]).reset_index().set_axis(list(COLUMNS), axis=1)
 
 
 def _checked(frame: pd.DataFrame, file: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    """The frame with a source. UserError naming the first column that is missing or name that is none."""
-    for column in wanted:
-        if column not in frame.columns:
-            close = suggest(column, frame.columns)
-            raise UserError(f"{file} lacks the column {column!r} of {', '.join(wanted)}{one_line(close)}")
+    """The frame with a source. UserError naming every column that is missing, or the first name that is none."""
+    missing = [column for column in wanted if column not in frame.columns]
+    if missing:
+        there = ", ".join(one_line(column, 30) or "one without a name" for column in frame.columns)
+        raise UserError(
+            f"{file} lacks {', '.join(missing)} of the columns {', '.join(wanted)}; there are {there}"
+        )
     if "source" not in frame.columns:
         frame = frame.assign(source=file.stem)
     for column in ("env", "algo", "source"):
-        safe = {name: is_safe_name(name) for name in frame[column].unique()}
+        safe = {name: _is_name(name, column) for name in frame[column].unique()}
         bad = np.flatnonzero(~frame[column].map(safe).to_numpy(bool))
         if len(bad):
             raise UserError(
                 f"{file}, line {bad[0] + 2}: {column} cannot be {one_line(frame[column][bad[0]], 60)!r}"
             )
     return frame
+
+
+def _is_name(name: str, column: str) -> bool:
+    """Whether a cell can be what its column says; the name of a task can have slashes."""
+    return re.fullmatch(ENV_NAME, name) is not None if column == "env" else is_safe_name(name)
 
 
 def _each_seed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:

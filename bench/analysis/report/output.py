@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.analysis import style
 from bench.analysis import table as tables
+from bench.analysis.data_files import data_files
 from bench.analysis.latex import to_latex
 from bench.analysis.report import page as report
 from bench.analysis.report.page import Heading
@@ -41,12 +42,14 @@ def draw(results: Results, more: Sequence[Maker] = ()) -> list[Path]:
             results.home,
             report.heading(results),
             sections(results, more),
-            {SUMMARY: score_tables.summary(results)},
+            {SUMMARY: score_tables.summary(results), **data_files(results)},
         )
 
 
-def write_report(target: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str]) -> list[Path]:
-    """Replace the folder `target` by a page, its figures and tables, and `more` {file name: text}.
+def write_report(
+    target: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str | bytes]
+) -> list[Path]:
+    """Replace the folder `target` by a page, its figures and tables, and `more` {file name: content}.
 
     The paths written, sorted. Call it inside `style.drawing`, and alone: what another process left there when it was
     killed is removed. Raises UserError where the folder cannot be written.
@@ -75,7 +78,7 @@ def _replace(work: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(folder: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str]) -> None:
+def _write(folder: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str | bytes]) -> None:
     for name in ("tables", "figures"):
         (folder / name).mkdir()
     for section in made:
@@ -83,8 +86,8 @@ def _write(folder: Path, top: Heading, made: Sequence[Section], more: Mapping[st
             write_table(table, folder / "tables")
         for picture in section.pictures:
             style.save(picture.figure, folder / "figures" / picture.name)
-    for name, text in {"index.html": report.page(top, made, folder), **more}.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    for name, content in {"index.html": report.page(top, made, folder), **more}.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def write_table(table: Table, folder: Path) -> list[Path]:
