@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 TEMPORARY = ".tmp"  # suffix of every temporary name, so that leftovers of a crash can be found
+INDEX = "index.html"  # the page over all studies that have a report, below the root of all results
 
 # ASCII, no separator, no leading dot, not a temporary name.
 SAFE_NAME = rf"(?![^/]*{re.escape(TEMPORARY)}(?:/|\Z))[A-Za-z0-9][A-Za-z0-9._=+,@-]{{0,199}}"

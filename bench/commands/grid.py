@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UserError
 from bench.machine.provenance import ROOT, why_no_commit
+from bench.names import INDEX
 from bench.runs import (
     FORMAT,
     check_configuration,
@@ -34,7 +35,7 @@ from bench.commands.arguments import (
     whole,
     writable,
 )
-from bench.commands.results import damaged_lines, draw_report, report_damaged, studies_on_disk
+from bench.commands.results import damaged_lines, draw_report, report_damaged, shown, studies_on_disk
 
 
 def run_grid(options: Namespace) -> int:
@@ -167,6 +168,8 @@ def status(options: Namespace) -> int:
         else:
             for study in found:
                 run_status.show(study)
+            if (root / INDEX).is_file():
+                print(f"reports of all studies: {shown(root / INDEX)}")
         if not every or not any(run.state in ("running", "queued") for study in found for run in study.runs):
             break
         time.sleep(every)

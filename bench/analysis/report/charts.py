@@ -110,7 +110,11 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
 
 
 def _color(artist: PolyCollection | Line2D) -> str:
-    return to_hex(artist.get_color() if isinstance(artist, Line2D) else artist.get_facecolor()[0][:3])
+    """Of a line, or of a band's inside; "" where there is none."""
+    if isinstance(artist, Line2D):
+        return to_hex(artist.get_color())
+    faces = np.asarray(artist.get_facecolor(), float).reshape(-1, 4)
+    return to_hex(tuple(faces[0, :3].tolist())) if len(faces) else ""
 
 
 def _index(xs: list[Array], x: Array) -> int:

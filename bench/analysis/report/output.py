@@ -11,7 +11,9 @@ from bench.analysis import style
 from bench.analysis import table as tables
 from bench.analysis.data_files import data_files
 from bench.analysis.latex import to_latex
+from bench.analysis.report import index
 from bench.analysis.report import page as report
+from bench.analysis.report.index import IndexEntry
 from bench.analysis.report.page import Heading
 from bench.analysis.report.request import load_report
 from bench.analysis.report.sections import Maker, Section, sections
@@ -38,18 +40,25 @@ def draw(results: Results, more: Sequence[Maker] = ()) -> list[Path]:
     the same bytes. Raises UserError where the folder cannot be written.
     """
     with style.drawing():
+        made = sections(results, more)
         return write_report(
             results.home,
             report.heading(results),
-            sections(results, more),
+            made,
+            index.entry(results, made),
             {SUMMARY: score_tables.summary(results), **data_files(results)},
         )
 
 
 def write_report(
-    target: Path, top: Heading, made: Sequence[Section], more: Mapping[str, str | bytes]
+    target: Path,
+    top: Heading,
+    made: Sequence[Section],
+    entry: IndexEntry,
+    more: Mapping[str, str | bytes],
 ) -> list[Path]:
-    """Replace the folder `target` by a page, its figures and tables, and `more` {file name: content}.
+    """Replace the folder `target` by a page, its figures and tables, and `more` {file name: content}; then bring the
+    index over all studies up to date.
 
     The paths written, sorted. Call it inside `style.drawing`, and alone: what another process left there when it was
     killed is removed. Raises UserError where the folder cannot be written.
@@ -61,7 +70,9 @@ def write_report(
     try:
         work.mkdir(parents=True)
         _write(work, top, made, more)
+        index.save(work, entry)
         _replace(work, target)
+        index.refresh(target.parents[1], REPORT)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from None
     finally:

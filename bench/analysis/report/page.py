@@ -24,7 +24,7 @@ from bench.analysis.report.sections import Picture, Section
 from bench.analysis.scores import runs as run_tables
 from bench.analysis.scores.results import Results
 from bench.analysis.scores.tables import count
-from bench.analysis.table import to_html
+from bench.analysis.table import Table, to_html
 
 HERE = Path(__file__).parent
 STYLES = ("uplot/uPlot.min.css", "report.css")
@@ -53,6 +53,22 @@ def heading(results: Results) -> Heading:
 
 def page(top: Heading, sections: Sequence[Section], folder: Path) -> str:
     """The HTML of a report; its pictures are read from folder/figures and become part of the page."""
+    return _render(
+        "report.html",
+        SCRIPTS,
+        top=top,
+        sections=[_view(section, folder) for section in sections],
+        open_warnings=WARNINGS,
+        count=count,
+    )
+
+
+def index_page(table: Table) -> str:
+    """The HTML of the page over all studies."""
+    return _render("index.html", SCRIPTS[-1:], table=_table_view(table, 0))
+
+
+def _render(template: str, scripts: Sequence[str], **values: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -60,17 +76,14 @@ def page(top: Heading, sections: Sequence[Section], folder: Path) -> str:
         trim_blocks=True,
     )
     styles, scripts = (
-        [(HERE / name).read_text(encoding="utf-8") for name in names] for names in (STYLES, SCRIPTS)
+        [(HERE / name).read_text(encoding="utf-8") for name in names] for names in (STYLES, scripts)
     )
-    return environment.get_template("report.html").render(
-        top=top,
-        sections=[_view(section, folder) for section in sections],
+    return environment.get_template(template).render(
         styles=[Markup(text) for text in styles],
         scripts=[Markup(text) for text in scripts],
         style_hashes=[_digest(text) for text in styles],
         script_hashes=[_digest(text) for text in scripts],
-        open_warnings=WARNINGS,
-        count=count,
+        **values,
     )
 
 
@@ -84,14 +97,13 @@ def facts(results: Results) -> list[str]:
     found = Counter(score.state for score in results.runs)
     states = ", ".join(f"{found[state]} {state}" for state in run_tables.STATES if found[state])
     steps = results.settings.get("steps")
-    metas = [score.run.meta for score in results.runs if score.run.meta]
-    days = sorted({str(attempt["started"])[:10] for meta in metas for attempt in meta["attempts"]})
+    days = run_tables.days(results)
     return [
         f"{len(results.envs)} task" + "s" * (len(results.envs) != 1),
         f"{len(results.learners)} algorithm" + "s" * (len(results.learners) != 1),
         f"{len(results.runs)} runs: {states}",
         *([f"{steps:,} environment steps"] if isinstance(steps, int) else []),
-        *([f"run {' to '.join(dict.fromkeys((days[0], days[-1])))}"] if days else []),
+        *([f"run {' to '.join(days)}"] if days else []),
     ]
 
 
@@ -105,19 +117,23 @@ def _view(section: Section, folder: Path) -> dict[str, object]:
         "verdicts": section.verdicts,
         "figures": [_picture(picture, folder) for picture in section.pictures],
         "tables": [
-            {
-                "name": table.name,
-                "title": table.title,
-                "notes": table.notes,
-                "html": Markup(to_html(table)),
-                "rows": len(table.rows),
-                "open": i == 0 and len(table.rows) <= SHORT and not section.verdicts,
-                "filter": len(table.rows) > FEW_ROWS,
-            }
-            for i, table in enumerate(section.tables)
+            _table_view(table, i, closed=bool(section.verdicts)) for i, table in enumerate(section.tables)
         ],
         "videos": [{"source": quote(video), "caption": video} for video in section.videos],
         "commands": section.commands,
+    }
+
+
+def _table_view(table: Table, place: int, closed: bool = False) -> dict[str, object]:
+    """A table, the place-th of its section: the first is open where it is short."""
+    return {
+        "name": table.name,
+        "title": table.title,
+        "notes": table.notes,
+        "html": Markup(to_html(table)),
+        "rows": len(table.rows),
+        "open": place == 0 and len(table.rows) <= SHORT and not closed,
+        "filter": len(table.rows) > FEW_ROWS,
     }
 
 

@@ -52,7 +52,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 // Enlarging: a figure in a dialog over the page; a click or Escape closes it.
 const dialog = document.querySelector("dialog");
-const large = dialog.querySelector("img");
+const large = document.querySelector("dialog img");
 for (const button of document.querySelectorAll("button.enlarge")) {
   button.addEventListener("click", () => {
     const image = button.querySelector("img");
@@ -61,7 +61,7 @@ for (const button of document.querySelectorAll("button.enlarge")) {
     dialog.showModal();
   });
 }
-large.addEventListener("click", () => dialog.close());
+large?.addEventListener("click", () => dialog.close());
 // A link to a closed part opens it. In print all parts but long tables are open.
 function open() {
   const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));

@@ -76,6 +76,13 @@ def runs(results: Results) -> Table:
     return Table("runs", "Runs", columns, rows, records, notes)
 
 
+def days(results: Results) -> tuple[str, ...]:
+    """The first and the last day on which an attempt at one of the study's runs started: ("2026-11-25",)."""
+    metas = [score.run.meta for score in results.runs if score.run.meta]
+    found = sorted({str(attempt["started"])[:10] for meta in metas for attempt in meta["attempts"]})
+    return tuple(dict.fromkeys((*found[:1], *found[-1:])))
+
+
 def _measures(score: RunScore) -> tuple[float, float, float]:
     return (
         float(stats.final_return(score.returns)),

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.analysis import style
+from bench.analysis.report.index import IndexEntry
 from bench.analysis.report.output import write_report
 from bench.analysis.report.page import Heading
 from bench.analysis.report.sections import Section
@@ -41,8 +42,16 @@ def build_experiments(root: Path) -> list[Path]:
     if not (root / NAME).is_dir():
         raise UserError(f"no {root / NAME} yet; `make experiments` makes it")
     top = Heading("experiments", "Multi-modality, exploration, the step of QSM's loss", facts(root))
+    records = [record for name in EXPERIMENTS for record in _records(root, name)]
+    entry = IndexEntry(
+        top.title,
+        ", ".join(name for name in EXPERIMENTS if name not in missing(root)),
+        (*_days(records),),
+        {"done": len(records)},
+        "",
+    )
     with style.drawing():
-        return write_report(root / NAME / REPORT, top, sections(root), {})
+        return write_report(root / NAME / REPORT, top, sections(root), entry, {})
 
 
 def missing(root: Path) -> list[str]:
@@ -53,11 +62,14 @@ def missing(root: Path) -> list[str]:
 def facts(root: Path) -> list[str]:
     """The line under the title: parts and days."""
     records = [record for name in EXPERIMENTS for record in _records(root, name)]
+    days = _days(records)
+    return [f"{len(records)} parts", *([f"run {' to '.join(days)}"] if days else [])]
+
+
+def _days(records: Sequence[dict[str, Any]]) -> list[str]:
+    """The first and the last day on which a part was run."""
     days = sorted({str(record["started"])[:10] for record in records})
-    return [
-        f"{len(records)} parts",
-        *([f"run {' to '.join(dict.fromkeys((days[0], days[-1])))}"] if days else []),
-    ]
+    return list(dict.fromkeys((*days[:1], *days[-1:])))
 
 
 def sections(root: Path) -> list[Section]:
