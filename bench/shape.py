@@ -83,8 +83,13 @@ def _mismatch(error: msgspec.ValidationError, record: Any, shape: type[Struct], 
     if "length >= 1" in text:
         return Mismatch(place, "must not be empty")
     if error.__cause__ is not None:  # of a `parse`
-        return Mismatch(place, f"{error.__cause__}")
-    return Mismatch(place, f"must be {_expected(hint, table)}, not {one_line(repr(value), 60)}")
+        said = str(error.__cause__)
+        return Mismatch(place, f"{said}, not {_shown(value)}" if said.startswith("must be") else said)
+    return Mismatch(place, f"must be {_expected(hint, table)}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return one_line(repr(value), 60)
 
 
 def _step(value: Any, hint: Any, key: str | int) -> tuple[str | int, Any]:

@@ -55,14 +55,14 @@ def test_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('time = "00:30:00"\npartiton = "gpu"', ["unknown key 'partiton'", "did you mean 'partition'"]),
+        ('time = "00:30:00"\npartiton = "gpu"', ["'partiton' is an unknown key", "did you mean 'partition'"]),
         ('partition = "gpu"', ["time is missing"]),
-        ("time = 30", ["time = 30", "hours:minutes:seconds"]),
-        ('time = "30"', ['time = "30"', "hours:minutes:seconds"]),
+        ("time = 30", ["'time' must be", "hours:minutes:seconds", ", not 30"]),
+        ('time = "30"', ["'time' must be", "hours:minutes:seconds", ", not '30'"]),
         ('time = "00:00:30"', ["at least one minute"]),
-        ('time = "01:00:00"\ncpus = 0', ["cpus = 0", "at least 1"]),
-        ('time = "01:00:00"\ncpus = true', ["cpus = true", "whole number"]),
-        ('time = "01:00:00"\ngpus = "2"', ['gpus = "2"', "whole number"]),
+        ('time = "01:00:00"\ncpus = 0', ["'cpus' must be a whole number from 1 on, not 0"]),
+        ('time = "01:00:00"\ncpus = true', ["'cpus' must be a whole number from 1 on, not True"]),
+        ('time = "01:00:00"\ngpus = "2"', ["'gpus' must be a whole number from 0 on, not '2'"]),
         ('time = "01:00:00"\nmemory = "4 GB"', ["memory", '"900M" or "4G"']),
         ('time = "01:00:00"\npartition = ""', ["partition", "not empty"]),
         ('time = "01:00:00"\npartition = "a\\nb"', ["partition", "one line"]),
@@ -70,20 +70,26 @@ def test_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ('time = "01:00:00"\ncheckpoints = "scratch"', ["checkpoints", "absolute path"]),
         ('time = "01:00:00"\ncheckpoints = "$NOT_SET_ANYWHERE/x"', ["$NOT_SET_ANYWHERE is not set"]),
         ('time = "00:01:00"\nsignal_delay = 30', ["signal_delay = 30", "at most 15 s", '"00:01:00"']),
-        ('time = "01:00:00"\n[sbatch]\narray = "0-3"', ["sbatch", "'array' is set by the suite"]),
+        ('time = "01:00:00"\n[sbatch]\narray = "0-3"', ["sbatch", "'array', which is set by the suite"]),
         ('time = "01:00:00"\n[sbatch]\nexclude = [1]', ["sbatch", "'exclude'"]),
         ('time = "01:00:00', ["not valid TOML"]),
         # options that would change what the suite reads of sbatch, and those that have a key of their own
-        *((f'time = "01:00:00"\n[sbatch]\n{key} = true', [f"'{key}' is set by the suite"]) for key in READ),
-        ('time = "01:00:00"\n[sbatch]\nmem = "4G"', ["'mem' has a key of its own", "memory = ..."]),
+        *(
+            (f'time = "01:00:00"\n[sbatch]\n{key} = true', [f"'{key}', which is set by the suite"])
+            for key in READ
+        ),
+        ('time = "01:00:00"\n[sbatch]\nmem = "4G"', ["'mem', which has a key of its own", "memory = ..."]),
         (
             'time = "01:00:00"\n[sbatch]\ncpus_per_task = 4',
-            ["'cpus_per_task' has a key of its own", "cpus = ..."],
+            ["'cpus_per_task', which has a key of its own", "cpus = ..."],
         ),
-        ('time = "01:00:00"\nmem = "4G"', ["unknown key 'mem'", "it is called 'memory'"]),
-        ('time = "01:00:00"\nntasks = 4', ["unknown key 'ntasks'", "the suite sets it itself", "`cpus`"]),
+        ('time = "01:00:00"\nmem = "4G"', ["'mem' is an unknown key", "did you mean 'memory'"]),
+        (
+            'time = "01:00:00"\nntasks = 4',
+            ["'ntasks' is an unknown key", "the suite sets it itself", "`cpus`"],
+        ),
         ('time = "01:00:00"\nexclusive_topology = true', ["below [sbatch]: exclusive-topology"]),
-        ('time = "01:00:00"\n[algo.sac]\nmemry = "1G"', ["[algo.sac] unknown key 'memry'", "'memory'"]),
+        ('time = "01:00:00"\n[algo.sac]\nmemry = "1G"', ["'algo.sac.memry' is an unknown key", "'memory'"]),
         ('time = "01:00:00"\nalgo = "sac"', ["algo", "must be a table"]),
         ('time = "01:00:00"\n[algo]\nsac = 3', ["algo.sac", "must be a table"]),
         (

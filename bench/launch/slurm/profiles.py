@@ -13,11 +13,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from bench.disk import parse_toml
+from msgspec import UNSET, Meta, Struct, UnsetType
+
 from bench.errors import UserError, suggest
 from bench.paths import expand
+from bench.shape import Mismatch, fit, read_toml
 
 FOLDER = Path(__file__).parents[3] / "slurm" / "profiles"
 
@@ -48,6 +50,123 @@ OWN = {
     "gpus-per-task": "gpus",
     "gpus-per-socket": "gpus",
 }
+
+
+class Duration(int):
+    """Minutes of "HH:MM:SS" or "D-HH:MM:SS", rounded up. Slurm's shorter forms are too easily misread."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, value: object) -> Duration:
+        match = re.fullmatch(r"(?:(\d+)-)?(\d{1,3}):(\d\d):(\d\d)", value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError('must be "hours:minutes:seconds" or "days-hours:minutes:seconds"')
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+        if total < 60:
+            raise ValueError("must be at least one minute")
+        made = cls(-(-total // 60))
+        made.text = match[0]
+        return made
+
+
+class Text(str):
+    """Text for one line of a job script."""
+
+    @classmethod
+    def parse(cls, value: object) -> Text:
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            raise ValueError("must be text in quotes, on one line and not empty")
+        return cls(value)
+
+
+class Folder(Text):
+    """An absolute path, in which $VARIABLES and ~ stand for what they are when the profile is read."""
+
+    @classmethod
+    def parse(cls, value: object) -> Folder:
+        try:
+            path = expand(super().parse(value))
+        except UserError as error:
+            raise ValueError(f"cannot be used: {error}") from None
+        if not os.path.isabs(path):
+            raise ValueError("must be an absolute path that every node sees")
+        return cls(path)
+
+
+class Options(dict[str, str | int | bool]):
+    """Options of sbatch that no key stands for."""
+
+    @classmethod
+    def parse(cls, value: object) -> Options:
+        if not isinstance(value, dict):
+            raise ValueError(
+                'must be a table of sbatch\'s long options, like [sbatch] with exclude = "node7"'
+            )
+        for key, option in value.items():
+            name = key.replace("_", "-")
+            if name in RESERVED:
+                raise ValueError(f"has {key!r}, which is set by the suite itself")
+            if name in OWN:
+                raise ValueError(
+                    f"has {key!r}, which has a key of its own, above [sbatch]: {OWN[name]} = ..."
+                )
+            if not re.fullmatch(r"[a-z][a-z0-9_-]*", key) or not isinstance(option, str | int | bool):
+                raise ValueError(
+                    f"has {key!r}, which must be a long option of sbatch with text, a number or true"
+                )
+        return cls(value)
+
+
+FromZero = Annotated[int, Meta(ge=0)]
+FromOne = Annotated[int, Meta(ge=1)]
+FromFive = Annotated[int, Meta(ge=5)]
+Memory = Annotated[
+    str,
+    Meta(pattern=r"^[1-9]\d*[MG]\Z", description='whole megabytes or gigabytes, like "900M" or "4G"'),
+]
+Lines = Annotated[
+    tuple[str, ...], Meta(description='a list of shell lines, like ["module load python/3.11"]')
+]
+
+
+class Keys(Struct, forbid_unknown_fields=True):
+    """What may stand in a profile, and in its tables for one algorithm and for the figures."""
+
+    time: Duration | UnsetType = UNSET
+    partition: Text | UnsetType = UNSET
+    account: Text | UnsetType = UNSET
+    qos: Text | UnsetType = UNSET
+    constraint: Text | UnsetType = UNSET
+    memory: Memory | UnsetType = UNSET
+    cpus: FromOne | UnsetType = UNSET
+    gpus: FromZero | UnsetType = UNSET
+    gpu_type: Text | UnsetType = UNSET
+    array_parallelism: FromOne | UnsetType = UNSET
+    signal_delay: FromFive | UnsetType = UNSET
+    setup: Lines | UnsetType = UNSET
+    checkpoints: Folder | UnsetType = UNSET
+    jobs_per_task: FromOne | UnsetType = UNSET
+    jobs_per_gpu: FromOne | UnsetType = UNSET
+    python: Text | UnsetType = UNSET
+    srun: Lines | UnsetType = UNSET
+    sbatch: Options | UnsetType = UNSET
+
+    def values(self) -> dict[str, Any]:
+        """Those that are set, as `Profile` has them."""
+        found = {key: value for key in KEYS if (value := getattr(self, key)) is not UNSET}
+        return found | {key: Path(value) for key, value in found.items() if isinstance(value, Folder)}
+
+
+KEYS = Keys.__struct_fields__
+
+
+class ProfileFile(Keys):
+    """A profile."""
+
+    algo: dict[str, Keys] = {}
+    figures: Keys | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +227,7 @@ class Profile:
 
     def setting(self, key: str) -> str:
         """Where a key stands, for a message: `slurm/profiles/local.toml: partition = "main"`."""
-        raw = _read(self.file)
+        raw = read_toml(self.file, _short(self.file))
         inner: Any = raw
         for name in self.table.split("."):
             inner = inner.get(name, {}) if name else {}
@@ -132,63 +251,43 @@ def load_profile(name: str, folder: Path = FOLDER) -> Profile:
             f"no cluster profile {name!r} (looked for {_short(file)})"
             + suggest(name, (path.stem for path in folder.glob("*.toml")))
         )
-    raw = _read(file)
-    tables = {key: raw.pop(key, {}) for key in ("algo", "figures")}
-    base = _values(file, raw)
-    if "time" not in base:
+    try:
+        read = fit(read_toml(file, _short(file)), ProfileFile)
+    except Mismatch as mismatch:
+        hint = _hint(str(mismatch.place[-1])) if mismatch.unknown else ""
+        raise UserError(f"{_short(file)}: {mismatch}{hint}") from None
+    if read.time is UNSET:
         raise UserError(f'{_short(file)}: time is missing; how long may a task run? time = "02:00:00"')
-    algos = {}
-    for algo, table in _table(file, "algo", tables["algo"]).items():
-        own = _values(file, _table(file, f"algo.{algo}", table), f"algo.{algo}")
-        algos[algo] = _profile(file, base | own, f"algo.{algo}")
+    base = read.values()
+    algos = {algo: _profile(file, base | own.values(), f"algo.{algo}") for algo, own in read.algo.items()}
     figures = None
-    if table := _table(file, "figures", tables["figures"]):
+    if read.figures is not None:
         lean = {key: value for key, value in base.items() if key not in ("gpus", "gpu_type", "cpus")}
-        figures = _profile(file, lean | _values(file, table, "figures"), "figures")
+        figures = _profile(file, lean | read.figures.values(), "figures")
     return replace(_profile(file, base), algos=algos, figures=figures)
 
 
-def _table(file: Path, name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{_short(file)}: {name} = {_toml(value)}: must be a table of keys: [{name}]")
-    return value
-
-
-def _values(file: Path, raw: Mapping[str, Any], table: str = "") -> dict[str, Any]:
-    """The checked keys of the file, or of one of its tables. UserError naming file, key and reason."""
-    where = f"{_short(file)}: [{table}]" if table else f"{_short(file)}:"
-    values: dict[str, Any] = {}
-    for key, value in raw.items():
-        if key not in KEYS:
-            raise UserError(f"{where} unknown key {key!r}{_hint(key)}")
-        try:
-            values["time_min" if key == "time" else key] = KEYS[key](value)
-        except ValueError as error:
-            raise UserError(f"{where} {key} = {_toml(value)}: {error}") from None
-    if "time_min" in values:
-        values["time"] = raw["time"]
-    return values
-
-
 def _hint(key: str) -> str:
+    """What to do about an unknown key that is no misspelling of one."""
+    if suggest(key, KEYS):
+        return ""
     option = key.replace("_", "-")
     if option in RESERVED:
         return "; the suite sets it itself: a task is one process on one node, and `cpus` are runs at once"
     if option in OWN:
         return f"; here it is called {OWN[option]!r}"
-    close = suggest(key, KEYS)
-    return close or f"; an option of sbatch stands below [sbatch]: {option} = ..."
+    return f"; an option of sbatch stands below [sbatch]: {option} = ..."
 
 
 def _profile(file: Path, values: Mapping[str, Any], table: str = "") -> Profile:
     values = dict(values)
-    time = values.pop("time")
-    profile = Profile(file=file, table=table, **values)
+    time: Duration = values.pop("time")
+    profile = Profile(file=file, table=table, time_min=time, **values)
     longest = 60 * profile.time_min - START_S
     if profile.signal_delay > longest:
         raise UserError(
             f"{_short(file)}: signal_delay = {profile.signal_delay}: at most {longest} s with time = "
-            f"{_toml(time)}, since a task needs {START_S} s before it can be warned of its end"
+            f"{_toml(time.text)}, since a task needs {START_S} s before it can be warned of its end"
         )
     return profile
 
@@ -205,15 +304,6 @@ def with_defaults(profile: Profile, defaults: Mapping[str, str]) -> Profile:
     return profile.each(complete)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return parse_toml(file.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{_short(file)}: not valid TOML: {error}") from None
-    except OSError as error:
-        raise UserError(f"{_short(file)}: cannot be read: {error}") from None
-
-
 def _short(file: Path) -> str:
     return os.path.relpath(file) if file.absolute().is_relative_to(Path.cwd()) else str(file)
 
@@ -221,88 +311,3 @@ def _short(file: Path) -> str:
 def _toml(value: object) -> str:
     """On one line, as the file could have it (JSON's strings, numbers and lists are TOML's)."""
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError("must be text in quotes, on one line and not empty")
-    return value
-
-
-def _count(minimum: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if type(value) is not int or value < minimum:
-            raise ValueError(f"must be a whole number, at least {minimum}")
-        return value
-
-    return check
-
-
-def _time(value: object) -> int:
-    """Minutes of "HH:MM:SS" or "D-HH:MM:SS", rounded up. Slurm's shorter forms are too easily misread."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d{1,3}):(\d\d):(\d\d)", value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError('must be "hours:minutes:seconds" or "days-hours:minutes:seconds"')
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    if total < 60:
-        raise ValueError("must be at least one minute")
-    return -(-total // 60)
-
-
-def _memory(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[1-9]\d*[MG]", value):
-        raise ValueError('must be whole megabytes or gigabytes, like "900M" or "4G"')
-    return value
-
-
-def _lines(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
-        raise ValueError('must be a list of shell lines, like ["module load python/3.11"]')
-    return tuple(value)
-
-
-def _folder(value: object) -> Path:
-    try:
-        path = expand(_text(value))
-    except UserError as error:
-        raise ValueError(str(error)) from None
-    if not os.path.isabs(path):
-        raise ValueError("must be an absolute path that every node sees")
-    return Path(path)
-
-
-def _options(value: object) -> dict[str, str | int | bool]:
-    if not isinstance(value, dict):
-        raise ValueError('must be a table of sbatch\'s long options, like [sbatch] with exclude = "node7"')
-    for key, option in value.items():
-        name = key.replace("_", "-")
-        if name in RESERVED:
-            raise ValueError(f"{key!r} is set by the suite itself")
-        if name in OWN:
-            raise ValueError(f"{key!r} has a key of its own, above [sbatch]: {OWN[name]} = ...")
-        if not re.fullmatch(r"[a-z][a-z0-9_-]*", key) or not isinstance(option, str | int | bool):
-            raise ValueError(f"{key!r} must be a long option of sbatch with text, a number or true")
-    return value
-
-
-KEYS: dict[str, Callable[[object], Any]] = {
-    "time": _time,
-    "partition": _text,
-    "account": _text,
-    "qos": _text,
-    "constraint": _text,
-    "memory": _memory,
-    "cpus": _count(1),
-    "gpus": _count(0),
-    "gpu_type": _text,
-    "array_parallelism": _count(1),
-    "signal_delay": _count(5),
-    "setup": _lines,
-    "checkpoints": _folder,
-    "jobs_per_task": _count(1),
-    "jobs_per_gpu": _count(1),
-    "python": _text,
-    "srun": _lines,
-    "sbatch": _options,
-}
