@@ -1,6 +1,11 @@
 # Only forwards to `python -m bench`; `make help` tells what there is.
 PYTHON ?= python3
 VENV := .venv
+# Few shells expand the ~ and $HOME of NAME=~/folder.
+ifneq ($(findstring command line,$(origin VENV)),)
+override VENV := $(if $(word 2,$(value VENV)),$(error VENV=$(value VENV): expected a folder without blanks in its name),$(shell printf %s $(value VENV)))
+endif
+$(if $(VENV),,$(error VENV is empty: expected a folder))
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
@@ -21,6 +26,13 @@ COMMANDS := bench status figures experiments video docs slurm cancel timing perf
 CHECKS := test test-quick test-all test-faults test-slurm lint format
 .DEFAULT_GOAL := help
 .PHONY: help setup $(COMMANDS) $(CHECKS) FORCE
+
+# Else make would carry out the others first: `make bench quick` would train.
+TARGETS := help setup $(COMMANDS) $(CHECKS)
+UNKNOWN := $(firstword $(filter-out $(TARGETS) FORCE $(STAMP),$(MAKECMDGOALS)))
+ifneq ($(UNKNOWN),)
+$(error there is no target $(UNKNOWN): `make help` lists them$(if $(filter bench slurm,$(MAKECMDGOALS)),; a study is named as in make bench STUDY=quick))
+endif
 
 # A variable that no target of this call takes is a mistake: STEPS=9 of `make status`, ALGO= for ALGOS=.
 GOALS := $(or $(MAKECMDGOALS),help)
@@ -44,6 +56,9 @@ inherited := $(strip $(foreach name,$(TAKEN),$(if $(filter environment,$(origin 
 ignored := $(strip $(foreach name,$(filter-out ENV,$(patsubst %S,%,$(filter %S,$(TAKEN)))),$(if $(filter environment,$(origin $(name))),$(name))))
 $(if $(inherited),$(warning from the environment: $(inherited)))
 $(if $(ignored),$(warning in the environment, but not used: $(ignored); meant may be $(addsuffix S,$(ignored))))
+
+# A recipe gets them on its command line, as they stand; in its environment make would expand them.
+unexport $(TAKEN)
 
 # Names a Python library folder of another environment, so that ours does not start.
 ifdef PYTHONHOME

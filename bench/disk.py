@@ -184,7 +184,10 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
 
 def parse_toml(data: bytes) -> dict[str, Any]:
     """The TOML in `data`; a byte order mark, which some editors write, is skipped. ValueError for anything else."""
-    return tomllib.loads(data.decode("utf-8-sig"))
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("its encoding is not UTF-8") from None
 
 
 def _no_constant(name: str) -> None:

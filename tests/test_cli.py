@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ import pytest
 
 from bench.__main__ import main
 from bench.envs import tasks as envs
-from bench.launch import estimate
+from bench.launch import estimate, pack
 from bench.launch.local import pool as local
-from bench.launch.local.pool import LocalOptions, Pool
 from bench.launch.plan import Plan
 from bench.runs import read_run
 from bench.studies.file import load_study
 from bench.studies.request import override
-from tests.launching import bench, command, environment, substance, wait_for
+from tests.launching import bench, command, environment, spec, substance, wait_for
 
 pytestmark = pytest.mark.usefixtures("stubs")
 
@@ -308,33 +308,42 @@ def group_is_empty(leader: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)])
-def test_a_stopped_grid_goes_on_where_it_was(signals: tuple[signal.Signals, ...], folder: Path) -> None:
-    arguments = (*RUN, "--set", "steps=1500,eval_every=500", "--algos", "stub:delay=0.01", "--jobs", "2")
-    process = start(*arguments)
-    cell = folder / "results/s-eval_every=500-steps=1500/stubs_Toy-v0/stub-delay=0.01"
+def test_a_stopped_grid_goes_on_where_it_was(folder: Path) -> None:
+    """Stopped by `kill`, by ^C and by a second ^C at once, one after the other."""
+    arguments = (*RUN, "--set", "steps=2500,eval_every=500", "--algos", "stub:delay=0.01", "--jobs", "2")
+    cell = folder / "results/s-eval_every=500-steps=2500/stubs_Toy-v0/stub-delay=0.01"
     runs = [cell / "seed-0", cell / "seed-1"]
-    wait_for(lambda: all(read_run(path).state == "running" for path in runs), what="training")
-    time.sleep(1)
-    for number in signals:
-        # ^C reaches the whole group, as from a terminal.
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-        time.sleep(0.3)
-    code, out = ends(process)
-    assert code == 130, out
-    assert "Traceback" not in out
-    wait_for(lambda: group_is_empty(process.pid), what="the workers' end")
-    assert {read_run(path).state for path in runs} == {"stale"}
-    saved = [checkpoint_step(path) for path in runs]
-    if len(signals) == 1:
-        assert "stopped: 2 runs are left; the same command goes on where they are" in out
-        assert all(saved)
+    begun = [[0, 0]]
+    for signals in ((signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)):
+        process = start(*arguments)
+        wait_for(lambda: all(is_training(path, len(begun)) for path in runs), what="training")
+        time.sleep(1)
+        for number in signals:
+            # ^C reaches the whole group, as from a terminal.
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+            time.sleep(0.3)
+        code, out = ends(process)
+        assert code == 130, out
+        assert "Traceback" not in out
+        wait_for(partial(group_is_empty, process.pid), what="the workers' end")
+        assert {read_run(path).state for path in runs} == {"stale"}
+        begun.append([checkpoint_step(path) for path in runs])
+        if len(signals) == 1:
+            assert "stopped: 2 runs are left; the same command goes on where they are" in out
+            assert all(later > earlier for later, earlier in zip(*begun[:-3:-1]))
     done = bench(*arguments)
     assert done.returncode == 0, done.stderr
-    attempts = [read_run(path).meta["attempts"] for path in runs]
-    assert [[attempt["resumed_at_step"] for attempt in each] for each in attempts] == [
-        [0, step] for step in saved
-    ]
+    assert [resumed_at(path) for path in runs] == [list(steps) for steps in zip(*begun)]
+
+
+def is_training(path: Path, attempt: int) -> bool:
+    run = read_run(path)
+    return run.state == "running" and len(run.meta["attempts"]) == attempt
+
+
+def resumed_at(path: Path) -> list[int]:
+    """The step at which each attempt at a run began."""
+    return [attempt["resumed_at_step"] for attempt in read_run(path).meta["attempts"]]
 
 
 def checkpoint_step(path: Path) -> int:
@@ -349,8 +358,8 @@ def test_a_grid_that_was_killed_goes_on_to_the_same_curves(folder: Path) -> None
     arguments = ("run", "--study", "s.toml", "--envs", "Pendulum-v1", "--jobs", "2", "--set", settings)
     arguments = (*arguments, "--algos", algos, "--results", "r")
     grid = override(load_study("s.toml"), envs="Pendulum-v1", algos=algos, settings=settings).jobs()
-    undisturbed = Pool(folder / "whole", Plan([[job] for job in grid]), LocalOptions(2), lambda pool: None)
-    assert len(undisturbed.run().done) == 4
+    for job in grid:
+        assert pack.run(spec(folder / "whole", [job]), say=lambda line: None) == "done"
 
     results = folder / "r"
     process = start(*arguments)

@@ -132,6 +132,8 @@ def test_what_is_passed_on_is_read_by_neither_make_nor_the_shell(folder: Path) -
         "",
     ):
         assert forwarded(folder, "bench", f"SEEDS={text}") == ["run", f"SEEDS={text}"], text
+    assert forwarded(folder, "bench", "STUDY=$(shell touch seen)") == ["run", "STUDY=$(shell touch seen)"]
+    assert not (folder / "seen").exists()  # nor on its way into the environment of a recipe
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,38 @@ def test_a_variable_that_the_target_does_not_take(
     assert "?" not in done.stderr or "?." not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("goals", "message"),
+    [
+        (("bench", "quick"), "there is no target quick: `make help` lists them; a study is named as in make"),
+        (("status", "paper"), "there is no target paper: `make help` lists them."),
+        (("Bench",), "there is no target Bench: `make help` lists them."),
+    ],
+)
+def test_a_target_that_there_is_not_stops_the_others(
+    folder: Path, goals: tuple[str, ...], message: str
+) -> None:
+    done = make(folder, *goals)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["~/e", "$HOME/e"])
+def test_the_environment_s_folder_is_expanded(folder: Path, text: str) -> None:
+    (folder / ".venv").rename(folder / "e")
+    done = make(folder, "bench", f"VENV={text}", HOME=str(folder))
+    assert json.loads(done.stdout) == ["-m", "bench", "run"]
+    assert not (folder / "~").exists()
+
+
+@pytest.mark.parametrize("text", ["", "my e"])
+def test_an_environment_s_folder_that_make_cannot_name(folder: Path, text: str) -> None:
+    done = make(folder, "bench", f"VENV={text}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected a folder" in done.stderr
+
+
 def test_variables_of_the_shell_count_and_are_said(folder: Path) -> None:
     done = make(folder, "bench", STEPS="500", SEED="3", ENV="/etc/profile")
     assert json.loads(done.stdout)[3:] == ["STEPS=500"]
@@ -186,9 +220,9 @@ def test_every_recipe_is_one_process() -> None:
 
 def test_a_signal_to_make_reaches_the_command(folder: Path) -> None:
     (folder / ".venv/bin/python").write_text(
-        f"#!{sys.executable}\nimport signal, sys, time\n"
-        "def stop(*_):\n    print('saved', flush=True); sys.exit(130)\n"
-        "signal.signal(signal.SIGTERM, stop)\nprint('ready', flush=True)\ntime.sleep(60)\n"
+        f"#!{sys.executable}\nimport os, signal, sys, time\n"
+        "def stop(*_):\n    os.write(1, b'saved\\n'); sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, stop)\nos.write(1, b'ready\\n')\ntime.sleep(60)\n"
     )
     process = subprocess.Popen(
         ["make", "bench"],

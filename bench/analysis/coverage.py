@@ -5,14 +5,13 @@ tests/analysis/simulated_coverage.py makes the file from the code that computes 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-CASES: list[dict[str, Any]] = tomllib.loads(
-    Path(__file__).with_name("coverage.toml").read_text(encoding="utf-8")
-)["case"]
+from bench.disk import parse_toml
+
+CASES: list[dict[str, Any]] = parse_toml(Path(__file__).with_name("coverage.toml").read_bytes())["case"]
 ENOUGH = 90.0  # per cent: below it an interval misses the truth more than twice as often as it says
 NOTED = (3, 5, 10)  # seeds whose coverage the note gives
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from bench.analysis.scores.tables import count
 from bench.analysis.stats import Array
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within
+from bench.disk import parse_toml
 from bench.errors import UserError
 from bench.runs import studies
 
@@ -57,7 +57,7 @@ def bands(root: Path) -> list[Band]:
 
     Raises OSError, UserError and ValueError where these cannot be read, or a source has no such runs.
     """
-    asked = tomllib.loads((root / BANDS).read_text(encoding="utf-8"))["band"]
+    asked = parse_toml((root / BANDS).read_bytes())["band"]
     curves = {name: per_seed(root / CURVES / f"{name}.csv") for band in asked for name in band["sources"]}
     return [_band(band, curves) for band in asked]
 

@@ -124,8 +124,9 @@ def tracked(tmp_path):
     return tmp_path / "results"
 
 
-def test_the_documents_of_this_repository_are_current(tracked):
+def test_the_documents_of_this_repository_are_current(tracked, monkeypatch):
     """Figures are only looked for: another machine may round a pixel otherwise."""
+    monkeypatch.setattr(documents.style, "png", lambda figure: b"")
     outdated = documents.outdated(tracked)
     stale = [path.name for path in outdated if path.suffix == ".md" or not path.is_file()]
     assert stale == [], "run `make docs`"

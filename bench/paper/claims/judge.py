@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within
 from bench.analysis.verdicts import Verdict, overall
 from bench.analysis.wallclock.timings import TimingSet, ratio_over_rounds, round_medians
+from bench.disk import parse_toml
 from bench.paper.claims import experiments as claim_experiments
 
 FILE = Path(__file__).with_name("claims-2.toml")
@@ -35,7 +35,7 @@ RULES = "The rules are not pre-registered: their head says what had been seen wh
 def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
     """A file of rules and its SHA-256."""
     data = file.read_bytes()
-    return tomllib.loads(data.decode()), hashlib.sha256(data).hexdigest()
+    return parse_toml(data), hashlib.sha256(data).hexdigest()
 
 
 def concerns(results: Results) -> bool:
