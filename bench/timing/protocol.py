@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,8 +42,8 @@ SAMPLE_COLUMNS = [
     *("round", "seconds"),
 ]
 FACT_COLUMNS = [
-    *("algo", "hidden", "batch", "T", "actor_parameters", "critic_parameters", "update_gflop"),
-    *("network_calls_update", "network_calls_act", "candidates", "peak_memory_mb"),
+    *("algo", "title", "hidden", "batch", "T", "actor_parameters", "critic_parameters", "update_gflop"),
+    *("act_gflop", "network_calls_update", "network_calls_act", "candidates", "peak_memory_mb"),
 ]
 
 
@@ -51,7 +52,8 @@ class Protocol:
     """How much is measured.
 
     A part of the reference table is timed `rounds * calls` times. Of the other sizes a part gets as many calls as
-    `seconds` allow, between `rounds * fewest_calls` and the same.
+    `seconds` allow, between `rounds * fewest_calls` and the same. It warms up for `warm_up_seconds` at most. The
+    peak of memory is that of `memory_updates` steps of training.
     """
 
     warm_up: int = 20
@@ -59,6 +61,8 @@ class Protocol:
     calls: int = 10
     fewest_calls: int = 3
     seconds: float = 6.0
+    warm_up_seconds: float = 60.0
+    memory_updates: int = 20
     order_seed: int = 0
 
     def calls_per_round(self, reference: bool, seconds: float) -> int:
@@ -68,7 +72,7 @@ class Protocol:
         return max(self.fewest_calls, min(self.calls, int(self.seconds / (self.rounds * seconds))))
 
 
-QUICK = Protocol(warm_up=2, rounds=2, calls=2, fewest_calls=1, seconds=0.1)
+QUICK = Protocol(warm_up=2, rounds=2, calls=2, fewest_calls=1, seconds=0.1, memory_updates=2)
 
 
 def cases(algos: Sequence[str], quick: bool = False) -> list[Case]:
@@ -136,7 +140,7 @@ def run(root: Path, algos: Sequence[str], modes: Sequence[str], quick: bool) -> 
 
 def all_facts(planned: Sequence[Case], protocol: Protocol) -> list[Row]:
     """What does not depend on the execution mode, a pack or the clock, each case in a fresh process."""
-    single = [(case, protocol.warm_up) for case in planned if case.pack == 1]
+    single = [(case, protocol.memory_updates) for case in planned if case.pack == 1]
     rows = []
     for row in in_fresh_processes(case_facts, single):
         rows.append(row)
@@ -156,9 +160,11 @@ def case_facts(case: Case, updates: int) -> Row:
     updates_of_period = partial(subject.update_often, period)
     return {
         **case.columns,
+        "title": case.name(agent.title),
         "actor_parameters": flops.parameters(agent, "actor"),
         "critic_parameters": flops.parameters(agent, "critic"),
         "update_gflop": flops.gflop(updates_of_period) / period,
+        "act_gflop": flops.gflop(subject.time("act_1")),
         "network_calls_update": flops.network_calls(agent, updates_of_period) / period,
         "network_calls_act": flops.network_calls(agent, subject.time("act_1")),
         "candidates": subject.candidates,
@@ -166,14 +172,17 @@ def case_facts(case: Case, updates: int) -> Row:
     }
 
 
-def prepared(planned: Sequence[Case], mode: str, protocol: Protocol) -> list[Subject]:
-    """Every case, compiled where the mode compiles, which leaves long chains out, and warm."""
+def prepared(planned: Sequence[Case], mode: str, protocol: Protocol, cold: bool = True) -> list[Subject]:
+    """Every case, compiled where the mode compiles, which leaves long chains out, and warm.
+
+    cold: nothing counts as compiled already.
+    """
     subjects: list[Subject] = []
     wanted = [case for case in planned if mode != "compile" or (case.T or 0) <= LONGEST_COMPILED]
     start = time.monotonic()
     for case in wanted:
         subject = Subject(case, mode)
-        subject.prepare(protocol.warm_up)
+        subject.prepare(protocol.warm_up, protocol.warm_up_seconds, cold)
         subjects.append(subject)
         left = (time.monotonic() - start) / len(subjects) * (len(wanted) - len(subjects))
         compiled = f", compiled in {subject.compile_s:.0f} s" if subject.compile_s else ""
@@ -187,8 +196,11 @@ def prepared(planned: Sequence[Case], mode: str, protocol: Protocol) -> list[Sub
 # -- measurement -----------------------------------------------------------------------------------
 
 
-def measure(subjects: Sequence[Subject], protocol: Protocol) -> tuple[list[Row], Quiet]:
+def measure(subjects: Sequence[Any], protocol: Protocol) -> tuple[list[Row], Quiet]:
     """All samples, and who had the machine while they were taken.
+
+    Args:
+        subjects: each a `Subject`, or something else that is timed in turns with them and has what is used of it here.
 
     Raises:
         UserError: an algorithm has diverged.
