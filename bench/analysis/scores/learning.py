@@ -69,7 +69,8 @@ def _changed(results: Results, label: str, defaults: Callable[[str, str | None],
     config, algo = meta["config"], results.algos[label]
     told = {part.partition("=")[0] for part in name_parts(label.removeprefix(algo))}
     full = {**defaults(algo, None), **config}
-    authors = defaults(algo, config.get("critic"))
+    critic = config.get("critic")
+    authors = defaults(algo, critic if isinstance(critic, str) else None)
     return {key: _text(value) for key, value in full.items() if value != authors.get(key) and key not in told}
 
 
