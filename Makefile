@@ -19,7 +19,7 @@ TAKES_cancel := STUDY RESULTS
 TAKES_experiments := JOBS RESULTS
 TAKES_video := RUN
 TAKES_docs := RESULTS
-TAKES_timing := QUICK EXECUTION ALGOS RESULTS
+TAKES_timing := QUICK EXECUTION SIZES ALGOS RESULTS
 TAKES_perf := QUICK EXECUTION GRIDS RESULTS
 
 COMMANDS := bench status figures experiments video docs slurm cancel timing perf
@@ -81,7 +81,8 @@ help:  ## this list
 #:                 SUBJECT=qsm BASELINE="sac td3" NORMALISE="random sac" METRIC=q_gradient
 #:                 SENSITIVITY=M_q OTHERS="dime sac@simba" WIDTH=column|page
 #: Status:         JSON=1  EXIT_CODE=1  WATCH=30
-#: Timing:         QUICK=1  EXECUTION="eager compile"  ALGOS="qsm dql"
+#: Timing:         QUICK=1  EXECUTION="eager compile"  SIZES="authors matched parts"
+#:                 ALGOS="qsm sac:critic=simba"
 #:                 GRIDS="10 100 1000"
 #: Where:          RESULTS=folder (default results)
 #:                 RUN=results/<study>/<env>/<label>/seed-<k> (make video)

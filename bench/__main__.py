@@ -136,7 +136,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--quick", default="", help="1: see in a minute that it works; no evidence")
         _path_option(command, "--results", default="results")
         if name == "timing":
-            command.add_argument("--algos", default="", help='"qsm dql dql-bc sac td3" (default)')
+            command.add_argument("--sizes", default="", help='"authors matched parts" (default), or some')
+            command.add_argument("--algos", default="", help='"qsm sac:critic=simba" (default: all)')
         else:
             command.add_argument("--grids", default="10 100", help="sizes of grids of trivial jobs to run")
 

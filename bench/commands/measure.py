@@ -7,20 +7,29 @@ from pathlib import Path
 
 from bench.commands.arguments import one_of, possible, whole, writable
 from bench.errors import UserError
-from bench.studies.overrides import agent_class
+from bench.studies.overrides import parse_overrides
+
+PARTS = "parts"  # what SIZES calls the protocol of bench/timing/protocol.py
 
 
 def timing(options: Namespace) -> int:
-    """The wall-clock protocol for our algorithms."""
-    from bench.timing import protocol
+    """What all our algorithms cost at two sizes; then the parts of those of the paper over many sizes."""
+    from bench.timing import cost, protocol
 
     root, executions, quick = _measuring(options)
-    algos = options.algos.split() or list(protocol.ALGOS)
-    for algo in algos:
-        agent_class(algo)
+    known = (*cost.SIZES, PARTS)
+    sizes = [one_of("SIZES", size, known) for size in options.sizes.split() or known]
+    asked = options.algos.split()
+    for spec in asked:
+        algo, own = parse_overrides(spec)
         if algo == "random":
             raise UserError("ALGOS=random: it learns nothing, so there is nothing to time")
-    protocol.run(root, algos, executions, quick)
+        if own and PARTS in sizes:
+            raise UserError(f"ALGOS={spec}: settings are timed with SIZES=authors or matched only")
+    if compared := [size for size in cost.SIZES if size in sizes]:
+        cost.run(root, asked or cost.ALGOS, compared, executions, quick)
+    if PARTS in sizes:
+        protocol.run(root, asked or protocol.ALGOS, executions, quick)
     return 0
 
 

@@ -6,9 +6,10 @@ A document marks such a part with two comments, and everything between them is r
     <!-- end generated -->
 
 The first word is a study, the others are the names of tables and figures of its report, in this order; `facts` is
-the line under the report's title. A document can also show `overview` and `claims_both_rules` of a study.
-`generated: gates` shows the gates (bench/analysis/gates.py), `generated: qsm-targets` how large the target of QSM's
-loss is in all runs, and `experiments` in the place of a study takes from the experiments' report.
+the line under the report's title. A document can also show `overview`, `claims_both_rules` and `learning` of a study.
+`generated: gates` shows the gates (bench/paper/gates.py), `generated: qsm-targets` how large the target of QSM's loss
+is in all runs, `generated: cost` what an update costs, and `experiments` in the place of a study takes from the
+experiments' report.
 Figures go to docs/figures/<study>-<name>.png.
 """
 
@@ -25,6 +26,8 @@ from bench.analysis import table as tables
 from bench.analysis.report import page as report
 from bench.analysis.report.request import load_report
 from bench.analysis.report.sections import Picture, sections
+from bench.analysis.scores import learning
+from bench.analysis.wallclock import cost
 from bench.analysis.wallclock import timings as wallclock
 from bench.disk import write_atomic
 from bench.errors import UserError, suggest
@@ -35,6 +38,7 @@ from bench.paper.experiments import report as experiment_report
 from bench.paper.sections import claims as claims_section
 from bench.paper.sections import with_subject
 from bench.runs import studies
+from bench.studies.overrides import default_config
 from bench.text import one_line
 
 HERE = Path(__file__).parents[2]
@@ -128,13 +132,25 @@ def _make(words: Sequence[str], root: Path, sources: dict[str, _Source]) -> _Par
         return _Part(
             [part for table in (gates.published(root), gates.authors(root)) for part in _table(table)]
         )
+    if list(words) == ["cost"]:
+        return _Part(_costs(root))
     if len(words) < 2:
-        raise UserError("expected a study and names of its report's tables and figures, gates or qsm-targets")
+        raise UserError(
+            "expected a study and names of its report's tables and figures, gates, qsm-targets or cost"
+        )
     study, *names = words
     with style.drawing():
         if study not in sources:
             sources[study] = _source(study, root)
         return _shown(study, sources[study], names)
+
+
+def _costs(root: Path) -> list[str]:
+    """The tables of what an update costs, of every machine and size."""
+    found = cost.tables(root, wallclock.load_timings(root)[0])
+    if not found:
+        return ['*Not measured here yet: `make timing SIZES="authors matched"` on an idle machine.*']
+    return [line for table in found for line in _table(table)]
 
 
 def _source(study: str, root: Path) -> _Source:
@@ -151,7 +167,7 @@ def _source(study: str, root: Path) -> _Source:
         made = sections(results, [claims_section])
         facts = f"Study `{study}`: {', '.join(report.facts(results))}."
         judged = claims.judge(results, wallclock.load_timings(root)[0])
-        further = [overview.table(judged), claims.both_rules(judged)]
+        further = [overview.table(judged), claims.both_rules(judged), learning.table(results, default_config)]
     shown = [*(table for section in made for table in section.tables), *further]
     pictures = {picture.name: picture for section in made for picture in section.pictures}
     return _Source(facts, {table.name: table for table in shown}, pictures)

@@ -52,10 +52,11 @@ def default_config(algo: str, critic: str | None = None) -> dict[str, Any]:
 
 
 def settable(algo: str, critic: str | None = None) -> dict[str, Any]:
-    """The settings that mean something to the algorithm, with their defaults; with a critic: to both."""
+    """The settings that mean something to the algorithm and its critic, or the one given, with their defaults."""
     from algos.core.critics import critic_class, critic_names
 
     unused = set(agent_class(algo).Config.unused)
+    critic = critic or default_config(algo)["critic"]
     if critic in critic_names():  # any other is reported where the configuration is made
         unused |= set(critic_class(critic).unused)
     return {key: value for key, value in default_config(algo).items() if key not in unused}

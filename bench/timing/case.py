@@ -7,6 +7,7 @@ the code that a run executes. The replay buffer is full of random transitions be
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Case:
     """An algorithm at one size.
 
     parts: what of it is timed. reference: whether it belongs to the main table. overrides: of other settings.
+    variant: overrides that belong to its name, each "field=value".
     """
 
     algo: str
@@ -47,17 +49,28 @@ class Case:
     parts: tuple[str, ...] = PARTS
     reference: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    variant: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """As a study names it: "sac-critic=crossq"."""
+        return "-".join((self.algo, *self.variant))
+
+    def name(self, title: str | None) -> str:
+        """What a reader sees, of the algorithm's title: "SAC critic=crossq"."""
+        return " ".join((title or self.algo, *self.variant))
 
     @property
     def columns(self) -> dict[str, str]:
         """As the CSV files spell it, pack apart."""
         T = "" if self.T is None else str(self.T)
-        return {"algo": self.algo, "hidden": canonical(self.hidden), "batch": str(self.batch), "T": T}
+        hidden = canonical(self.hidden)
+        return {"algo": self.label, "hidden": hidden, "batch": str(self.batch), "T": T}
 
     @property
     def title(self) -> str:
         chain = "" if self.T is None else f" T={self.T}"
-        return f"{self.algo} {canonical(self.hidden)} batch {self.batch}{chain} pack {self.pack}"
+        return f"{self.label} {canonical(self.hidden)} batch {self.batch}{chain} pack {self.pack}"
 
     def jobs(self) -> list[Job]:
         """One per seed of the pack; endless, without evaluation."""
@@ -70,6 +83,15 @@ class Case:
             steps=endless, random_steps=0, eval_every=endless, replay_size=ROWS, final_episodes=0
         )
         return [Job("timing", ENV, self.algo, self.algo, seed, config, settings) for seed in range(self.pack)]
+
+
+def _until(once: Callable[[], float], calls: int, at_most: float) -> list[float]:
+    """The seconds of each of so many calls; fewer, but one at least, where they have taken `at_most` seconds."""
+    taken = [once()]
+    start = time.monotonic()
+    while len(taken) < calls and taken[0] + time.monotonic() - start < at_most:
+        taken.append(once())
+    return taken
 
 
 def fresh_cache() -> AbstractContextManager[None]:
@@ -115,20 +137,21 @@ class CaseTimer:
         for rows, mode in ((1, "behaviour"), (10, self.agent.evaluation_mode)):
             self.agent.act_draws(batch.obs[:, :rows], mode, self.agent.selection(mode))
 
-    def prepare(self, calls: int) -> None:
+    def prepare(self, calls: int, at_most: float, cold: bool) -> None:
         """Compile, and call every part so often; then `seconds` has what each part takes, roughly.
+
+        at_most: seconds after which a part is called no more. cold: what was compiled before is compiled again.
 
         compile_s: what a training run waits for, as if nothing had ever been compiled. warm_up_s: of the first
         updates after that.
         """
-        with fresh_cache() if self.execution == "compile" else nullcontext():
+        with fresh_cache() if cold and self.execution == "compile" else nullcontext():
             self.update_often(self.period)
             self._act_1()
         self.compile_s = self.agent.execution.preparation_s
-        self.warm_up_s = seconds(lambda: self.update_often(calls))
+        self.warm_up_s = sum(_until(self._update, calls, at_most))
         for part in self.parts:
-            once = self.time(part)
-            self.seconds[part] = float(np.median([once() for _ in range(calls)]))
+            self.seconds[part] = float(np.median(_until(self.time(part), calls, at_most)))
 
     def calls(self, part: str) -> int:
         """How many calls make one sample of `part`."""

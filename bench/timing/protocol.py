@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +41,8 @@ SAMPLE_COLUMNS = [
     *("round", "seconds"),
 ]
 FACT_COLUMNS = [
-    *("algo", "hidden", "batch", "T", "actor_parameters", "critic_parameters", "update_gflop"),
-    *("network_calls_update", "network_calls_act", "candidates", "peak_memory_mb"),
+    *("algo", "title", "hidden", "batch", "T", "actor_parameters", "critic_parameters", "update_gflop"),
+    *("act_gflop", "network_calls_update", "network_calls_act", "candidates", "peak_memory_mb"),
 ]
 
 
@@ -50,7 +51,8 @@ class Protocol:
     """How much is measured.
 
     A part of the reference table is timed `rounds * calls` times. Of the other sizes a part gets as many calls as
-    `seconds` allow, between `rounds * fewest_calls` and the same.
+    `seconds` allow, between `rounds * fewest_calls` and the same. It warms up for `warm_up_seconds` at most. The
+    peak of memory is that of `memory_updates` steps of training.
     """
 
     warm_up: int = 20
@@ -58,6 +60,8 @@ class Protocol:
     calls: int = 10
     fewest_calls: int = 3
     seconds: float = 6.0
+    warm_up_seconds: float = 60.0
+    memory_updates: int = 20
     order_seed: int = 0
 
     def calls_per_round(self, reference: bool, seconds: float) -> int:
@@ -67,7 +71,7 @@ class Protocol:
         return max(self.fewest_calls, min(self.calls, int(self.seconds / (self.rounds * seconds))))
 
 
-QUICK = Protocol(warm_up=2, rounds=2, calls=2, fewest_calls=1, seconds=0.1)
+QUICK = Protocol(warm_up=2, rounds=2, calls=2, fewest_calls=1, seconds=0.1, memory_updates=2)
 
 
 def cases(algos: Sequence[str], quick: bool = False) -> list[Case]:
@@ -135,7 +139,7 @@ def run(root: Path, algos: Sequence[str], executions: Sequence[str], quick: bool
 
 def all_facts(planned: Sequence[Case], protocol: Protocol) -> list[Row]:
     """What does not depend on the execution, a pack or the clock, each case in a fresh process."""
-    single = [(case, protocol.warm_up) for case in planned if case.pack == 1]
+    single = [(case, protocol.memory_updates) for case in planned if case.pack == 1]
     rows = []
     for row in in_fresh_processes(case_facts, single):
         rows.append(row)
@@ -155,9 +159,11 @@ def case_facts(case: Case, updates: int) -> Row:
     updates_of_period = partial(timer.update_often, period)
     return {
         **case.columns,
+        "title": case.name(agent.title),
         "actor_parameters": flops.parameters(agent, "actor"),
         "critic_parameters": flops.parameters(agent, "critic"),
         "update_gflop": flops.gflop(updates_of_period) / period,
+        "act_gflop": flops.gflop(timer.time("act_1")),
         "network_calls_update": flops.network_calls(agent, updates_of_period) / period,
         "network_calls_act": flops.network_calls(agent, timer.time("act_1")),
         "candidates": timer.candidates,
@@ -165,14 +171,19 @@ def case_facts(case: Case, updates: int) -> Row:
     }
 
 
-def prepared(planned: Sequence[Case], execution: str, protocol: Protocol) -> list[CaseTimer]:
-    """Every case, compiled where the execution compiles, which leaves long chains out, and warm."""
+def prepared(
+    planned: Sequence[Case], execution: str, protocol: Protocol, cold: bool = True
+) -> list[CaseTimer]:
+    """Every case, compiled where the execution compiles, which leaves long chains out, and warm.
+
+    cold: nothing counts as compiled already.
+    """
     timers: list[CaseTimer] = []
     wanted = [case for case in planned if execution != "compile" or (case.T or 0) <= LONGEST_COMPILED]
     start = time.monotonic()
     for case in wanted:
         timer = CaseTimer(case, execution)
-        timer.prepare(protocol.warm_up)
+        timer.prepare(protocol.warm_up, protocol.warm_up_seconds, cold)
         timers.append(timer)
         left = (time.monotonic() - start) / len(timers) * (len(wanted) - len(timers))
         compiled = f", compiled in {timer.compile_s:.0f} s" if timer.compile_s else ""
@@ -186,8 +197,11 @@ def prepared(planned: Sequence[Case], execution: str, protocol: Protocol) -> lis
 # -- measurement -----------------------------------------------------------------------------------
 
 
-def measure(timers: Sequence[CaseTimer], protocol: Protocol) -> tuple[list[Row], Quiet]:
+def measure(timers: Sequence[Any], protocol: Protocol) -> tuple[list[Row], Quiet]:
     """All samples, and who had the machine while they were taken.
+
+    Args:
+        timers: each a `CaseTimer`, or something else that is timed in turns with them and has what is used of it here.
 
     Raises:
         UserError: an algorithm has diverged.

@@ -18,7 +18,7 @@ from bench.analysis.report.page import Heading
 from bench.analysis.report.request import load_report
 from bench.analysis.report.sections import Maker, Section, sections
 from bench.analysis.scores import tables as score_tables
-from bench.analysis.scores.results import Results
+from bench.analysis.scores.results import REPORT, Results
 from bench.analysis.table import Table
 from bench.errors import UserError
 

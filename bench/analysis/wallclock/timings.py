@@ -6,9 +6,10 @@ share a table. Training runs' own clocks count for nothing here: they share thei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ FACT_NUMBERS = (
     "network_calls_act",
     "peak_memory_mb",
 )
+LATER = {
+    "title": "",
+    "act_gflop": "nan",
+}  # what facts.csv did not have from the start, and what stands for it
 LENGTHS = ("T", "candidates")  # whole numbers, or "" where an algorithm has none
 EXECUTION = ("device", "mode", "threads", "dtype")
 SIZE = ("hidden", "batch", "pack")
@@ -102,6 +107,11 @@ class TimingSet:
         values = _where(self.facts, where)[name].dropna().unique()
         return float(values[0]) if len(values) == 1 else float("nan")
 
+    def text(self, name: str, **where: str) -> str:
+        """A text of facts.csv, "" where there is none or it is ambiguous."""
+        values = _where(self.facts, where)[name].unique()
+        return one_line(values[0]) if len(values) == 1 else ""
+
 
 def _where(frame: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
     keep = np.ones(len(frame), bool)
@@ -128,14 +138,14 @@ def load_timings(root: Path) -> tuple[list[TimingSet], list[str]]:
 
 
 def _read(folder: Path) -> Iterator[TimingSet]:
-    samples = _table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
+    samples = read_table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
     if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0)).all():
         raise ValueError("samples.csv: seconds that are not positive numbers")
     if not np.isfinite(samples["round"]).all():
         raise ValueError("samples.csv: a round that is no number")
-    facts = pd.DataFrame(columns=[*FACTS, *FACT_NUMBERS])
+    facts = pd.DataFrame(columns=[*FACTS, *FACT_NUMBERS, *LATER])
     if (folder / "facts.csv").is_file():
-        facts = _table(folder / "facts.csv", FACTS, FACT_NUMBERS)
+        facts = read_table(folder / "facts.csv", FACTS, (*FACT_NUMBERS, "act_gflop"), LATER)
     provenance = {}
     if (folder / "provenance.json").is_file():
         provenance = read_json(folder / "provenance.json")
@@ -144,12 +154,18 @@ def _read(folder: Path) -> Iterator[TimingSet]:
         yield TimingSet(folder.name, how, group, facts, provenance)
 
 
-def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """A CSV with these columns: names as text, numbers as floats. ValueError for anything else."""
+def read_table(
+    path: Path, texts: Sequence[str], numbers: Sequence[str], later: Mapping[str, str] = MappingProxyType({})
+) -> pd.DataFrame:
+    """A CSV with these columns: names as text, numbers as floats. ValueError for anything else.
+
+    later: columns that may be missing, and what they hold then.
+    """
     try:
         frame = read_text(path)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
+    frame = frame.assign(**{column: value for column, value in later.items() if column not in frame})
     missing = [column for column in (*texts, *numbers) if column not in frame]
     if missing:
         raise ValueError(f"{path.name} lacks the column {missing[0]}")
@@ -158,13 +174,13 @@ def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataF
         bad = [value for value in frame[column].unique() if value and not is_safe_name(value)]
         if bad:
             raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
-    for column in LENGTHS:
+    for column in set(LENGTHS) & set(texts):
         bad = [value for value in frame[column].unique() if value and not value.isdecimal()]
         if bad:
             raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
     for column in numbers:
         try:
-            frame[column] = pd.to_numeric(frame[column].replace("", "nan")).astype(np.float64)
+            frame[column] = [float(cell or "nan") for cell in frame[column]]
         except ValueError:
             raise ValueError(f"{path.name}: {column} holds something else than numbers") from None
     return frame
