@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bench.timing.subject import Subject
 
 import algos
 from bench.analysis.wallclock import cost as tables
@@ -16,6 +15,7 @@ from bench.analysis.wallclock.timings import load_timings
 from bench.errors import UserError
 from bench.studies.overrides import default_config, parse_overrides
 from bench.timing import cost, measurement
+from bench.timing.case import CaseTimer
 from bench.timing.cost import CostProtocol, case
 from bench.timing.stopwatch import Quiet
 
@@ -69,11 +69,11 @@ def test_what_takes_long_is_called_a_few_times_only():
     protocol = CostProtocol()
     assert protocol.calls_per_round(reference=False, seconds=1e-3) == protocol.calls
     assert protocol.calls_per_round(reference=False, seconds=10.0) == 1
-    subject = Subject(case(SPECS[0], "authors"), "eager")
-    subject.prepare(calls=5, at_most=0.0, cold=True)
-    taken = subject.warm_up_s
-    subject.prepare(calls=20, at_most=60.0, cold=True)
-    assert subject.warm_up_s > 3 * taken
+    timer = CaseTimer(case(SPECS[0], "authors"), "eager")
+    timer.prepare(calls=5, at_most=0.0, cold=True)
+    taken = timer.warm_up_s
+    timer.prepare(calls=20, at_most=60.0, cold=True)
+    assert timer.warm_up_s > 3 * taken
 
 
 @pytest.fixture(scope="module")
