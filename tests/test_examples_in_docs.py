@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.check.tasks import CHECKS
 from bench.runs import read_run
 from bench.studies.file import load_study
 from bench.studies.job import RunSettings
@@ -42,6 +43,29 @@ def test_every_setting_of_a_run_is_explained() -> None:
         assert told[name].replace(",", "") == str(setting.default), name
 
 
+def test_every_demand_on_a_task_is_explained() -> None:
+    text = (REPO / "docs" / "adding-a-task.md").read_text()
+    for what in CHECKS:
+        assert f"\n| {what}" in text, what
+
+
+@pytest.mark.slow
+def test_the_task_in_one_file(tmp_path: Path) -> None:
+    (tmp_path / "my_tasks.py").write_text(block("adding-a-task.md", "python"))
+    assert "every demand is met" in python(tmp_path, "bench", "check", "my_tasks:Push-v0", path=REPO)
+    out = python(
+        tmp_path, "bench", "run", "--algos", "sac:hidden=16x16,critic_hidden=16x16", "--envs", "my_tasks:Push-v0",
+        "--seeds", "1", "--steps", "400", "--set", "random_steps=200 eval_episodes=1 final_episodes=1 eval_every=200",
+        path=REPO,
+    )  # fmt: skip
+    assert "1 of 1 runs done" in out
+    (folder,) = tmp_path.glob("results/*/my_tasks+Push-v0/*/seed-0")
+    run = read_run(folder)
+    assert (run.state, run.env) == ("done", "my_tasks:Push-v0")
+    (package,) = run.meta["attempts"][0]["provenance"]["plugins"]
+    assert (package["offers"], package["distribution"]) == ("task my_tasks:Push-v0", None)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The suite with the example's file added."""
@@ -52,8 +76,8 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def python(checkout: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+def python(checkout: Path, *arguments: str, path: Path | None = None) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(path or checkout)}
     done = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=checkout, env=environment, capture_output=True, text=True
     )

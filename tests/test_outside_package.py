@@ -6,46 +6,19 @@ learned width of it, an own critic with a running statistic and draws, phases, a
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).parents[1]
-PACKAGE = REPO / "tests" / "outside_package"
+from tests.installed import bench, install
+from tests.launching import REPO
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the package is installed into."""
-    folder = tmp_path_factory.mktemp("outside")
-    shutil.copytree(PACKAGE, folder / "source", ignore=shutil.ignore_patterns("__pycache__"))
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(folder / "site"),
-    ]
-    if importlib.util.find_spec("setuptools"):  # else pip fetches it
-        install.append("--no-build-isolation")
-    subprocess.run([*install, str(folder / "source")], check=True, capture_output=True)
-    return folder / "site"
-
-
-def bench(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(REPO)))}
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return install(REPO / "tests" / "outside_package", tmp_path_factory.mktemp("outside"))
 
 
 @pytest.mark.slow

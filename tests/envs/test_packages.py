@@ -15,6 +15,7 @@ import pytest
 from gymnasium.spaces.utils import flatten
 from gymnasium.wrappers import FlattenObservation
 
+from bench.__main__ import main
 from bench.envs import names, packages
 from bench.envs import tasks as envs
 from bench.errors import UserError
@@ -196,6 +197,33 @@ def test_folders_are_safe_and_distinct() -> None:
         assert is_safe_name(folder)
         assert os.path.basename(folder) == folder
     assert len(set(map(env_folder, FOLDERS))) == len(FOLDERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("hoverr", "unknown task 'hoverr'; did you mean 'hover'?"),
+        (
+            "task_package:Slide-v1",
+            "unknown task 'task_package:Slide-v1': task_package registers no 'Slide-v1'",
+        ),
+        ("CartPole-v1", "CartPole-v1 has actions in a Discrete space; it cannot be trained"),
+    ],
+)
+def test_a_grid_is_refused_before_anything_is_written(
+    package: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    reason: str,
+) -> None:
+    results = tmp_path_factory.mktemp("results")
+    words = ["run", "--algos", "td3", "--envs", f"hover {name}", "--results", str(results)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"bench: {reason}"), error
+    assert error.count("\n") == 1
+    assert list(results.iterdir()) == []
 
 
 # --- observations, seeds, ends
