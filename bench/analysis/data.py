@@ -101,7 +101,7 @@ class Data:
             raise UserError(f"measure {measure!r}: expected {' or '.join(MEASURES)}")
         if len(self.studies) > 1:
             raise UserError("score_matrices takes one study: its tasks and seeds belong together")
-        scored = self.scores[self.scores["scored"]]
+        scored = self.scores[self.scores["scored"].astype(bool)]  # no truth values where there are no runs
         matrices = {}
         for label, rows in scored.groupby("label", sort=False):
             table = rows.pivot(index="seed", columns="env", values=measure)
@@ -117,20 +117,14 @@ class Data:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks on which every label that has scores has some, in the order of the grid."""
-        found = self.scores[self.scores["scored"]]
+        found = self.scores[self.scores["scored"].astype(bool)]
         labels = found.groupby("env", sort=False)["label"].nunique()
         return tuple(env for env, count in labels.items() if count == found["label"].nunique())
 
     @cached_property
     def _configurations(self) -> pd.DataFrame:
-        known: dict[int, dict[str, Any]] = {}  # thousands of runs share few configurations
-        rows = []
-        for score in self.runs:
-            config = score.run.meta.get("config", {})
-            rows.append(known.setdefault(hash(repr(config)), _flat(config, "config.")))
-        return (
-            pd.DataFrame(rows, index=range(len(rows))).astype(object).where(lambda frame: frame.notna(), None)
-        )
+        rows = [_flat(score.run.meta.get("config", {}), "config.") for score in self.runs]
+        return pd.DataFrame(rows, index=range(len(rows)))
 
     def _repeated_configurations(self, counts: Sequence[int]) -> pd.DataFrame:
         frame = self._configurations

@@ -36,6 +36,7 @@ from bench.runs import read_study_file, studies
 from bench.text import one_line, strerror
 
 SAME = 0.9  # of the evaluations of one source are those of another: it is the same one under another name
+DECISIONS = ("step", "steps", "_step", "global_step")  # columns that can count decisions
 FEWEST_SAME = 20  # evaluations; fewer can agree by chance, as at the highest return of a task
 
 
@@ -151,6 +152,7 @@ def _understood(
     frames, said = [], _Said()
     for file in files:
         logged = layouts.read(file, wishes.columns, wishes.every)
+        said.read(logged)
         rows = _of_one_metric(
             logged, _with_names(logged, wishes, pattern, is_task, said), wishes.metric, said
         )
@@ -200,6 +202,13 @@ class _Said:
     def add(self, line: str) -> None:
         self._found[line] = self._found.get(line, 0) + 1
 
+    def read(self, logged: Logged) -> None:
+        theirs = [f"{ours} = {name}" for ours, name in logged.columns.items() if ours != name]
+        self.add(f"read as {logged.layout}" + (f"; {', '.join(theirs)}" if theirs else ""))
+        for note in logged.notes:
+            self.add(note)
+        self.decisions |= logged.columns.get("env_step", "step").lower() in DECISIONS
+
     def lines(self, files: int) -> list[str]:
         return [line + (f" ({count} files)" if files > 1 else "") for line, count in self._found.items()]
 
@@ -207,16 +216,6 @@ class _Said:
 def _of_one_metric(logged: Logged, rows: pd.DataFrame, wanted: str, said: _Said) -> pd.DataFrame:
     """The rows that are returns, without empty cells."""
     rows = rows[rows["return"] != ""]
-    theirs = [f"{ours} = {name}" for ours, name in logged.columns.items() if ours != name]
-    said.add(f"read as {logged.layout}" + (f"; {', '.join(theirs)}" if theirs else ""))
-    said.decisions |= logged.columns.get("env_step", "step").lower() in (
-        "step",
-        "steps",
-        "_step",
-        "global_step",
-    )
-    for note in logged.notes:
-        said.add(note)
     if "metric" not in rows:
         if wanted:
             raise UserError(f"METRIC={wanted}: {logged.file} has no metrics, its columns are its own")
