@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.analysis.table import Entry, Number, Table, entry_text, plain_entry
 
 _LATEX = {
@@ -41,50 +43,53 @@ def latex_escape(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A booktabs table for \\input: needs \\usepackage{booktabs}, and longtable where it is longer than a page."""
-    align = "".join("r" if table.numeric[i] else _text_column(table, i) for i in range(len(table.columns)))
-    size = _size(table)
+    """A booktabs table for \\input: needs \\usepackage{booktabs}, and longtable where it is longer than a page.
+
+    Columns that do not fit a line at the smallest size are set in several blocks below each other, each with the first
+    columns, which say what a row is.
+    """
+    size, blocks = _layout(table)
     detail = r"\tiny" if size >= SIZES.index(r"\scriptsize") else r"\scriptsize"
     caption = f"\\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}"
-    head = [
-        "\\toprule",
-        " & ".join(latex_escape(column) for column in table.columns) + r" \\",
-        "\\midrule",
-    ]
-    rows = [" & ".join(_latex_entry(entry, detail) for entry in row) + r" \\" for row in table.rows]
     smaller = [rf"{SIZES[size]}\setlength{{\tabcolsep}}{{3pt}}"] if size else []
-    if len(rows) > PAGE_ROWS:
-        lines = [
-            "% needs \\usepackage{booktabs} and \\usepackage{longtable}",
-            "\\begingroup",
-            *smaller,
-            f"\\begin{{longtable}}{{{align}}}",
-            caption + r" \\",
-            *head,
-            "\\endfirsthead",
-            *head,
-            "\\endhead",
-            "\\bottomrule",
-            "\\endfoot",
-            *rows,
-            "\\end{longtable}",
-            "\\endgroup",
-        ]
-    else:
-        lines = [
-            "% needs \\usepackage{booktabs}",
-            "\\begin{table}",
-            "\\centering",
-            *smaller,
-            caption,
+    if len(table.rows) * len(blocks) > PAGE_ROWS:
+        lines = ["% needs \\usepackage{booktabs} and \\usepackage{longtable}", "\\begingroup", *smaller]
+        for number, columns in enumerate(blocks):
+            align, head, rows = _block(table, columns, detail)
+            lines += [
+                *(["\\addtocounter{table}{-1}"] if number else []),  # one number for all blocks
+                f"\\begin{{longtable}}{{{align}}}",
+                *([] if number else [caption + r" \\"]),
+                *head,
+                "\\endfirsthead",
+                *head,
+                "\\endhead",
+                "\\bottomrule",
+                "\\endfoot",
+                *rows,
+                "\\end{longtable}",
+            ]
+        return "\n".join([*lines, "\\endgroup"]) + "\n"
+    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering", *smaller, caption]
+    for number, columns in enumerate(blocks):
+        align, head, rows = _block(table, columns, detail)
+        lines += [
+            *([r"\par\medskip"] if number else []),
             f"\\begin{{tabular}}{{{align}}}",
             *head,
             *rows,
             "\\bottomrule",
             "\\end{tabular}",
-            "\\end{table}",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "\\end{table}"]) + "\n"
+
+
+def _block(table: Table, columns: Sequence[int], detail: str) -> tuple[str, list[str], list[str]]:
+    """Alignment, the lines of the head and those of the rows of these columns."""
+    align = "".join("r" if table.numeric[i] else _text_column(table, i) for i in columns)
+    names = " & ".join(latex_escape(table.columns[i]) for i in columns)
+    rows = [" & ".join(_latex_entry(row[i], detail) for i in columns) + r" \\" for row in table.rows]
+    return align, ["\\toprule", names + r" \\", "\\midrule"], rows
 
 
 def _text_column(table: Table, i: int) -> str:
@@ -96,13 +101,49 @@ def _text_column(table: Table, i: int) -> str:
     return f"p{{{LONG / 2}em}}"
 
 
-def _size(table: Table) -> int:
-    """Of SIZES, the first at which the table fits a line, or the last. Between columns: 12 points, else 6."""
+def _layout(table: Table) -> tuple[int, list[list[int]]]:
+    """The index of a size in SIZES, and the columns of each block that stands on a line.
+
+    One block at the first size at which it fits; else the fewest blocks that \\scriptsize allows, at the largest size that
+    needs no more of them.
+    """
+    every = list(range(len(table.columns)))
+    characters = _characters(table)
+    for size in range(len(SIZES)):
+        if _width(characters, every, size) <= LINE:
+            return size, [every]
+    smallest = SIZES.index(r"\scriptsize")
+    if len(every) < 3 or _width(characters, [0], smallest) > LINE / 2:
+        return len(SIZES) - 1, [every]  # nothing to be won
+    layouts = [_blocks(table, characters, size) for size in range(smallest + 1)]
+    return next((size, made) for size, made in enumerate(layouts) if len(made) == len(layouts[smallest]))
+
+
+def _blocks(table: Table, characters: Sequence[int], size: int) -> list[list[int]]:
+    """Columns filled into lines in their order, the leading texts repeated."""
+    leading = [0] if len(table.columns) < 2 or table.numeric[0] or table.numeric[1] else [0, 1]
+    leading = leading if _width(characters, leading, size) <= LINE / 2 and any(table.numeric) else [0]
+    every, blocks = list(range(len(table.columns))), [list(leading)]
+    for column in every[len(leading) :]:
+        if len(blocks[-1]) > len(leading) and _width(characters, [*blocks[-1], column], size) > LINE:
+            blocks.append(list(leading))
+        blocks[-1].append(column)
+    rest = every[len(leading) :]
+    share = -(-len(rest) // len(blocks))
+    even = [[*leading, *rest[i : i + share]] for i in range(0, len(rest), share)]
+    return even if all(_width(characters, block, size) <= LINE for block in even) else blocks
+
+
+def _characters(table: Table) -> list[int]:
+    """Of the widest entry of each column."""
     cells = [list(table.columns), *([plain_entry(entry) for entry in row] for row in table.rows)]
     widest = [max(map(len, column)) for column in zip(*cells)]
-    characters = sum(LONG if _text_column(table, i)[0] == "p" else size for i, size in enumerate(widest))
-    widths = [points * characters + (6 if i else 12) * len(widest) for i, points in enumerate(POINTS)]
-    return next((i for i, width in enumerate(widths) if width <= LINE), len(SIZES) - 1)
+    return [LONG if _text_column(table, i)[0] == "p" else width for i, width in enumerate(widest)]
+
+
+def _width(characters: Sequence[int], columns: Sequence[int], size: int) -> float:
+    """Points of these columns at a size. Between columns: 12 points, in sizes below the first 6."""
+    return POINTS[size] * sum(characters[i] for i in columns) + (6 if size else 12) * len(columns)
 
 
 def _latex_entry(entry: Entry, detail: str) -> str:

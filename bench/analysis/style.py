@@ -20,7 +20,7 @@ from bench.analysis.scores.results import Results, name_parts
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column and both columns of a two-column paper (ICML's)
 
-_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, _BROWN, _PINK, _, _YELLOW, _SKY = map(
+_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, _BROWN, _PINK, _, _, _SKY = map(
     to_hex, seaborn.color_palette("colorblind")
 )
 _DASHES: tuple[Any, ...] = (
@@ -32,6 +32,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (8, 2)),
     (0, (2, 2, 6, 2)),
 )
+MANY = 8  # curves in a panel; more are drawn thinner
 MARKERS = "osD^vP*X<>ph"
 _KNOWN: dict[str, tuple[str, Any, str]] = {
     "qsm": (_BLUE, _DASHES[0], "o"),
@@ -44,7 +45,8 @@ _KNOWN: dict[str, tuple[str, Any, str]] = {
 # Of everybody else, in an order in which neighbours differ: hue, lightness, dash and marker at once.
 _OTHERS = (
     *("#222222", "#808000", "#8b1a1a", _SKY, _BROWN, "#4b0082", _PINK),
-    *("#006d6d", "#c2185b", "#9e9d24", "#3e5c9a", "#7a6a4f", _YELLOW, "#5d8a3a"),
+    *("#006d6d", "#c2185b", "#9e9d24", "#3e5c9a", "#7a6a4f", "#e08e79", "#5d8a3a"),
+    *("#0f3d5c", "#b5651d", "#8f7fb8", "#4d4d4d"),
 )
 _NAMES = {
     **{"qsm": "QSM", "dql": "DQL", "dql-bc": "DQL-BC", "sac": "SAC", "td3": "TD3", "random": "Random"},
@@ -77,11 +79,25 @@ _NAMES = {
 }
 
 
+SIZES = {
+    "D": 2.9,
+    "s": 3.2,
+    "*": 5.0,
+    "P": 4.0,
+    "X": 3.9,
+}  # points, so that all markers look as large as a circle of 3.5
+
+
 @dataclass(frozen=True)
 class Style:
     color: str
     linestyle: Any
     marker: str
+
+    @property
+    def size(self) -> float:
+        """Of the marker, in points."""
+        return SIZES.get(self.marker, 3.5)
 
 
 def display_name(label: str, algo: str) -> str:
@@ -132,7 +148,7 @@ def styles(algos: Mapping[str, str]) -> dict[str, Style]:
     for algo, (color, line, marker) in base.items():
         variants = sorted((label for label in algos if algos[label] == algo), key=lambda x: (x != algo, x))
         for i, label in enumerate(variants):
-            pale = 0.65 * i / max(len(variants) - 1, 1)
+            pale = 0.6 * i / len(variants)
             red, green, blue = (c + (1 - c) * pale for c in to_rgb(color))
             if i and marker:
                 line, marker = _untaken(_DASHES.index(line) + 1, MARKERS.index(marker) + 1, taken)
@@ -221,20 +237,33 @@ def legend(
     place: str = "outside upper center",
     title: str | None = None,
 ) -> None:
-    """One legend for all panels, above them or where `place` says."""
-    widest = max((len(label) for label in labels), default=1)
-    per_row = max(1, min(len(labels), int(figure.get_figwidth() / (0.062 * widest + 0.6))))
-    rows = -(-len(labels) // per_row)
-    per_row = -(-len(labels) // rows)  # rows of about the same length
+    """One legend for all panels, above them or where `place` says.
+
+    Where many have the same number of seeds it stands above them, once.
+    """
+    shown, seeds = _without_shared(labels) if len(labels) > MANY and title is None else (labels, None)
+    title = title or seeds
+    widest = max((len(label) for label in shown), default=1)
+    per_row = max(1, min(len(shown), int(figure.get_figwidth() / (0.062 * widest + 0.6))))
+    rows = -(-len(shown) // per_row)
+    per_row = -(-len(shown) // rows)  # rows of about the same length
     figure.set_figheight(
         figure.get_figheight() + 0.16 * (rows + (title is not None))
     )  # the panels keep their height
     figure.legend(
         handles,
-        [plain(label) for label in labels],
+        [plain(label) for label in shown],
         loc=place,
         ncols=per_row,
         handlelength=3.2,
         title=title,
         title_fontsize=7.5,
     )
+
+
+def _without_shared(labels: Sequence[str]) -> tuple[Sequence[str], str | None]:
+    """ "SAC (n = 10†)", … -> "SAC", … and "n = 10†", where all of them end alike."""
+    ends = {label[label.rfind(" (n = ") :] for label in labels if " (n = " in label}
+    if len(ends) != 1 or not all(label.endswith(end := next(iter(ends))) for label in labels):
+        return labels, None
+    return [label.removesuffix(end) for label in labels], end.strip(" ()")

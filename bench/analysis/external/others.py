@@ -7,7 +7,7 @@ seed's first to the first seed's last one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,19 +200,27 @@ def figure(results: Results, curves: Curves, points: pd.DataFrame) -> Figure | N
             theirs[item["source"]] = _point(ax, markers[item["source"]], point_look[item["algo"]].color, item)
         finish_panel(ax, results, env, steps_axis)
         ax.set_xlim(0, 1.02 * last)
-    label_panels(made, axes, "Environment steps", "Return")
+    label_panels(made, axes, "Environment steps", "Return", legend_below=True)
     order = [label for label in results.labels if label in ours]
     names = [legend_name(results, x, [c for c in results.cells.values() if c.label == x]) for x in order]
     legend(made, [ours[x] for x in order], names)
-    _their_legend(made, [key for key in keys if key in theirs], curves, theirs, markers)
+    _their_legend(made, [key for key in keys if key in theirs], envs, curves, theirs, markers)
     return made
 
 
 def _their_legend(
-    made: Figure, keys: Sequence[Key], curves: Curves, theirs: dict[Any, Any], markers: dict[str, str]
+    made: Figure,
+    keys: Sequence[Key],
+    envs: Sequence[str],
+    curves: Curves,
+    theirs: dict[Any, Any],
+    markers: dict[str, str],
 ) -> None:
     """A legend of their own, below the panels: who measured what, with how many seeds."""
-    names = [f"{name_of(key, keys)} (n = {_sizes(curves[key])})" for key in keys]
+    names = [
+        f"{name_of(key, keys)} (n = {_sizes(curves[key][env] for env in envs if env in curves[key])})"
+        for key in keys
+    ]
     sources = [source for source in markers if source in theirs]
     handles = [
         Line2D(
@@ -235,8 +243,8 @@ def _their_legend(
     )
 
 
-def _sizes(tasks: dict[str, Curve]) -> str:
-    sizes = sorted({curve.n for curve in tasks.values()})
+def _sizes(shown: Iterable[Curve]) -> str:
+    sizes = sorted({curve.n for curve in shown})
     shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
     return f"{shown}{mark(sizes[0])}"
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.analysis.scores.estimates import Estimate, cells_of, common_tasks, iqm_of, mean_over_seeds
-from bench.analysis.scores.figures import label_panels, legend_name, panels, short_count
+from bench.analysis.scores.figures import label_panels, legend_name, panels, short_count, single_width
 from bench.analysis.scores.results import LARGEST_RETURN, UNIT_SCORE, Results
 from bench.analysis.scores.tables import common_notes, record_of, seeds_entry
 from bench.analysis.style import Style, legend, looks, named, plain
@@ -78,7 +78,7 @@ def figure(results: Results) -> Figure | None:
     look = looks(results)
     tasks = common_tasks(results)
     if len(tasks.envs) > 1:
-        made, (ax,) = panels(1, width=results.choice.width)
+        made, (ax,) = panels(1, width=single_width(results))
         points = _over_tasks(results, shares)
         handles = _draw(ax, points, look, shares)
         ax.set(
@@ -130,7 +130,7 @@ def _draw(ax: Axes, points: Points, look: dict[str, Style], shares: list[tuple[s
         style = look[label]
         ax.vlines(x, low, high, color=style.color, linewidth=1.0)
         handles[label] = ax.plot(
-            x, value, color=style.color, marker=style.marker or "_", linestyle="", markersize=3.5
+            x, value, color=style.color, marker=style.marker or "_", linestyle="", markersize=style.size
         )[0]
     ax.set_xticks(range(len(shares)), [name.replace(" ", "\n") for name, _ in shares])
     for edge in np.arange(len(shares) - 1) + 0.5:

@@ -4,6 +4,7 @@ nothing to show.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,9 +27,11 @@ from bench.analysis.scores.estimates import (
     profile,
 )
 from bench.analysis.scores.results import LARGEST_RETURN, UNIT_SCORE, Cell, Results
-from bench.analysis.style import COLUMN, PAGE, Style, legend, looks, named, plain
+from bench.analysis.style import COLUMN, MANY, PAGE, Style, legend, looks, named, plain
 
 SINGLE_LINES = 20  # a panel with at most so many runs shows the curve of each; more would hide the means
+
+LONGEST_TICK = 26  # characters on a line beside an axis
 
 
 def legend_name(results: Results, label: str, cells: Sequence[Cell], tasks: int = 1) -> str:
@@ -51,6 +54,11 @@ def panels(count: int, *, height: float = 1.6, width: str = "") -> tuple[Figure,
     for spare in axes[count:]:
         spare.set_axis_off()
     return figure, list(axes[:count])
+
+
+def single_width(results: Results) -> str:
+    """Of a figure with one panel: the page where a column is too narrow for so many algorithms."""
+    return results.choice.width or ("page" if len(results.labels) > MANY else "column")
 
 
 def learning_curves(results: Results) -> Figure | None:
@@ -109,19 +117,28 @@ def finish_panel(ax: Axes, results: Results, env: str, format_axis: Callable[[Ax
         ax.set_ylim(0, max(1.05 * ax.dataLim.ymax, FLOOR * LARGEST_RETURN))  # noise at the floor stays small
 
 
-def label_panels(figure: Figure, axes: Sequence[Axes], xlabel: str, ylabel: str) -> None:
-    """One label below all panels, and one at the first of each row."""
-    figure.supxlabel(xlabel, fontsize=axes[0].xaxis.label.get_fontsize())
+def label_panels(
+    figure: Figure, axes: Sequence[Axes], xlabel: str, ylabel: str, *, legend_below: bool = False
+) -> None:
+    """One label below all panels, and one at the first of each row; with a legend below, one under each column instead."""
     for ax in axes:
-        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        place = ax.get_subplotspec()
+        assert place is not None
+        if place.is_first_col():
             ax.set_ylabel(ylabel)
+        if legend_below and (
+            place.is_last_row() or place.colspan.start >= len(axes) % place.get_gridspec().ncols > 0
+        ):
+            ax.set_xlabel(xlabel)
+    if not legend_below:
+        figure.supxlabel(xlabel, fontsize=axes[0].xaxis.label.get_fontsize())
 
 
 def _draw_cell(ax: Axes, cell: Cell, x: Array, style: Style, single: bool) -> Any:
     mean = cell.returns.mean(axis=0)
     if cell.n > 1:
         low, high = curve_band(cell)
-        ax.fill_between(x, low, high, color=style.color, alpha=0.18, linewidth=0)
+        ax.fill_between(x, low, high, color=style.color, alpha=0.18 if single else 0.12, linewidth=0)
         if single:
             ax.plot(x, cell.returns.T, color=style.color, alpha=0.35, linewidth=0.5)
     return line(ax, x, mean, style)
@@ -137,6 +154,7 @@ def line(ax: Axes, x: Array, y: Array, style: Style) -> Any:
         linestyle=style.linestyle,
         marker=style.marker,
         markevery=(every // 2, every),
+        markersize=style.size,
         markeredgewidth=0,
     )[0]
 
@@ -160,7 +178,7 @@ def aggregate_iqm(results: Results) -> Figure | None:
     if not tasks.labels:
         return None
     look = looks(results)
-    figure, (ax,) = panels(1, width=results.choice.width)
+    figure, (ax,) = panels(1, width=single_width(results))
     handles, names = [], []
     for label in tasks.labels:
         cells = cells_of(results, label, tasks.envs)
@@ -196,7 +214,7 @@ def performance_profiles(results: Results) -> Figure | None:
     unit = results.score_name == UNIT_SCORE
     ends = (0.0, 1.0) if unit else (min(0, np.floor(10 * lowest) / 10), max(1, np.ceil(10 * highest) / 10))
     thresholds = np.linspace(*ends, 101)
-    figure, (ax,) = panels(1, width=results.choice.width)
+    figure, (ax,) = panels(1, width=single_width(results))
     handles, names = [], []
     for label in tasks.labels:
         cells = cells_of(results, label, tasks.envs)
@@ -235,7 +253,9 @@ def probability_of_improvement(results: Results) -> Figure | None:
         names = [f"{full[ours]} over {named(results, theirs)}" for ours, theirs in compared]
         what = "P(the first scores higher)"
     width = PAGE if results.choice.width == "page" else COLUMN
-    figure = Figure(figsize=(width, 0.75 + 0.24 * len(compared)), layout="constrained")
+    shown = [textwrap.fill(plain(name), LONGEST_TICK, break_long_words=False) for name in names]
+    lines = sum(1 + name.count("\n") for name in shown)
+    figure = Figure(figsize=(width, 0.75 + 0.12 * (lines + len(compared))), layout="constrained")
     ax = figure.subplots()
     for position, (ours, theirs) in enumerate(compared):
         estimate = improvement(*(cells_of(results, x, tasks.envs) for x in (ours, theirs)))
@@ -244,9 +264,9 @@ def probability_of_improvement(results: Results) -> Figure | None:
             extent = estimate.high - estimate.low
             ax.barh(position, extent, left=estimate.low, height=0.5, alpha=0.35, color=color)
         ax.plot([estimate.value] * 2, [position - 0.25, position + 0.25], color="black", linewidth=1.4)
+    ax.set_ylim(len(compared) - 0.5, -0.5)  # the first on top
     ax.axvline(0.5, color="#555555", linewidth=0.8, linestyle=(0, (3, 2)))
-    ax.set_yticks(range(len(compared)), [plain(name) for name in names])
-    ax.invert_yaxis()
+    ax.set_yticks(range(len(compared)), shown)
     ax.grid(axis="y", visible=False)
     ax.set_xlim(0, 1)
     # below the whole figure, not the axes: long names leave these too narrow for it

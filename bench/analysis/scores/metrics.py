@@ -15,7 +15,6 @@ from bench.errors import UserError, suggest
 from bench.runs import DamagedRun
 
 Logged = dict[str, tuple[Array, Array]]  # name -> environment steps and values, (rows,) each
-LOG_FROM = 100.0  # a metric above 0 whose largest mean is so many times its smallest has a logarithmic axis
 
 
 def metric_figures(results: Results, names: Sequence[str]) -> dict[str, Figure | None]:
@@ -60,13 +59,7 @@ def _figure(results: Results, name: str, logged: dict[object, Logged]) -> Figure
     labels = tuple(label for label in results.labels if any(label == other for _, other in cells))
     families = dict.fromkeys(results.families, "")  # no scale of returns
     shown = replace(results, cells=cells, labels=labels, families=families)
-    made = curves(shown, lambda cell: cell.env_steps, "Environment steps", steps_axis, name)
-    means = np.concatenate([cell.returns.mean(axis=0) for cell in cells.values()] or [np.zeros(1)])
-    if made is not None and means.min() > 0 and means.max() > LOG_FROM * means.min():
-        for ax in made.axes:
-            if ax.axison:
-                ax.set_yscale("log")
-    return made
+    return curves(shown, lambda cell: cell.env_steps, "Environment steps", steps_axis, name)
 
 
 def _binned(steps: Array, values: Array, edges: Array) -> Array:
