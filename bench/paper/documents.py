@@ -7,8 +7,9 @@ A document marks such a part with two comments, and everything between them is r
 
 The first word is a study, the others are the names of tables and figures of its report, in this order; `facts` is
 the line under the report's title. A document can also show `overview` and `claims_both_rules` of a study.
-`generated: gates` shows the gates (bench/analysis/gates.py), `generated: qsm-targets` how large the target of QSM's
-loss is in all runs, and `experiments` in the place of a study takes from the experiments' report.
+`generated: gates` shows the gates (bench/analysis/gates.py), `generated: perf` how fast we are beside other libraries,
+`generated: qsm-targets` how large the target of QSM's loss is in all runs, and `experiments` in the place of a study
+takes from the experiments' report.
 Figures go to docs/figures/<study>-<name>.png.
 """
 
@@ -25,6 +26,7 @@ from bench.analysis import table as tables
 from bench.analysis.report import page as report
 from bench.analysis.report.sections import Picture, sections
 from bench.analysis.scores.load import load
+from bench.analysis.wallclock import perf
 from bench.analysis.wallclock import timings as wallclock
 from bench.disk import write_atomic
 from bench.errors import UserError, suggest
@@ -127,13 +129,23 @@ def _make(words: Sequence[str], root: Path, sources: dict[str, _Source]) -> _Par
         return _Part(
             [part for table in (gates.published(root), gates.authors(root)) for part in _table(table)]
         )
+    if list(words) == ["perf"]:
+        return _Part(_speed(root))
     if len(words) < 2:
-        raise UserError("expected a study and names of its report's tables and figures, gates or qsm-targets")
+        raise UserError(
+            "expected a study and names of its report's tables and figures, gates, perf or qsm-targets"
+        )
     study, *names = words
     with style.drawing():
         if study not in sources:
             sources[study] = _source(study, root)
         return _shown(study, sources[study], names)
+
+
+def _speed(root: Path) -> list[str]:
+    """The overview of each machine on which ours were timed beside other libraries."""
+    found = [perf.overview(each) for each in perf.load(root)[0]]
+    return [line for table in found for line in _table(table)] or ["*Not measured here yet: `make perf`.*"]
 
 
 def _source(study: str, root: Path) -> _Source:

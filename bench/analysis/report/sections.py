@@ -20,6 +20,7 @@ from bench.analysis.style import display_name
 from bench.analysis.table import Table
 from bench.analysis.verdicts import Verdict
 from bench.analysis.wallclock import figures as wallclock_figures
+from bench.analysis.wallclock import perf
 from bench.analysis.wallclock import tables as wallclock_tables
 from bench.analysis.wallclock import timings as wallclock
 from bench.analysis.wallclock.timings import Execution
@@ -151,7 +152,8 @@ def _beside(results: Results) -> Section:
 
 def _wall_clock(results: Results, executions: Sequence[Execution], problems: Sequence[str]) -> Section:
     used, seconds = wallclock.seconds_per_step(results, executions)
-    text = [f"Left out: {problem}" for problem in problems]
+    compared, more_problems = perf.load(results.root)
+    text = [f"Left out: {problem}" for problem in (*problems, *more_problems)]
     lacking = [label for label in results.learners if label not in seconds]
     if lacking:
         text.append(
@@ -170,7 +172,7 @@ def _wall_clock(results: Results, executions: Sequence[Execution], problems: Seq
         "Wall-clock",
         text=text,
         pictures=_pictures(*drawn),
-        tables=_with_rows(*wallclock_tables.all_tables(executions)),
+        tables=_with_rows(*perf.all_tables(compared), *wallclock_tables.all_tables(executions)),
         detail=True,
     )
 

@@ -49,6 +49,22 @@ def all_tables(executions: Sequence[Execution]) -> list[Table]:
     return tables + [facts(execution) for execution in studies.values()]
 
 
+def compact(execution: Execution) -> Table:
+    """The medians at the reference size, in a table that fits a terminal."""
+    size = execution.reference_size()
+    parts = {"Update": "update", "Actor": "actor_update", "Critic": "critic_update", "Act": "act_1"}
+    rows: list[list[Entry]] = []
+    for key in sorted(_row_keys(execution.at(**size)), key=lambda key: (order(key[0]), _natural(key[1:]))):
+        where = dict(zip(ROW, key))
+        medians = execution.at(**where).groupby("what")["seconds"].median()
+        row: list[Entry] = [display_name(where["algo"], where["algo"])]
+        row += [number(float(where["T"])) if where["T"] else MISSING, number(_repeats(execution.at(**where)))]
+        row += [number(1e3 * float(medians.get(what, "nan")), 2) for what in parts.values()]
+        rows.append([*row, number(1 / float(medians.get("end_to_end", "nan")))])
+    title = f"{execution.title}; {_size_title(size)}; medians, milliseconds"
+    return Table(f"timing-{execution.name}", title, ["Algorithm", "T", "n", *parts, "Steps/s"], rows, ())
+
+
 def over_T(execution: Execution) -> Table:
     """Median update time at each T and the slope of the line through them."""
     size = execution.reference_size()

@@ -6,7 +6,7 @@ share a table. Training runs' own clocks count for nothing here: they share thei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,7 @@ class Execution:
     @property
     def hardware(self) -> str:
         """One line of what provenance.json says about the machine."""
-        found = self.provenance.get("hardware")
-        if not isinstance(found, dict):
-            return one_line(found or "")
-        cores, gpus = found.get("cores"), found.get("gpus")
-        names = ", ".join(map(str, gpus)) if isinstance(gpus, list) else gpus
-        mkl = "AVX-512 in MKL" if found.get("mkl_avx512") is True else ""  # see bench/machine/mkl.py
-        parts = [found.get("cpu"), cores and f"{cores} cores", mkl, names]
-        return one_line("; ".join(str(part) for part in parts if part))
+        return hardware_line(self.provenance)
 
     def reference_size(self) -> dict[str, str]:
         """Widths, batch and pack under which most algorithms were timed, then most repeats: the main
@@ -110,6 +103,18 @@ def _where(frame: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
     return frame[keep]
 
 
+def hardware_line(provenance: Mapping[str, Any]) -> str:
+    """One line of what provenance.json says about the machine."""
+    found = provenance.get("hardware")
+    if not isinstance(found, dict):
+        return one_line(found or "")
+    cores, gpus = found.get("cores"), found.get("gpus")
+    names = ", ".join(map(str, gpus)) if isinstance(gpus, list) else gpus
+    mkl = "AVX-512 in MKL" if found.get("mkl_avx512") is True else ""  # see bench/machine/mkl.py
+    parts = [found.get("cpu"), cores and f"{cores} cores", mkl, names]
+    return one_line("; ".join(str(part) for part in parts if part))
+
+
 def load_timings(root: Path) -> tuple[list[Execution], list[str]]:
     """Every execution of every timing study under `root`, in order of name; one line per study left out."""
     found: list[Execution] = []
@@ -121,21 +126,22 @@ def load_timings(root: Path) -> tuple[list[Execution], list[str]]:
             continue
         try:
             check_inside(root, folder / name)
-            found += _read(folder / name)
+            found += read(folder / name)
         except (OSError, ValueError) as error:
             problems.append(f"{TIMING}/{name}: left out: {one_line(error)}")
     return found, problems
 
 
-def _read(folder: Path) -> Iterator[Execution]:
-    samples = _table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
+def read(folder: Path) -> Iterator[Execution]:
+    """The executions of one timing study. Raises OSError or ValueError."""
+    samples = read_table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
     if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0)).all():
         raise ValueError("samples.csv: seconds that are not positive numbers")
     if not np.isfinite(samples["round"]).all():
         raise ValueError("samples.csv: a round that is no number")
     facts = pd.DataFrame(columns=[*FACTS, *FACT_NUMBERS])
     if (folder / "facts.csv").is_file():
-        facts = _table(folder / "facts.csv", FACTS, FACT_NUMBERS)
+        facts = read_table(folder / "facts.csv", FACTS, FACT_NUMBERS)
     provenance = {}
     if (folder / "provenance.json").is_file():
         provenance = read_json(folder / "provenance.json")
@@ -144,7 +150,7 @@ def _read(folder: Path) -> Iterator[Execution]:
         yield Execution(folder.name, how, group, facts, provenance)
 
 
-def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+def read_table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
     """A CSV with these columns: names as text, numbers as floats. ValueError for anything else."""
     try:
         frame = read_text(path)
@@ -158,7 +164,7 @@ def _table(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataF
         bad = [value for value in frame[column].unique() if value and not is_safe_name(value)]
         if bad:
             raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
-    for column in LENGTHS:
+    for column in set(LENGTHS) & set(texts):
         bad = [value for value in frame[column].unique() if value and not value.isdecimal()]
         if bad:
             raise ValueError(f"{path.name}: {column} cannot be {one_line(bad[0], 60)!r}")
