@@ -56,7 +56,7 @@ def compact(execution: Execution) -> Table:
     rows: list[list[Entry]] = []
     for key in sorted(_row_keys(execution.at(**size)), key=lambda key: (order(key[0]), _natural(key[1:]))):
         where = dict(zip(ROW, key))
-        medians = execution.at(**where).groupby("what")["seconds"].median()
+        medians = execution.at(**where).groupby("what", observed=True)["seconds"].median()
         row: list[Entry] = [display_name(where["algo"], where["algo"])]
         row += [number(float(where["T"])) if where["T"] else MISSING, number(_repeats(execution.at(**where)))]
         row += [number(1e3 * float(medians.get(what, "nan")), 2) for what in parts.values()]

@@ -74,7 +74,7 @@ class Execution:
         """Widths, batch and pack under which most algorithms were timed, then most repeats: the main
         table's.
         """
-        grouped = self.samples.groupby(list(SIZE))["algo"]
+        grouped = self.samples.groupby(list(SIZE), observed=True)["algo"]
         ranked = pd.DataFrame({"algos": grouped.nunique(), "repeats": grouped.size()}).reset_index()
         ranked["one"] = ranked["pack"] == "1"
         ranked = ranked.sort_values(
@@ -145,7 +145,8 @@ def read(folder: Path) -> Iterator[Execution]:
     provenance = {}
     if (folder / "provenance.json").is_file():
         provenance = read_json(folder / "provenance.json")
-    for values, group in samples.groupby(list(EXECUTION)):
+    samples = samples.astype(dict.fromkeys(SAMPLES, "category"))  # looked up by value hundreds of times
+    for values, group in samples.groupby(list(EXECUTION), observed=True):
         how = dict(zip(EXECUTION, map(str, values)))
         yield Execution(folder.name, how, group, facts, provenance)
 
@@ -246,12 +247,14 @@ def slope_over_T(execution: Execution, **where: str) -> Slope | None:
     """How the time at these values of columns grows with T; None where it was timed at fewer than two T."""
     samples = execution.at(**where)
     samples = samples[samples["T"] != ""]
-    by_round = samples.groupby(["T", "round"])["seconds"].median().unstack("round")  # (T, rounds)
+    by_round = (
+        samples.groupby(["T", "round"], observed=True)["seconds"].median().unstack("round")
+    )  # (T, rounds)
     by_round = by_round.loc[sorted(by_round.index, key=float)].dropna(axis="columns")
     if len(by_round) < 2 or not by_round.shape[1]:
         return None
     T = np.array([float(value) for value in by_round.index])
-    seconds = samples.groupby("T")["seconds"].median()[by_round.index].to_numpy(np.float64)
+    seconds = samples.groupby("T", observed=True)["seconds"].median()[by_round.index].to_numpy(np.float64)
     slope, intercept = np.polyfit(T, seconds, 1)
     drawn = resampling.draws(by_round.shape[1], "rounds")
     slopes, _ = np.polyfit(T, np.median(by_round.to_numpy()[:, drawn], axis=-1), 1)
