@@ -7,7 +7,7 @@ A document marks such a part with two comments, and everything between them is r
 
 The first word is a study, the others are the names of tables and figures of its report, in this order; `facts` is
 the line under the report's title. A document can also show `overview`, `claims_both_rules` and `learning` of a study.
-`generated: gates` shows the gates (bench/paper/gates.py), `generated: qsm-targets` how large the target of QSM's loss
+`generated: gates` shows the gates (bench/paper/gates.py), `generated: perf` how fast we are beside other libraries, `generated: qsm-targets` how large the target of QSM's loss
 is in all runs, `generated: cost` what an update costs, and `experiments` in the place of a study takes from the
 experiments' report.
 Figures go to docs/figures/<study>-<name>.png.
@@ -27,7 +27,7 @@ from bench.analysis.report import page as report
 from bench.analysis.report.request import load_report
 from bench.analysis.report.sections import Picture, sections
 from bench.analysis.scores import learning
-from bench.analysis.wallclock import cost
+from bench.analysis.wallclock import cost, perf
 from bench.analysis.wallclock import timings as wallclock
 from bench.disk import write_atomic
 from bench.errors import UserError, suggest
@@ -134,9 +134,11 @@ def _make(words: Sequence[str], root: Path, sources: dict[str, _Source]) -> _Par
         )
     if list(words) == ["cost"]:
         return _Part(_costs(root))
+    if list(words) == ["perf"]:
+        return _Part(_speed(root))
     if len(words) < 2:
         raise UserError(
-            "expected a study and names of its report's tables and figures, gates, qsm-targets or cost"
+            "expected a study and names of its report's tables and figures, gates, perf, qsm-targets or cost"
         )
     study, *names = words
     with style.drawing():
@@ -151,6 +153,12 @@ def _costs(root: Path) -> list[str]:
     if not found:
         return ['*Not measured here yet: `make timing SIZES="authors matched"` on an idle machine.*']
     return [line for table in found for line in _table(table)]
+
+
+def _speed(root: Path) -> list[str]:
+    """The overview of each machine on which ours were timed beside other libraries."""
+    found = [perf.overview(each) for each in perf.load(root)[0]]
+    return [line for table in found for line in _table(table)] or ["*Not measured here yet: `make perf`.*"]
 
 
 def _source(study: str, root: Path) -> _Source:

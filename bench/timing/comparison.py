@@ -13,13 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
+from bench.analysis.table import to_terminal
+from bench.analysis.wallclock import perf
 from bench.launch.local.pool import default_workers
 from bench.launch.pack import prepare_process
 from bench.machine import install, mkl
@@ -41,19 +40,6 @@ ONE_THREAD = {
 }
 #: What our processes tell the allocator (`prepare_process`), as glibc's variables.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
-NAMES = {"sb3": "Stable-Baselines3", "sbx": "SBX"}
-#: (algorithm, what, compared with, at least); "bound" is the rate of plain matrix products
-PROMISES = (
-    ("sac", "update", "sb3", 1.6),
-    ("sac", "update", "sbx", 1.0),
-    ("td3-paper", "update", "sb3", 1.3),  # the same work: one critic in the actor's loss
-    ("td3", "update", "sbx", 1.1),  # both
-    ("qsm", "update", "bound", 0.58),
-    ("dql", "update", "bound", 0.58),
-    ("sac", "end_to_end", "sb3", 1.6),
-    ("sac", "end_to_end", "sbx", 1.1),
-    ("qsm", "end_to_end", "sac", 0.7),
-)
 SAMPLE_COLUMNS = [
     "who",
     "algo",
@@ -106,15 +92,23 @@ def run(root: Path, executions: Sequence[str], quick: bool, grids: Sequence[int]
             for server in servers.values():
                 server.close()
     gflop = servers["ours"].facts["gflop"]
-    print("\n".join(tables(samples, gflop) + runner_table(runner) + memory_table(memory)))
-    versions = {who: server.facts["versions"] for who, server in servers.items() if who in NAMES}
+    versions = {who: server.facts["versions"] for who, server in servers.items() if who in perf.PEERS}
     origin |= {"peers": versions, "update_gflop": gflop, "protocol": asdict(protocol)}
     files = {
         "samples": (SAMPLE_COLUMNS, samples),
         "runner": (RUNNER_COLUMNS, runner),
         "memory": (MEMORY_COLUMNS, memory),
     }
-    return save(root, "perf", files, origin, quiet, quick)
+    folder = save(root, "perf", files, origin, quiet, quick)
+    show(folder)
+    return folder
+
+
+def show(folder: Path) -> None:
+    """Print what was measured, as the reports have it."""
+    for table in perf.all_tables([perf.read(folder)]):
+        if not table.name.startswith("perf_details"):
+            print(f"\n{table.title}\n\n{to_terminal(table)}", end="")
 
 
 # -- who takes part --------------------------------------------------------------------------------
@@ -126,7 +120,7 @@ def peers_python() -> Path | None:
     wanted = f"{install.version()}, {hashlib.sha256(CONSTRAINTS.read_bytes()).hexdigest()}\n"
     if not (stamp.is_file() and stamp.read_text() == wanted):
         print(
-            f"making an environment for {' and '.join(NAMES.values())} in {VENV.name}, a few minutes, once",
+            f"making an environment for {' and '.join(perf.PEERS.values())} in {VENV.name}, a few minutes, once",
             flush=True,
         )
         try:
@@ -134,7 +128,7 @@ def peers_python() -> Path | None:
             install.install_packages(VENV, PACKAGES, CONSTRAINTS)
             stamp.write_text(wanted)
         except (OSError, install.Failed) as error:
-            print(f"bench: {' and '.join(NAMES.values())} are left out: {error}", file=sys.stderr)
+            print(f"bench: {' and '.join(perf.PEERS.values())} are left out: {error}", file=sys.stderr)
             return None
     return VENV / "bin/python"
 
@@ -147,7 +141,7 @@ def start_servers(python: Path | None, executions: Sequence[str], scratch: Path)
         "ours": ([sys.executable, "-m", "bench.timing.peers.ours", *executions], cold | avx512)
     }
     if python is not None:
-        for who in NAMES:
+        for who in perf.PEERS:
             command = [str(python), "-m", "bench.timing.peers.stable_baselines", who]
             commands |= {who: (command, {}), f"{who}-tuned": (command, ALLOCATOR | avx512)}
     servers = {}
@@ -233,138 +227,3 @@ def run_memory(algo: str, steps: int, env: str = "humanoid-walk") -> Row:
     replay = trainer.replay.rows.numel() * trainer.replay.rows.element_size() / 2**20
     print(f"memory of {algo} on {env} after {steps} steps: {held:.0f} MB", flush=True)
     return dict(zip(MEMORY_COLUMNS, (env, algo, steps, replay, held, peak)))
-
-
-# -- tables ----------------------------------------------------------------------------------------------
-
-Times = dict[tuple[str, str, str, str], np.ndarray]  # (who, algo, what, execution) -> seconds
-
-
-def tables(samples: Sequence[Row], gflop: Mapping[str, float]) -> list[str]:
-    """Rates, ratios, and the promises, as lines of at most 80 characters."""
-    collected: defaultdict[tuple[str, str, str, str], list[float]] = defaultdict(list)
-    for row in samples:
-        collected[row["who"], row["algo"], row["what"], row["mode"]].append(row["seconds"])
-    times: Times = {key: np.array(seconds) for key, seconds in collected.items()}
-    products = {key[1]: _sgemm_rate(key[1], times[key]) for key in times if key[2] == "sgemm"}
-    bound = max(products.values())
-    lines = [
-        "",
-        "Matrix products, one thread, GFLOP/s: " + ", ".join(f"{k} {v:.0f}" for k, v in products.items()),
-    ]
-    lines.append(f"The bound is the best of them, {bound:.1f} GFLOP/s.")
-    for algo in gflop:
-        lines += _update_table(times, algo, gflop[algo], bound)
-    lines += _end_to_end_table(times)
-    return lines + _promises(times, gflop, bound)
-
-
-def _sgemm_rate(name: str, seconds: np.ndarray) -> float:
-    """GFLOP/s of products called "count x size"."""
-    count, size = map(int, name.split("x"))
-    return 2 * count * size**3 / float(np.median(seconds)) / 1e9
-
-
-def _update_table(times: Times, algo: str, gflop: float, bound: float) -> list[str]:
-    lines = [
-        "",
-        f"{algo.upper()}: gradient updates per second, sampling included; {gflop:.2f} GFLOP each",
-        f"{'':34}{'median':>8}{'p95':>8}{'x SB3':>7}{'x SBX':>7}{'GFLOP/s':>8}{'bound':>6}",
-    ]
-    for key, seconds in times.items():
-        who, of, what, _ = key
-        if of != algo or what not in ("update", "products"):
-            continue
-        cells = f"{_title(key):34}{_rate(seconds, 50):>8.1f}{_rate(seconds, 95):>8.1f}"
-        cells += "".join(
-            f"{_ratio(times, key, (peer, _peers_name(algo), 'update', '')):>7}" for peer in NAMES
-        )
-        if who == "ours":
-            speed = gflop * _rate(seconds, 50)
-            cells += f"{speed:>8.1f}{speed / bound:>6.0%}"
-        lines.append(cells)
-    return lines
-
-
-def _end_to_end_table(times: Times) -> list[str]:
-    lines = ["", "End to end on cheetah-run: environment steps per second"]
-    lines.append(f"{'':40}{'median':>8}{'p95':>8}{'x SB3':>8}{'x SBX':>8}")
-    for key, seconds in times.items():
-        if key[2] == "end_to_end":
-            peers = [_ratio(times, key, (peer, _peers_name(key[1]), "end_to_end", "")) for peer in NAMES]
-            cells = "".join(f"{ratio:>8}" for ratio in peers)
-            title = f"{key[1].upper()}, {_title(key)}"
-            lines.append(f"{title:40}{_rate(seconds, 50):>8.1f}{_rate(seconds, 95):>8.1f}{cells}")
-    return lines
-
-
-def _peers_name(algo: str) -> str:
-    """What the peers call it."""
-    return algo.removesuffix("-paper")
-
-
-def _title(key: tuple[str, str, str, str]) -> str:
-    who, _, what, execution = key
-    peer, _, variant = who.partition("-")
-    if what == "products":
-        return "its matrix products alone"
-    return f"ours, {execution}" if who == "ours" else NAMES[peer] + (" with our settings" if variant else "")
-
-
-def _rate(seconds: np.ndarray, percentile: float) -> float:
-    """Per second: at the median, or at the 95th percentile of the time taken."""
-    return 1 / float(np.percentile(seconds, percentile))
-
-
-def _ratio(times: Times, key: tuple, other: tuple) -> str:
-    """How many times as fast as the other, by medians."""
-    return f"{np.median(times[other]) / np.median(times[key]):.2f}" if other in times else "–"
-
-
-def _promises(times: Times, gflop: Mapping[str, float], bound: float) -> list[str]:
-    """What was promised, and what the faster of our executions does."""
-    lines = ["", "Promised, by the faster of our modes"]
-
-    def best(algo: str, what: str) -> float:
-        ours = [np.median(t) for key, t in times.items() if key[:3] == ("ours", algo, what)]
-        return 1 / float(min(ours))
-
-    for algo, what, against, least in PROMISES:
-        if against == "bound":
-            found = best(algo, what) * gflop[algo] / bound
-        elif against in gflop:
-            found = best(algo, what) / best(against, what)
-        elif (against, _peers_name(algo), what, "") in times:
-            found = best(algo, what) * float(np.median(times[against, _peers_name(algo), what, ""]))
-        else:
-            continue
-        name = {"bound": "the bound", **NAMES}.get(against, f"our {against.upper()}")
-        sign = "kept" if found >= least else "MISSED"
-        text = f"{algo.upper()} {what.replace('_', ' ')}: at least {least:.2f} of {name}"
-        lines.append(f"{text:60}{found:>8.2f}  {sign}")
-    return lines
-
-
-def runner_table(rows: Sequence[Row]) -> list[str]:
-    lines = ["", "The runner: grids of trivial jobs, figures included, seconds"]
-    lines.append(f"{'jobs':>8}{'at once':>9}{'all':>9}{'per job':>9}{'again, nothing to do':>22}")
-    for row in rows:
-        each = row["seconds"] / row["jobs"]
-        lines.append(
-            f"{row['jobs']:>8}{row['at_once']:>9}{row['seconds']:>9.1f}{each:>9.2f}"
-            f"{row['seconds_nothing_to_do']:>22.1f}"
-        )
-    return lines
-
-
-def memory_table(rows: Sequence[Row]) -> list[str]:
-    if not rows:
-        return []
-    lines = ["", "Memory of one run at its end, MB"]
-    lines.append(f"{'':22}{'steps':>9}{'replay':>9}{'held':>9}{'peak':>9}")
-    for row in rows:
-        name = f"{row['algo'].upper()}, {row['env']}"
-        lines.append(
-            f"{name:22}{row['steps']:>9}{row['replay_mb']:>9.0f}{row['held_mb']:>9.0f}{row['peak_mb']:>9.0f}"
-        )
-    return lines

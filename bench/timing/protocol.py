@@ -9,7 +9,6 @@ provenance.json. A quick run, or one that had to share its machine, is not evide
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -17,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from bench.analysis.table import to_terminal
+from bench.analysis.wallclock import timings
+from bench.analysis.wallclock.tables import compact
 from bench.launch.pack import prepare_process
 from bench.machine.provenance import provenance
 from bench.studies.overrides import default_config
@@ -127,10 +127,12 @@ def run(root: Path, algos: Sequence[str], executions: Sequence[str], quick: bool
         with fresh_cache() if execution == "compile" else nullcontext():
             timers = prepared(planned, execution, protocol)
         samples, quiet = measure(timers, protocol)
-        print("\n".join(table(samples)))
         tables = {"samples": (SAMPLE_COLUMNS, samples), "facts": (FACT_COLUMNS, facts)}
         own = origin | {"started": started, "protocol": {**asdict(protocol), "core": core}}
         folders.append(save(root, "timing", tables, own, quiet, quick, execution))
+        for timing_set in timings.read(folders[-1]):
+            shown = compact(timing_set)
+            print(f"\n{shown.title}\n\n{to_terminal(shown)}", end="")
     return folders
 
 
@@ -235,46 +237,3 @@ def measure(timers: Sequence[Any], protocol: Protocol) -> tuple[list[Row], Quiet
     for timer in timers:
         timer.check()
     return rows, quiet
-
-
-# -- the table -------------------------------------------------------------------------------------
-
-
-def table(samples: Sequence[Row]) -> list[str]:
-    """The reference table as lines of at most 80 characters, one block per execution.
-
-    Ratios: to QSM at the same T (at T = 5 for what has none), in the same execution.
-    """
-    times: dict[tuple, list[float]] = defaultdict(list)
-    for row in samples:
-        if (row["hidden"], row["batch"], row["pack"]) == ("x".join(map(str, WIDTH)), str(BATCH), 1):
-            times[row["mode"], row["algo"], row["T"], row["what"]].append(row["seconds"])
-    lines = []
-    for execution in dict.fromkeys(key[0] for key in times):
-        lines += ["", f"{execution}, 2x256, batch {BATCH}, {THREADS} thread; milliseconds, ratios to QSM"]
-        lines.append(
-            f"{'':6}{'T':>3}{'n':>4} |{'update':>7}{'p95':>7}{'ratio':>6} |{'actor':>7}{'p95':>7}{'ratio':>6} "
-            f"|{'critic':>6}{'act':>6} |{'steps/s':>7}"
-        )
-        for algo, T in dict.fromkeys(key[1:3] for key in times if key[0] == execution):
-            of = {part: np.array(times.get((execution, algo, T, part), [])) for part in PARTS}
-            base = {part: times.get((execution, "qsm", T or "5", part), []) for part in PARTS}
-            cells = [f"{algo:6}{T or '–':>3}{len(of['update']):>4} |"]
-            for part in ("update", "actor_update"):
-                cells.append(
-                    _ms(of[part], 50, 7) + _ms(of[part], 95, 7) + _ratio(of[part], base[part]) + " |"
-                )
-            cells.append(_ms(of["critic_update"], 50, 6) + _ms(of["act_1"], 50, 6) + " |")
-            steps = of["end_to_end"]
-            cells.append(f"{1 / np.median(steps):>7.0f}" if len(steps) else f"{'':7}")
-            lines.append("".join(cells))
-    return lines
-
-
-def _ms(seconds: np.ndarray, percentile: float, width: int) -> str:
-    return f"{1e3 * np.percentile(seconds, percentile):>{width}.2f}" if len(seconds) else " " * width
-
-
-def _ratio(seconds: np.ndarray, base: Sequence[float]) -> str:
-    both = len(seconds) and len(base)
-    return f"{np.median(seconds) / np.median(base):>6.2f}" if both else " " * 6

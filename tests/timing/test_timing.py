@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -128,24 +127,6 @@ def test_what_others_disturbed_is_no_evidence(quick: bool, quiet: Quiet, kind: s
     assert save([{"a": 2}]) == folder  # a folder holds one measurement
     assert read(folder / "samples.csv") == [{"a": "2"}]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_the_table_compares_within_a_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    def row(algo: str, mode: str, what: str, seconds: float, T: str) -> dict[str, Any]:
-        columns = {"hidden": "256x256", "batch": "256", "pack": 1}
-        return {**columns, "algo": algo, "mode": mode, "what": what, "T": T, "seconds": seconds}
-
-    samples = [
-        row("qsm", "eager", "update", 0.010, "5"),
-        row("dql", "eager", "update", 0.025, "5"),
-        row("qsm", "compile", "update", 0.005, "5"),
-        row("sac", "compile", "update", 0.004, ""),
-    ]
-    lines = timing.table(samples)
-    assert max(map(len, lines)) <= 80
-    cells = {line.split()[0]: line.split() for line in lines if line[:3] in ("qsm", "dql", "sac")}
-    assert cells["dql"][4:7] == ["25.00", "25.00", "2.50"]
-    assert cells["sac"][4:7] == ["4.00", "4.00", "0.80"]
 
 
 def test_an_update_of_another_order_has_no_halves_to_time():

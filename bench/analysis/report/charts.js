@@ -89,7 +89,7 @@
       cursor: { drag: { x: true, y: true, uni: 24, dist: 5 }, y: false, points: { size: 7, show: (self, i) =>
         roles[i - 1].role === "mean" ? point(chart.names[roles[i - 1].curve.name].color) : null } },
       scales: { x: { time: false, range: (self, low, high) => self.zoomed ? [low, high] : panel.xlim }, y: { range } },
-      axes: [axis(chart.x, { size: 24 }), axis(chart.y.replace("\n", " "), { size: 42 })],
+      axes: [axis(panel.x, { size: 24 }), axis(panel.y.replace("\n", " "), { size: 42 })],
       series: [{}, ...options.map((option, i) => ({ ...option, show: visible(roles[i]) }))],
       bands,
       hooks: { setCursor: [(self) => hover(self)], setSelect: [(self) => { self.zoomed = self.select.width > 0; }] },
@@ -123,7 +123,7 @@
         return row;
       }));
       const steps = [...new Set(found.map(({ x }) => x))];
-      tip.replaceChildren(element("div", "at", `${chart.x} ${steps.map(shown).join(", ")}`), table);
+      tip.replaceChildren(element("div", "at", `${panel.x} ${steps.map(shown).join(", ")}`), table);
       const right = self.cursor.left > self.over.clientWidth / 2;
       tip.style.left = right ? "auto" : `${self.cursor.left + 14}px`;
       tip.style.right = right ? `${self.over.clientWidth - self.cursor.left + 14}px` : "auto";

@@ -38,10 +38,7 @@ def chart(figure: Figure) -> str | None:
     panels = [_panel(ax, list(names)) for ax in figure.axes if ax.axison]
     if not names or not panels or any(panel is None for panel in panels):
         return None
-    supxlabel = figure.get_supxlabel()
     record = {
-        "x": unplain(supxlabel or figure.axes[0].get_xlabel()),
-        "y": unplain(figure.axes[0].get_ylabel()),
         "names": [
             {"name": name, "color": color, "dash": dashes} for (color, dashes, _), name in names.items()
         ],
@@ -102,11 +99,28 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
         return None
     return {
         "title": unplain(ax.get_title()),
+        **_labels(ax),
         "xs": [_rounded(x, 6) for x in xs],
         "xlim": [float(edge) for edge in ax.get_xlim()],
         "ylim": _rounded(np.array(ax.get_ylim()), decimals),
         "curves": curves,
     }
+
+
+def _labels(ax: Axes) -> dict[str, str]:
+    """What its axes show: by its own labels, or the figure's, or the y label of its row's first panel."""
+    figure, place = ax.get_figure(root=True), ax.get_subplotspec()
+    assert figure is not None  # it was found in one
+    first = next(other for other in figure.axes if place is None or _row(other) == _row(ax))
+    return {
+        "x": unplain(ax.get_xlabel() or figure.get_supxlabel()),
+        "y": unplain(ax.get_ylabel() or figure.get_supylabel() or first.get_ylabel()),
+    }
+
+
+def _row(ax: Axes) -> int | None:
+    place = ax.get_subplotspec()
+    return place.rowspan.start if place else None
 
 
 def _color(artist: PolyCollection | Line2D) -> str:

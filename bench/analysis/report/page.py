@@ -17,8 +17,10 @@ from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.collections import QuadMesh
+from matplotlib.image import AxesImage
 
-from bench.analysis import style
+from bench.analysis import coverage, style
 from bench.analysis.report import charts
 from bench.analysis.report.sections import Picture, Section
 from bench.analysis.scores import runs as run_tables
@@ -53,10 +55,13 @@ def heading(results: Results) -> Heading:
 
 def page(top: Heading, sections: Sequence[Section], folder: Path) -> str:
     """The HTML of a report; its pictures are read from folder/figures and become part of the page."""
+    captions = [picture.caption for section in sections for picture in section.pictures]
+    notes = [note for section in sections for table in section.tables for note in table.notes]
     return _render(
         "report.html",
         SCRIPTS,
         top=top,
+        few=coverage.FEW if any(coverage.FEW in text for text in (*captions, *notes)) else "",
         sections=[_view(section, folder) for section in sections],
         open_warnings=WARNINGS,
         count=count,
@@ -129,7 +134,7 @@ def _table_view(table: Table, place: int, closed: bool = False) -> dict[str, obj
     return {
         "name": table.name,
         "title": table.title,
-        "notes": table.notes,
+        "notes": [_without_few(note) for note in table.notes],
         "html": Markup(to_html(table)),
         "rows": len(table.rows),
         "open": place == 0 and len(table.rows) <= SHORT and not closed,
@@ -144,15 +149,21 @@ def _picture(picture: Picture, folder: Path) -> dict[str, object]:
     chart = charts.chart(picture.figure)
     return {
         "name": picture.name,
-        "caption": picture.caption,
+        "caption": _without_few(picture.caption),
         "source": "data:image/png;base64," + base64.b64encode(data).decode(),
         "width": round(width * scale * 1.3),  # a little larger than on paper
         "height": round(height * scale * 1.3),
         "pdf": f"figures/{quote(picture.name)}.pdf",
         "png": f"figures/{quote(picture.name)}.png",
         "chart": chart and Markup(chart),
+        "photo": any(isinstance(artist, AxesImage | QuadMesh) for artist in picture.figure.findobj()),
         "wide": width > 1.5 * CSS_PIXELS_PER_INCH * style.COLUMN / scale,  # more than one column of a paper
     }
+
+
+def _without_few(text: str) -> str:
+    """Without what † means, which the page says once."""
+    return text.replace(coverage.FEW, "").strip()
 
 
 def _png_size(data: bytes) -> tuple[int, int, int]:

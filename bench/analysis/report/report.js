@@ -58,6 +58,7 @@ for (const button of document.querySelectorAll("button.enlarge")) {
     const image = button.querySelector("img");
     large.src = image.src;
     large.alt = image.alt;
+    large.style.filter = getComputedStyle(image).filter;
     dialog.showModal();
   });
 }

@@ -19,6 +19,7 @@ from bench.analysis.scores.results import Results
 from bench.analysis.table import Table
 from bench.analysis.verdicts import Verdict
 from bench.analysis.wallclock import figures as wallclock_figures
+from bench.analysis.wallclock import perf
 from bench.analysis.wallclock import tables as wallclock_tables
 from bench.analysis.wallclock import timings as wallclock
 from bench.analysis.wallclock.timings import TimingSet
@@ -204,7 +205,8 @@ def _beside(results: Results) -> Section:
 
 def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Sequence[str]) -> Section:
     used, seconds = wallclock.seconds_per_step(results, timing_sets)
-    text = [f"Left out: {problem}" for problem in problems]
+    compared, more_problems = perf.load(results.root)
+    text = [f"Left out: {problem}" for problem in (*problems, *more_problems)]
     lacking = [label for label in results.learners if label not in seconds]
     if lacking:
         text.append(
@@ -223,7 +225,7 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
         "Wall-clock",
         text=text,
         pictures=_pictures(*drawn),
-        tables=_with_rows(*wallclock_tables.all_tables(timing_sets)),
+        tables=_with_rows(*perf.all_tables(compared), *wallclock_tables.all_tables(timing_sets)),
         detail=True,
     )
 

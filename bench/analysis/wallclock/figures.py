@@ -122,7 +122,7 @@ def where_time_goes(timings: TimingSet, T: str = "5") -> Figure | None:
 def _step_parts(timings: TimingSet, algo: str, size: dict[str, str], T: str) -> dict[str, float]:
     """Median milliseconds of each part; empty where the whole step was not timed."""
     where = {"algo": algo, **_chain(algo, T), **size}
-    medians = 1e3 * timings.at(**where).groupby("what")["seconds"].median()
+    medians = 1e3 * timings.at(**where).groupby("what", observed=True)["seconds"].median()
     if "end_to_end" not in medians:
         return {}
     parts = {part: float(medians[part]) for part in STEP_PARTS if part in medians}

@@ -49,6 +49,22 @@ def all_tables(timing_sets: Sequence[TimingSet]) -> list[Table]:
     return tables + [facts(timings) for timings in studies.values()]
 
 
+def compact(timings: TimingSet) -> Table:
+    """The medians at the reference size, in a table that fits a terminal."""
+    size = timings.reference_size()
+    parts = {"Update": "update", "Actor": "actor_update", "Critic": "critic_update", "Act": "act_1"}
+    rows: list[list[Entry]] = []
+    for key in sorted(_row_keys(timings.at(**size)), key=lambda key: (order(key[0]), _natural(key[1:]))):
+        where = dict(zip(ROW, key))
+        medians = timings.at(**where).groupby("what", observed=True)["seconds"].median()
+        row: list[Entry] = [display_name(where["algo"], where["algo"])]
+        row += [number(float(where["T"])) if where["T"] else MISSING, number(_repeats(timings.at(**where)))]
+        row += [number(1e3 * float(medians.get(what, "nan")), 2) for what in parts.values()]
+        rows.append([*row, number(1 / float(medians.get("end_to_end", "nan")))])
+    title = f"{timings.title}; {_size_title(size)}; medians, milliseconds"
+    return Table(f"timing-{timings.name}", title, ["Algorithm", "T", "n", *parts, "Steps/s"], rows, ())
+
+
 def over_T(timings: TimingSet) -> Table:
     """Median update time at each T and the slope of the line through them."""
     size = timings.reference_size()

@@ -73,20 +73,13 @@ class TimingSet:
     @property
     def hardware(self) -> str:
         """One line of what provenance.json says about the machine."""
-        found = self.provenance.get("hardware")
-        if not isinstance(found, dict):
-            return one_line(found or "")
-        cores, gpus = found.get("cores"), found.get("gpus")
-        names = ", ".join(map(str, gpus)) if isinstance(gpus, list) else gpus
-        mkl = "AVX-512 in MKL" if found.get("mkl_avx512") is True else ""  # see bench/machine/mkl.py
-        parts = [found.get("cpu"), cores and f"{cores} cores", mkl, names]
-        return one_line("; ".join(str(part) for part in parts if part))
+        return hardware_line(self.provenance)
 
     def reference_size(self) -> dict[str, str]:
         """Widths, batch and pack under which most algorithms were timed, then most repeats: the main
         table's.
         """
-        grouped = self.samples.groupby(list(SIZE))["algo"]
+        grouped = self.samples.groupby(list(SIZE), observed=True)["algo"]
         ranked = pd.DataFrame({"algos": grouped.nunique(), "repeats": grouped.size()}).reset_index()
         ranked["one"] = ranked["pack"] == "1"
         ranked = ranked.sort_values(
@@ -120,6 +113,18 @@ def _where(frame: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
     return frame[keep]
 
 
+def hardware_line(provenance: Mapping[str, Any]) -> str:
+    """One line of what provenance.json says about the machine."""
+    found = provenance.get("hardware")
+    if not isinstance(found, dict):
+        return one_line(found or "")
+    cores, gpus = found.get("cores"), found.get("gpus")
+    names = ", ".join(map(str, gpus)) if isinstance(gpus, list) else gpus
+    mkl = "AVX-512 in MKL" if found.get("mkl_avx512") is True else ""  # see bench/machine/mkl.py
+    parts = [found.get("cpu"), cores and f"{cores} cores", mkl, names]
+    return one_line("; ".join(str(part) for part in parts if part))
+
+
 def load_timings(root: Path) -> tuple[list[TimingSet], list[str]]:
     """The timings of every execution of every study under `root`, in order of name; one line per study left out."""
     found: list[TimingSet] = []
@@ -131,13 +136,14 @@ def load_timings(root: Path) -> tuple[list[TimingSet], list[str]]:
             continue
         try:
             check_inside(root, folder / name)
-            found += _read(folder / name)
+            found += read(folder / name)
         except (OSError, ValueError) as error:
             problems.append(f"{TIMING}/{name}: left out: {one_line(error)}")
     return found, problems
 
 
-def _read(folder: Path) -> Iterator[TimingSet]:
+def read(folder: Path) -> Iterator[TimingSet]:
+    """The timings of every execution of one study. Raises OSError or ValueError."""
     samples = read_table(folder / "samples.csv", SAMPLES, SAMPLE_NUMBERS)
     if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0)).all():
         raise ValueError("samples.csv: seconds that are not positive numbers")
@@ -149,7 +155,8 @@ def _read(folder: Path) -> Iterator[TimingSet]:
     provenance = {}
     if (folder / "provenance.json").is_file():
         provenance = read_json(folder / "provenance.json")
-    for values, group in samples.groupby(list(EXECUTION)):
+    samples = samples.astype(dict.fromkeys(SAMPLES, "category"))  # looked up by value hundreds of times
+    for values, group in samples.groupby(list(EXECUTION), observed=True):
         how = dict(zip(EXECUTION, map(str, values)))
         yield TimingSet(folder.name, how, group, facts, provenance)
 
@@ -254,12 +261,14 @@ def slope_over_T(timings: TimingSet, **where: str) -> Slope | None:
     """How the time at these values of columns grows with T; None where it was timed at fewer than two T."""
     samples = timings.at(**where)
     samples = samples[samples["T"] != ""]
-    by_round = samples.groupby(["T", "round"])["seconds"].median().unstack("round")  # (T, rounds)
+    by_round = (
+        samples.groupby(["T", "round"], observed=True)["seconds"].median().unstack("round")
+    )  # (T, rounds)
     by_round = by_round.loc[sorted(by_round.index, key=float)].dropna(axis="columns")
     if len(by_round) < 2 or not by_round.shape[1]:
         return None
     T = np.array([float(value) for value in by_round.index])
-    seconds = samples.groupby("T")["seconds"].median()[by_round.index].to_numpy(np.float64)
+    seconds = samples.groupby("T", observed=True)["seconds"].median()[by_round.index].to_numpy(np.float64)
     slope, intercept = np.polyfit(T, seconds, 1)
     drawn = resampling.draws(by_round.shape[1], "rounds")
     slopes, _ = np.polyfit(T, np.median(by_round.to_numpy()[:, drawn], axis=-1), 1)
