@@ -182,9 +182,36 @@ def _mixed_behaviours(results: Results) -> Iterator[str]:
         yield f"Scores of different behaviour versions of the code are pooled: {named}."
 
 
+def _mixed_plugins(results: Results) -> Iterator[str]:
+    """A line for each algorithm or critic of an outside package of which scored runs had different code."""
+    found: dict[str, dict[str, set[str]]] = {}  # what is offered -> digest of its package -> runs
+    for score in filter(lambda score: score.scored, results.runs):
+        for plugin in (plugin for attempt in _attempts(score) for plugin in _plugins(attempt["provenance"])):
+            runs_of = found.setdefault(one_line(plugin.get("offers")), {})
+            runs_of.setdefault(one_line(plugin.get("modules_sha256")), set()).add(results.folder(score.run))
+    for offers, runs_of in sorted(found.items()):
+        if len(runs_of) > 1:
+            ordered = sorted(runs_of.items(), key=lambda item: (-len(item[1]), item[0]))
+            named = ", ".join(
+                f"{code[:8]} ({len(runs)} run{'s' * (len(runs) > 1)})" for code, runs in ordered
+            )
+            yield f"Scores of different code of the {offers} are pooled, by digest of its package: {named}."
+
+
+def _plugins(provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is recorded of outside packages (bench/machine/plugins.py)."""
+    plugins = provenance.get("plugins")
+    return [entry for entry in plugins if isinstance(entry, dict)] if isinstance(plugins, list) else []
+
+
+def pooled_code(results: Results) -> list[str]:
+    """Lines where numbers are of runs of different code: versions of the suite's behaviour, outside packages."""
+    return [*_mixed_behaviours(results), *_mixed_plugins(results)]
+
+
 def warnings(results: Results) -> list[str]:
     """What a reader must know before any number: pooled code, runs left out and why."""
-    lines = [*_mixed_behaviours(results)]
+    lines = pooled_code(results)
     dirty = sum(score.scored and any(map(_dirty, _attempts(score))) for score in results.runs)
     if dirty:
         lines.append(f"{dirty} runs were made with uncommitted changes in the code.")
