@@ -15,6 +15,7 @@ import pytest
 
 from bench.analysis import build, summary
 from bench.analysis.scores import runs as run_tables
+from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.load import load
 from bench.errors import UserError
 from tests.analysis import helpers
@@ -190,6 +191,38 @@ def test_pooled_behaviour_is_said_first(tmp_path):
         "Scores of different behaviour versions of the code are pooled: "
         "1 (2 runs), 1 then 2 (1 run), unknown (code aaaaaaaa) (1 run)." in page
     )
+
+
+def test_pooled_code_of_an_outside_package_is_said_with_every_table(tmp_path):
+    folder = helpers.study(tmp_path, seeds=3)
+
+    def made_with(seed, *digests):
+        offers = {
+            "offers": "algorithm qsm",
+            "title": "QSM",
+            "distribution": "mine",
+            "version": "1",
+            "git": None,
+        }
+        attempts = [{"plugins": [offers | {"modules_sha256": digest * 64}]} for digest in digests]
+        _attempts(folder / f"cheetah-run/qsm/seed-{seed}", *((1000 * i, a) for i, a in enumerate(attempts)))
+
+    made_with(0, "a")
+    made_with(1, "a")
+    made_with(2, "a")
+    assert run_tables.pooled_code(load(tmp_path, "made-up")) == []
+    made_with(2, "a", "b")  # the code changed between stop and resume
+    results = load(tmp_path, "made-up")
+    (line,) = run_tables.pooled_code(results)
+    assert line == (
+        "Scores of different code of the algorithm qsm are pooled, by digest of its package: "
+        "aaaaaaaa (3 runs), bbbbbbbb (1 run)."
+    )
+    assert line in run_tables.warnings(results)
+    assert line in score_tables.final_return(results).notes
+    for odd in ("x", [1], [{}]):  # a file from elsewhere
+        _attempts(folder / "cheetah-run/qsm/seed-0", (0, {"plugins": odd}))
+        run_tables.pooled_code(load(tmp_path, "made-up"))
 
 
 def test_no_study_and_no_right_to_write(tmp_path):

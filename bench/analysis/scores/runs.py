@@ -224,9 +224,14 @@ def _state(package: dict[str, Any]) -> tuple[str, str]:
     return _line(f"{name} {version}" if name else "no package"), _line(str(digest or "unknown"))
 
 
+def pooled_code(results: Results) -> list[str]:
+    """Lines where numbers are of runs of different code: versions of the suite's behaviour, outside packages."""
+    return [*_mixed_behaviours(results), *_mixed_packages(results)]
+
+
 def warnings(results: Results) -> list[str]:
     """What a reader must know before any number: pooled code, runs left out and why."""
-    lines = [*_mixed_behaviours(results), *_mixed_packages(results)]
+    lines = pooled_code(results)
     dirty = sum(score.scored and any(map(_dirty, _attempts(score))) for score in results.runs)
     if dirty:
         lines.append(f"{dirty} runs were made with uncommitted changes in the code.")

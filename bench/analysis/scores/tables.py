@@ -17,6 +17,7 @@ from bench.analysis.scores.estimates import (
     standard_deviation,
 )
 from bench.analysis.scores.results import Results
+from bench.analysis.scores.runs import pooled_code
 from bench.analysis.style import named
 from bench.analysis.table import MISSING, Entry, Table, number, to_terminal, within
 
@@ -174,6 +175,7 @@ def common_notes(results: Results, tasks: int = 1) -> list[str]:
             f"{diverged} run{'s' * (diverged > 1)} diverged: scored 0 from the divergence on "
             "(outside DM Control: the lowest evaluation of the task in the study)."
         )
+    notes += pooled_code(results)
     if results.unscored:
         notes.append(
             f"{len(results.unscored)} of {len(results.runs)} runs have no score (missing, unfinished, failed "
