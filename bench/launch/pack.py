@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
+from statistics import fmean
 from typing import Any
 
 from bench.errors import UserError
@@ -43,7 +44,12 @@ def prepare_process(threads: int) -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
-def run(spec: Mapping[str, Any], stop: Stop = lambda: None, say: Callable[[str], None] = print) -> str:
+def run(
+    spec: Mapping[str, Any],
+    stop: Stop = lambda: None,
+    say: Callable[[str], None] = print,
+    follow: Callable[[str], None] = lambda line: None,
+) -> str:
     """Carry a pack as far as it goes.
 
     Args:
@@ -51,6 +57,7 @@ def run(spec: Mapping[str, Any], stop: Stop = lambda: None, say: Callable[[str],
             {"mode", "device", "threads", "dtype"}, "checkpoint_root": folder or None}.
         stop: asked between two steps; anything but None means checkpoint and return.
         say: takes what a log should hold: tracebacks, and why a run could not be carried on.
+        follow: takes a line for every evaluation, for who follows the log.
 
     Returns:
         "done" (also where a seed diverged), "stopped", "failed", or "busy": another process writes some of it.
@@ -67,7 +74,7 @@ def run(spec: Mapping[str, Any], stop: Stop = lambda: None, say: Callable[[str],
         if stop() is not None:
             outcomes.add("stopped")
             break
-        outcomes.add(_Pack(root, group, spec["execution"], checkpoints, stop, say).run())
+        outcomes.add(_Pack(root, group, spec["execution"], checkpoints, stop, say, follow).run())
     return next((outcome for outcome in ("failed", "busy", "stopped") if outcome in outcomes), "done")
 
 
@@ -102,14 +109,10 @@ class _Pack:
         checkpoints: Path | None,
         stop: Stop,
         say: Callable[[str], None],
+        follow: Callable[[str], None],
     ):
-        self.root, self.jobs, self.checkpoints, self.stop, self.say = (
-            root,
-            list(jobs),
-            checkpoints,
-            stop,
-            say,
-        )
+        self.root, self.jobs, self.checkpoints = root, list(jobs), checkpoints
+        self.stop, self.say, self.follow = stop, say, follow
         self.execution = {**execution, "pack": [job.seed for job in jobs]}
         self.writers: list[Writer | None] = []
 
@@ -244,6 +247,11 @@ class _Pack:
             if table == "time.csv":
                 rows = [{**row, "attempt": writer.attempt} for row in rows]
             writer.append(table, rows)
+            if table == "eval.csv":
+                mean = fmean(row["return"] for row in rows)  # type: ignore[misc]
+                job = self.jobs[k]
+                step = f"step {rows[0]['env_step']:,} of {job.settings.steps:,}"
+                self.follow(f"seed {job.seed}: {step}: mean return {mean:,.1f}")
 
     def _finish(self, k: int, outcome: str, env_step: int, policy: bytes, reason: str | None) -> None:
         writer = self.writers[k]

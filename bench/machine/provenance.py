@@ -22,6 +22,7 @@ from bench.machine.inherited import for_git
 from bench.text import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
+NO_CODE = ("results", "slurm/profiles", "docs", "*.md", "bench/studies/*.toml")  # patterns of git
 PACKAGES = ("torch", "numpy", "mujoco", "dm-control", "gymnasium")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -63,17 +64,17 @@ def code_digest(root: Path = ROOT) -> str:
 def git_state(root: Path = ROOT) -> dict[str, Any]:
     """commit (None outside a checkout), dirty, diff_sha256 of the uncommitted changes, untracked_code.
 
-    Only the code counts: changes under results/, which every run makes, and cluster profiles, which decide nothing of
-    what is computed, are left out. untracked_code: whether
-    there are Python or TOML files that git neither tracks nor ignores.
+    Only the code counts. Left out are results/, which every run changes, what decides nothing of what is computed
+    (cluster profiles, documents), and study files, whose settings are in the run's own configuration. untracked_code:
+    whether there are Python files that git neither tracks nor ignores.
     """
     top = _git(root, "rev-parse", "--show-toplevel")
     commit = _git(root, "rev-parse", "HEAD")
     if not top or not commit or Path(os.fsdecode(top.strip())).resolve() != root.resolve():
         return {"commit": None, "dirty": None, "diff_sha256": None, "untracked_code": None}
-    own = ("--", ".", ":(exclude)results", ":(exclude)slurm/profiles")
+    own = ("--", ".", *(f":(exclude){place}" for place in NO_CODE))
     diff = _git(root, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--binary", "HEAD", *own)
-    others = _git(root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.toml", *own[2:])
+    others = _git(root, "ls-files", "--others", "--exclude-standard", "--", "*.py", *own[2:])
     return {
         "commit": commit.decode().strip(),
         "dirty": bool(diff),

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -26,6 +27,8 @@ from bench.studies.job import Job
 from tests.launching import stub_study, substance
 
 pytestmark = pytest.mark.usefixtures("stubs")
+
+DATE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
 
 def jobs(*specs: str, seeds: int = 1, **given: Any) -> list[Job]:
@@ -186,12 +189,23 @@ def test_what_crashed_once_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     (job,) = jobs()
 
     def crashing(fault: str) -> Job:
-        config = {**job.config, "fault": fault, "once": str(tmp_path / fault)}
+        config = {**job.config, "fault": fault, "fault_at": 60, "once": str(tmp_path / fault)}
         return dataclasses.replace(job, label=f"stub-{fault}", config=config)
 
     grid = [crashing(fault) for fault in ("exit", "kill", "raise", "memory")]
-    assert len(run(tmp_path / "r", grid).failed) == 4
+    failed = run(tmp_path / "r", grid).failed
+    assert len(failed) == 4
+    log = tmp_path / "r/s/logs/stubs_Toy-v0-stub-kill-seed-0.log"
+    before, inode = log.read_text(), log.stat().st_ino
+    assert re.fullmatch(rf"({DATE}seed 0: step [48]0 of 120: mean return -?[\d.]+\n)+", before)
+    # what a run says of its progress is not why it ended
+    assert {j.label: r for j, r in failed}["stub-kill"].startswith("its worker ended by SIGKILL; ")
     assert len(run(tmp_path / "r", grid, retry=True).done) == 4
+    assert log.stat().st_ino == inode  # one file, at whose end every attempt writes: `tail -F` follows it
+    assert log.read_text().startswith(before)
+    assert re.search(
+        rf"^{DATE}seed 0: step 120 of 120: mean return -?[\d.]+\Z", log.read_text().rstrip("\n"), re.M
+    )
     run(tmp_path / "whole", [job])
     expected = substance(tmp_path / "whole" / job.path)
     assert all(substance(tmp_path / "r" / job.path) == expected for job in grid)

@@ -114,6 +114,23 @@ def test_a_cluster_profile_is_no_code(checkout: Path) -> None:
     assert provenance.git_state(checkout) == clean | {"untracked_code": True}
 
 
+@pytest.mark.parametrize(
+    "place", ["bench/studies/mine.toml", "my study.toml", "README.md", "docs/page.md", "notes/plan.md"]
+)
+def test_a_study_or_a_document_of_one_s_own_is_no_code(checkout: Path, place: str) -> None:
+    clean = provenance.git_state(checkout)
+    (checkout / place).parent.mkdir(parents=True, exist_ok=True)
+    (checkout / place).write_text("new\n")
+    assert provenance.git_state(checkout) == clean
+    if place.startswith("my"):
+        return
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-m", "tracked")
+    committed = provenance.git_state(checkout)
+    (checkout / place).write_text("changed\n")
+    assert provenance.git_state(checkout) == committed
+
+
 def test_outside_a_checkout_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"commit": None, "dirty": None, "diff_sha256": None, "untracked_code": None}
     assert provenance.git_state(checkout / "bench") == nothing  # installed inside somebody else's repository

@@ -114,7 +114,12 @@ def test_sbatch_that_tries_again_by_itself_says_so_at_once(commands) -> None:
             client.NoAnswer,
         ),
         ("slurm_load_jobs error: Zero Bytes were transmitted or received", client.NoAnswer),
+        ("sbatch: error: Batch job submission failed: Message receive failure", client.NoAnswer),
+        ("slurm_load_jobs error: Header lengths are longer than data received", client.NoAnswer),
+        ("sbatch: error: Batch job submission failed: No route to host", client.NoAnswer),
+        ("sbatch: error: Batch job submission failed: Interrupted system call", client.NoAnswer),
         ("sbatch: error: Batch job submission failed: Invalid partition name specified", client.Refused),
+        ("sbatch: error: Invalid --network specification", client.Refused),
         ("scancel: error: Kill job error on job id 5: Access/permission denied", client.Refused),
     ],
 )

@@ -62,14 +62,13 @@ def test_cancel_on_a_full_disk(grid, tmp_path, monkeypatch):
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(disk)], check=True)
     try:
-        study = grid(delay=0.1)
+        study = grid(keys={"sbatch": "{ hold = true }"})  # one that runs would soon fail, for the same reason
         study.root = disk
         study.submit()
-        study.wait_running(step=1)
         subprocess.run(["dd", "if=/dev/zero", f"of={disk}/full", "bs=64k"], capture_output=True)
         for name, value in (
             ("SQUEUE_STATES", "SUSPENDED"),
-            ("SCANCEL_STATE", "PENDING"),
+            ("SCANCEL_STATE", "RUNNING"),
             ("SLURM_CLUSTERS", "x"),
         ):
             monkeypatch.setenv(name, value)
@@ -93,7 +92,6 @@ def test_cancel_on_a_full_disk(grid, tmp_path, monkeypatch):
             "not taken over from your environment: SCANCEL_STATE, SLURM_CLUSTERS, SQUEUE_STATES"
             in done.stderr
         )
-        study.wait(lambda: not study.entry().active, 60, "the end of the task")
         assert study.entry().state == "CANCELLED"
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)

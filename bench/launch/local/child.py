@@ -16,9 +16,12 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 
 from bench.launch.pack import StopFlag, limit_memory, run
+
+STAMP = "%Y-%m-%d %H:%M:%S"  # before a line that says how far a run is
 
 
 def main(answers: int, memory_mb: int) -> None:
@@ -42,7 +45,7 @@ def main(answers: int, memory_mb: int) -> None:
             said.append(line)
             _print(line)
 
-        outcome = run(request["spec"], stop, say)
+        outcome = run(request["spec"], stop, say, lambda line: _print(f"{time.strftime(STAMP)} {line}"))
         answer = {"outcome": outcome, "reason": said[-1].strip().splitlines()[-1] if said else ""}
         with suppress(BrokenPipeError):
             os.write(answers, (json.dumps(answer) + "\n").encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -136,11 +137,13 @@ class _Worker:
         return answer
 
     def last_words(self) -> str:
-        """The last line that its pack has written to the log, if any."""
+        """The last line that its pack has written to the log, if any, but for those that say how far it is."""
         with suppress(OSError), self.log.open("rb") as file:
             file.seek(max(self.log_start, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().decode(errors="replace").split("\n")
-            return next((one_line(line) for line in reversed(lines) if line.strip()), "")
+            return next(
+                (one_line(line) for line in reversed(lines) if line.strip() and not _DATED.match(line)), ""
+            )
         return ""
 
     def close(self) -> None:
@@ -155,6 +158,7 @@ class _Worker:
 
 
 _ROOT = Path(__file__).resolve().parents[3]
+_DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
 
 def _size(path: Path) -> int:

@@ -146,7 +146,8 @@ def is_silence(said: str) -> bool:
     return bool(
         re.search(
             r"timed? ?out|unable to contact|connection|communication|transport|zero bytes|standby|socket"
-            r"|unexpected message|protocol|i/o error|address|munge|credential|resolve",
+            r"|unexpected message|protocol|i/o error|address|munge|credential|resolve|broken pipe|interrupted"
+            r"|message receive|data received|no route to host|network is (down|unreachable)|host is down",
             said,
             re.IGNORECASE,
         )
