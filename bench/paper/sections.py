@@ -9,6 +9,7 @@ from bench.analysis.scores import comparisons
 from bench.analysis.scores.results import Results
 from bench.analysis.wallclock.timings import TimingSet
 from bench.paper.claims import judge
+from bench.paper.claims.rules import FILE, load_claims
 
 
 def claims(results: Results, timing_sets: Sequence[TimingSet]) -> Section:
@@ -19,7 +20,7 @@ def claims(results: Results, timing_sets: Sequence[TimingSet]) -> Section:
     judged = judge.judge(results, timing_sets)
     text = (
         "What the paper claims, in our words, with the test that decides it. A verdict holds for what it was judged "
-        f"under, and no further. Rules: {judge.FILE.name}, SHA-256 {judge.load_claims()[1]}. {judge.RULES}"
+        f"under, and no further. Rules: {FILE.name}, SHA-256 {load_claims()[1]}. {judge.RULES}"
     )
     tables = [table for table in (judge.table(judged), comparisons.by_task(results)) if table.rows]
     return Section("claims", title, text=[text], verdicts=judged, tables=tables)

@@ -7,8 +7,6 @@ on the results of commit 85c80a8, written by that commit's own code (its report'
 from __future__ import annotations
 
 import functools
-import hashlib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,17 +23,10 @@ from bench.analysis.table import MISSING, Entry, Table, number, within
 from bench.analysis.verdicts import Verdict, overall
 from bench.analysis.wallclock.timings import TimingSet, ratio_over_rounds, round_medians
 from bench.paper.claims import experiments as claim_experiments
+from bench.paper.claims.rules import FILE, FIRST, load_claims
 
-FILE = Path(__file__).with_name("claims-2.toml")
-FIRST = FILE.with_name("claims.toml")
 FIRST_VERDICTS = FILE.with_name("claims-first-verdicts.csv")
 RULES = "The rules are not pre-registered: their head says what had been seen when they were written."
-
-
-def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
-    """A file of rules and its SHA-256."""
-    data = file.read_bytes()
-    return tomllib.loads(data.decode()), hashlib.sha256(data).hexdigest()
 
 
 def concerns(results: Results) -> bool:

@@ -28,6 +28,7 @@ from typing import Any
 
 from bench.disk import DamagedFile, read_json, write_atomic, write_json
 from bench.errors import UserError
+from bench.paper.experiments.data import read_rows
 from bench.text import differences, strerror
 
 FORMAT = 1
@@ -181,11 +182,3 @@ def _cell(value: object) -> object:
 def all_scores(folder: Path, parts: Sequence[Part]) -> list[Row]:
     """The rows of the table "scores" of all parts of the experiment in `folder`."""
     return [row for part in parts for row in read_rows(folder / SCORES / f"{part.name}.csv")]
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that a part has written; none where it has not."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
