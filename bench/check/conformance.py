@@ -30,7 +30,8 @@ from bench.studies.overrides import (
     parse_overrides,
     settable,
 )
-from bench.training.trainer import Step, Trainer, read_snapshot
+from bench.training.events import Step
+from bench.training.trainer import Trainer, read_snapshot
 
 O, A, B = 5, 2, 16  # noqa: E741 (observation and action dimensions, batch)
 SEEDS = (3, 0, 11)

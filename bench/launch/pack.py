@@ -171,7 +171,7 @@ class _Pack:
 
     def _follow(self, trainer: Any) -> str:
         """Write down what the trainer says, until its end or until a stop is wanted."""
-        from bench.training.trainer import Diverged, Evaluating, Rows
+        from bench.training.events import Diverged, Evaluating, Rows
 
         self.saved_rows = trainer.replay.written
         pace = _Pace(trainer.env_step)

@@ -24,7 +24,8 @@ from bench.studies.overrides import algorithm_config, canonical
 from bench.timing import flops
 from bench.timing.peers.work import ENV, ROWS, transitions
 from bench.timing.stopwatch import seconds
-from bench.training.trainer import Step, Trainer
+from bench.training.events import Step
+from bench.training.trainer import Trainer
 
 DEVICE, THREADS, DTYPE = "cpu", 1, "float32"
 HALVES = ("critic_update", "actor_update")

@@ -217,7 +217,8 @@ def run_memory(algo: str, steps: int, env: str = "humanoid-walk") -> Row:
     Some steps are really trained and one evaluation is made, 10 episodes at once; the rows of the replay buffer that
     the other steps would have written are then written at once.
     """
-    from bench.training.trainer import Step, Trainer
+    from bench.training.events import Step
+    from bench.training.trainer import Trainer
 
     prepare_process(1)
     settings = RunSettings(steps=steps, random_steps=100, eval_every=steps)

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.envs import tasks as envs
+from bench.paper.experiments.data import read_rows
 from bench.paper.experiments.exploration import problem as point
 from bench.paper.experiments.exploration.training import label, sample, train, visited
-from bench.paper.experiments.parts import Part, Row, Tables, read_rows
+from bench.paper.experiments.parts import Part, Row, Tables
 from bench.studies.job import RunSettings
 from bench.studies.study import Study
 from bench.training.trainer import Trainer
@@ -190,7 +191,7 @@ def ends(trainer: Trainer, name: str) -> list[Row]:
     for j in range(S * E):
         pack.reset(j, seed=10_000 + j)
     for _ in range(point.LIMIT):
-        actions = trainer._act(pack.obs.reshape(S, E, -1), trainer.agent.evaluation_mode)
+        actions = trainer.act(pack.obs.reshape(S, E, -1), trainer.agent.evaluation_mode)
         pack.step(actions.reshape(S * E, -1))
     at = pack.obs.reshape(S, E, 2).astype(np.float64)
     pack.close()

@@ -21,7 +21,8 @@ from bench.machine.provenance import provenance
 from bench.runs import FORMAT, AlreadyFinished, Writer, write_study
 from bench.studies.job import Job
 from bench.studies.study import Study
-from bench.training.trainer import Diverged, Rows, Step, Trainer
+from bench.training.events import Diverged, Rows, Step
+from bench.training.trainer import Trainer
 
 EXECUTION: dict[str, Any] = {"mode": "eager", "device": "cpu", "threads": 1, "dtype": "float32"}
 
