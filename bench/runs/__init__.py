@@ -5,7 +5,7 @@ docs/results.md describes the format. This module re-exports the public names of
     tables.py       the columns of each CSV, written and read
     ownership.py    the lock, the owner, and whether it lives
     checkpoints.py  the trainer's state and the replay shards
-    places.py       where a checkpoint lies, also where results folders share a place for them
+    places.py       the folder of a checkpoint, also under a root that several results folders share
     writer.py       `Writer`: the one process that may write a run
     reader.py       `read_run`: one run, in whatever state
     study_file.py   study.json: `write_study`, `read_study`

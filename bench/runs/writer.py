@@ -70,7 +70,7 @@ class AlreadyFinished(UserError):
 
 
 class JobLike(Protocol):
-    """What this room needs of a `bench.studies.job.Job`."""
+    """The part of a `bench.studies.job.Job` that bench.runs needs."""
 
     @property
     def study(self) -> str: ...
@@ -123,9 +123,9 @@ class Writer:
         """Claim the run of `job` under `root` and prepare it: at its last checkpoint, or new at step 0.
 
         The tables are cut back to the checkpoint; without a sound one they begin anew.
-        `provenance["scheduler"]` (None, or a mapping with "job_id" and "restart_count") tells the scheduler's
+        `provenance["scheduler"]` (None, or a mapping with "job_id" and "restart_count") identifies the scheduler's
         restart of the owner's job, which takes over. `family`: of the task, "dm_control" or "gymnasium"; None
-        leaves what an earlier attempt recorded.
+        keeps the value of an earlier attempt.
         Raises AlreadyFinished; UserError where the folder cannot be written or is damaged, the run there has
         another configuration, a living process owns it, or it failed and `retry_failed` is false.
         """
@@ -139,7 +139,7 @@ class Writer:
             with ownership.locked(path):
                 _refuse(
                     root, job, checkpoint_root, retry_failed
-                )  # again, since somebody may have been faster
+                )  # again, since another process may have been faster
                 writer._claim(execution, provenance, family)
         except AlreadyFinished:
             remove_leftovers(root, job, checkpoint_root)
@@ -361,7 +361,7 @@ class Writer:
             self._cut_tables()
 
     def finish(self, outcome: str, env_step: int, *, policy: bytes | None, reason: str | None = None) -> None:
-        """End the run as "done" or "diverged" at `env_step`: seal its files, remove what only running needed.
+        """End the run as "done" or "diverged" at `env_step`: seal its files, remove those needed only while it ran.
 
         Raises DamagedRun, and seals nothing, if a table on disk is not what was written.
         """
@@ -451,7 +451,7 @@ def _check_tables(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _belonging(root: Path, job: JobLike, checkpoint_root: Path | None) -> Path | None:
-    """A checkpoint that lies elsewhere than it should and is this run's: its tables, times included, say so."""
+    """A checkpoint in another folder that belongs to this run, as its tables with their times show."""
     for folder in places.elsewhere(root, job.path, checkpoint_root):
         with suppress(OSError, DamagedFile):
             if not folder.is_symlink():
@@ -461,7 +461,7 @@ def _belonging(root: Path, job: JobLike, checkpoint_root: Path | None) -> Path |
 
 
 def _reached(path: Path) -> int:
-    """The step that the last heartbeat of the run tells; 0 without one."""
+    """The step in the last heartbeat of the run; 0 without one."""
     with suppress(OSError, DamagedFile):
         step = read_json(path / ownership.HEARTBEAT).get("env_step")
         return int(step) if isinstance(step, (int, float)) and abs(step) < 2**63 else 0
@@ -476,7 +476,7 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
         orphan = next((name for name in TABLES if os.path.lexists(path / name)), None)
         if orphan is None:
             return None
-        problem = f"{RUN} is missing beside {orphan}"
+        problem = f"{RUN} is missing, though {orphan} is there"
     except DamagedFile as error:
         problem = str(error)
     raise UserError(f"{path} is damaged: {problem}; delete that folder to run it again")
@@ -504,7 +504,7 @@ def _refuse(root: Path, job: JobLike, checkpoint_root: Path | None, retry_failed
     try:
         check_inside(root, path)
         check_inside(checkpoint_root or root, folder)
-        if folder.is_symlink():  # what is no longer needed in it is deleted
+        if folder.is_symlink():  # files in it would be deleted
             raise UserError(
                 f"{folder} is a symbolic link; delete it, and choose where checkpoints lie by CHECKPOINTS"
             )
@@ -536,7 +536,7 @@ def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = Non
 
 
 def remove_leftovers(root: Path, job: JobLike, checkpoint_root: Path | None = None) -> None:
-    """Remove what a finished run left behind because it was killed between done.json and its tidying up."""
+    """Remove the files that a run left because it was killed between writing done.json and tidying up."""
     path = root / job.path
     with suppress(OSError):
         if not os.path.lexists(path / DONE):
@@ -569,5 +569,5 @@ def _remove_what_runs_need(path: Path, checkpoint_folder: Path, checkpoint_root:
         with suppress(OSError):
             leftover.unlink()
     with suppress(OSError):
-        (path / ownership.LOCK).unlink()  # last: who waits for it looks whether it is still there
+        (path / ownership.LOCK).unlink()  # last: a process that waits for it checks that it still exists
     crossing("cleanup.after")
