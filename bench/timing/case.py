@@ -1,6 +1,6 @@
-"""What is timed: an algorithm at one size in one execution, and functions that do one part of its training once.
+"""Timed cases: an algorithm at one size in one execution, and functions that do one part of its training once.
 
-Built of what training runs, the Trainer of cheetah-run (observations of 17, actions of 6 numbers), so that a part is
+They use the Trainer of training runs, on cheetah-run (observations of 17, actions of 6 numbers), so that each part is
 the code that a run executes. The replay buffer is full of random transitions before the first step.
 """
 
@@ -36,13 +36,13 @@ PARTS = ("update", "critic_update", "actor_update", "act_1", "act_10", "env_step
 class Case:
     """An algorithm at one size.
 
-    parts: what of it is timed. reference: whether it belongs to the main table. overrides: of other settings.
+    parts: the timed ones. reference: whether it belongs to the main table. overrides: of other settings.
     """
 
     algo: str
     hidden: tuple[int, ...]
     batch: int
-    T: int | None  # denoising steps; None: the policy is no diffusion model
+    T: int | None  # denoising steps; None: the policy is not a diffusion model
     pack: int = 1
     parts: tuple[str, ...] = PARTS
     reference: bool = False
@@ -116,10 +116,9 @@ class CaseTimer:
             self.agent.act_draws(batch.obs[:, :rows], mode, self.agent.selection(mode))
 
     def prepare(self, calls: int) -> None:
-        """Compile, and call every part so often; then `seconds` has what each part takes, roughly.
+        """Compile, and call every part `calls` times; then `seconds` has the rough time of each part.
 
-        compile_s: what a training run waits for, as if nothing had ever been compiled. warm_up_s: of the first
-        updates after that.
+        compile_s: the compile time of a training run with an empty cache. warm_up_s: of the first updates after that.
         """
         with fresh_cache() if self.execution == "compile" else nullcontext():
             self.update_often(self.period)

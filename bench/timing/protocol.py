@@ -33,7 +33,7 @@ SWEPT = ("qsm", "dql")  # the algorithms that are timed at each of them
 WIDTH, WIDER = (256, 256), (512, 512)
 BATCH, OTHER_BATCHES = 256, (64, 1024)
 PACKS = (2, 4, 8)
-TRAINING = ("update", "act_1", "env_step", "end_to_end")  # what is timed of other widths and packs
+TRAINING = ("update", "act_1", "env_step", "end_to_end")  # timed at other widths and packs
 
 SAMPLE_COLUMNS = [
     *("algo", "what", "mode", "device", "threads", "dtype", "hidden", "batch", "T", "pack", "candidates"),
@@ -134,7 +134,7 @@ def run(root: Path, algos: Sequence[str], executions: Sequence[str], quick: bool
 
 
 def all_facts(planned: Sequence[Case], protocol: Protocol) -> list[Row]:
-    """What does not depend on the execution, a pack or the clock, each case in a fresh process."""
+    """Facts that do not depend on execution, pack or clock, each case in a fresh process."""
     single = [(case, protocol.warm_up) for case in planned if case.pack == 1]
     rows = []
     for row in in_fresh_processes(case_facts, single):
@@ -187,7 +187,7 @@ def prepared(planned: Sequence[Case], execution: str, protocol: Protocol) -> lis
 
 
 def measure(timers: Sequence[CaseTimer], protocol: Protocol) -> tuple[list[Row], Quiet]:
-    """All samples, and who had the machine while they were taken.
+    """All samples, and the load of the machine while they were taken.
 
     Raises:
         UserError: an algorithm has diverged.
@@ -229,7 +229,7 @@ def measure(timers: Sequence[CaseTimer], protocol: Protocol) -> tuple[list[Row],
 def table(samples: Sequence[Row]) -> list[str]:
     """The reference table as lines of at most 80 characters, one block per execution.
 
-    Ratios: to QSM at the same T (at T = 5 for what has none), in the same execution.
+    Ratios: to QSM at the same T (at T = 5 for algorithms without T), in the same execution.
     """
     times: dict[tuple, list[float]] = defaultdict(list)
     for row in samples:
