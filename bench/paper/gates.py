@@ -99,7 +99,7 @@ def _band(asked: Asked, curves: dict[str, pd.DataFrame]) -> Band:
 
 
 def published(root: Path) -> Table:
-    """The median of our seeds' returns at a step beside the band of published single runs.
+    """The median of our seeds' returns at a step against the band of published single runs.
 
     Raises as `bands`.
     """
@@ -157,7 +157,7 @@ def _pooled(band: Band) -> str:
 
 
 def authors(root: Path) -> Table:
-    """Our seeds beside those of the authors' own code, at the last evaluation that both have.
+    """Our seeds against those of the authors' own code, at the last evaluation that both have.
 
     Raises OSError and UserError where the authors' curves cannot be read.
     """
@@ -236,7 +236,7 @@ def _median(values: Array) -> Entry:
 
 
 def _inside(value: float, low: float, high: float) -> str:
-    """Whether a return lies in an interval; nothing is said by one that spans the scale of DM Control's returns."""
+    """Whether a return lies in an interval; one that spans the scale of DM Control's returns decides nothing."""
     if min(high, LARGEST_RETURN) - max(low, 0.0) >= SPANS * LARGEST_RETURN:
         return SAYS_NOTHING
     if low <= value <= high:

@@ -70,7 +70,7 @@ def combined(found: Sequence[str]) -> str:
 
 
 def _name(claim: Mapping[str, Any], cell: Cell, of: str) -> str:
-    """What a finding is about: the algorithms, and measure and setting where the claim has several."""
+    """The subject of a finding: the algorithms, and measure and setting if the claim has several."""
     words = [of]
     if len(claim["measures"]) > 1:
         words.append(MEASURES.get(cell.measure, cell.measure))

@@ -30,7 +30,7 @@ RULES = "The rules are not pre-registered: their head says what had been seen wh
 
 
 def concerns(results: Results) -> bool:
-    """Whether a study is one of the paper's: it has runs of the paper's algorithm beside one of its baselines."""
+    """Whether a study is one of the paper's: it has runs of the paper's algorithm and of one of its baselines."""
     (first, *_) = load_claims()[0]["claim"]
     there = set(results.algos.values())
     return first["subject"] in there and not there.isdisjoint(first["baselines"])
@@ -165,7 +165,7 @@ def _label(results: Results, algo: str) -> str | None:
 
 
 def _missing(results: Results, algo: str, label: str | None, fewest: int) -> str:
-    """What has to be run before a verdict is possible; "" where nothing."""
+    """The runs needed before a verdict is possible; "" if none."""
     name, envs = display_name(algo, algo), results.control_envs
     if label is None or not envs:
         return f"one variant of {name} in the study" if envs else "a DM Control task"

@@ -1,4 +1,4 @@
-"""The files of rules by which the claims are judged, and what may stand in them."""
+"""The files of rules by which the claims are judged, and their declared shape."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def parts() -> list[Part]:
 
 
 def scores(folder: Path) -> list[Row]:
-    """What the rules of the claims judge, and every other measure."""
+    """The numbers that the rules of the claims judge, and all other measures."""
     return all_scores(folder, parts()) + [
         row
         for problem in SEEDS
