@@ -13,7 +13,7 @@ from bench.machine.provenance import git_state
 
 
 def plugins(algo: str, critic: str = "mlp") -> list[dict[str, Any]]:
-    """Of the packages that an algorithm and its critic come from; empty for what the suite brings itself.
+    """The packages of an algorithm and its critic; empty for the suite's own.
 
     Keys: offers (an algorithm or critic, by name), title (of the algorithm, in tables), distribution and version
     (of the package; None for files that belong to none), modules_sha256 (see `modules_digest`), git (see
@@ -57,7 +57,7 @@ def modules_digest(module: str) -> str:
 
 
 def _place(module: str) -> Path:
-    """The folder of a module's top package, or the file of one that is no package."""
+    """The folder of a module's top package, or its file if it is not a package."""
     top = module.partition(".")[0]
     spec = getattr(sys.modules.get(top), "__spec__", None) or importlib.util.find_spec(top)
     if spec is None or not (spec.submodule_search_locations or spec.origin):
@@ -68,7 +68,7 @@ def _place(module: str) -> Path:
 
 
 def _checkout(folder: Path) -> Path:
-    """The root of the git checkout that `folder` lies in; itself where there is none."""
+    """The root of the git checkout that `folder` lies in; or `folder` itself outside a checkout."""
     for parent in (folder, *folder.parents):
         if (parent / ".git").exists():
             return parent
