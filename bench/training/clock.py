@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""The time of a run by activity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds by what they were spent on; time inside another measurement counts there alone."""
+    """Seconds per activity; time inside a nested measurement counts only there."""
 
     KINDS = ("env", "act", "update", "eval", "compile", "other")
 
@@ -26,14 +26,14 @@ class Clock:
             self.switch(outer)
 
     def switch(self, kind: str) -> str:
-        """Count from now on for `kind`; returns what was counted for until now."""
+        """Count for `kind` from now on; returns the activity counted until now."""
         now = time.perf_counter()
         self.seconds[self._kind] += now - self._mark
         before, self._kind, self._mark = self._kind, kind, now
         return before
 
     def move(self, seconds: float, kind: str) -> None:
-        """Count for `kind` what was a part of the measurement that is under way."""
+        """Move seconds from the current measurement to `kind`."""
         self.seconds[self._kind] -= seconds
         self.seconds[kind] += seconds
 

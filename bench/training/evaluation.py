@@ -31,7 +31,7 @@ class Evaluation:
     Args:
         seeds: of the pack.
         spec: of the task.
-        make_batch: so many environments of the task.
+        make_batch: makes that number of environments of the task.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Evaluation:
     def play(
         self, env_step: int, alive: Sequence[bool], mode: str, candidates: int | None, episodes: int
     ) -> Generator[Event, None, Played]:
-        """Episodes of the living seeds; says at every step that it goes on.
+        """Play episodes of the living seeds; yields an event at every step.
 
         The return of an episode whose environment fails is nan.
         """
@@ -78,7 +78,7 @@ class Evaluation:
             lengths[running] = [episode_length(actions_taken, n, repeat) for n in batch.frames[running]]
             yield Evaluating(env_step)
             failed = np.array([error is not None for error in batch.error])
-            returns[running & failed] = math.nan  # what it would have been, nobody knows
+            returns[running & failed] = math.nan  # unknown
             ended = running & (terminated | truncated | failed)
             for j in map(int, np.flatnonzero(ended)):
                 batch.stand_still(j)
@@ -102,5 +102,5 @@ class Evaluation:
 
 
 def episode_length(actions: int, last: int, action_repeat: int) -> int:
-    """Environment steps of an episode of so many actions, of which the last one was repeated `last` times."""
+    """Environment steps of an episode of `actions` actions, the last of which was repeated `last` times."""
     return (actions - 1) * action_repeat + int(last)

@@ -1,4 +1,4 @@
-"""What a Trainer says while it trains, for whoever stores or shows it."""
+"""The events that a Trainer yields while it trains, to be stored and shown by its caller."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One pack of jobs: act, step, store, update, evaluate, and go on after a stop as if there had been none.
 
 A `Trainer` is a plain generator of events, apart from storing and showing them. It may be left between any two events;
-after a `Step` its `snapshot`s hold all that decides what comes next, apart from the rows of the replay buffer.
+after a `Step` its `snapshot`s hold its whole state, apart from the rows of the replay buffer.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Trainer:
         return actions.numpy()
 
     def _set_preparation_apart(self) -> None:
-        """Compiling is no part of what an action or an update takes."""
+        """Count compile time apart from acting and updates."""
         execution = self.agent.execution
         seconds, execution.preparation_s = execution.preparation_s, 0.0
         self.clock.move(seconds, "compile")
@@ -190,7 +190,7 @@ class Trainer:
                 if not math.isfinite(x):
                     yield from self._diverge(k, f"{name} is {x}")
 
-    # -- what goes wrong ---------------------------------------------------------------------------
+    # -- divergence ---------------------------------------------------------------------------
 
     def _check_actions(self, actions: np.ndarray) -> Iterator[Event]:
         finite = np.isfinite(actions).all(1)
@@ -204,13 +204,13 @@ class Trainer:
                 yield from self._diverge(k, f"environment: {error}")
 
     def _diverge(self, k: int, reason: str) -> Iterator[Event]:
-        """A sticky flag: the seed's environment stands still, the rest of the pack goes on."""
+        """Mark a seed as diverged, for good: its environment is no longer stepped, and the rest of the pack goes on."""
         if self.alive[k]:
             self.alive[k] = False
             self.pack.stand_still(k)
             yield Diverged(k, self.env_step, reason)
 
-    # -- what is logged ----------------------------------------------------------------------------
+    # -- logging ----------------------------------------------------------------------------
 
     def _count(self, k: int, name: str, value: float) -> None:
         self.sums[f"{k}/{name}"] += value
@@ -277,7 +277,7 @@ class Trainer:
     # -- stopping and going on ---------------------------------------------------------------------
 
     def snapshot(self, k: int) -> bytes:
-        """All that decides how seed number k goes on, but for the rows of its replay buffer."""
+        """The whole state of seed number k, except for the rows of its replay buffer."""
         own = f"{k}/"
         record = {
             "agent": self.agent.state_dict(k),
@@ -324,7 +324,7 @@ def updates_of(settings: RunSettings) -> int:
 
 
 def read_snapshot(data: bytes) -> dict[str, Any]:
-    """What `Trainer.snapshot` wrote; nothing in it is executed."""
+    """Read the bytes of `Trainer.snapshot`; nothing in them is executed."""
     return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
 
 
