@@ -100,5 +100,5 @@ class Study:
         return label
 
     def to_dict(self) -> dict[str, Any]:
-        """What study.json records beside the grid."""
+        """The contents of study.json besides the grid."""
         return {"title": self.title, "settings": dataclasses.asdict(self.settings)}
