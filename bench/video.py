@@ -35,7 +35,7 @@ LONGEST = 2000  # steps of an episode
 
 
 def render(path: Path) -> list[Path]:
-    """Play one episode of the run's final policy and write the videos beside it.
+    """Play one episode of the run's final policy and write the videos to its directory.
 
     The policy acts in the mode in which the run was evaluated; start state and noise follow from the run's seed.
 
@@ -75,7 +75,7 @@ def load_policy(run: Run) -> tuple[Agent, str]:
     """A run's final policy as an agent of one seed, and the mode in which the run was evaluated.
 
     Raises:
-        UserError: policy.pt is missing or is not what the run's algorithm needs.
+        UserError: policy.pt is missing or does not fit the run's algorithm.
     """
     try:
         data = read_bytes(run.path / "policy.pt")
@@ -92,7 +92,7 @@ def load_policy(run: Run) -> tuple[Agent, str]:
         raise
     except UnpicklingError:  # torch's message proposes to load it all the same
         raise UserError(
-            f"{run.path / 'policy.pt'} holds other things than tensors and numbers, and is not loaded"
+            f"{run.path / 'policy.pt'} holds objects other than tensors and numbers, so it is not loaded"
         ) from None
     except Exception as error:  # whatever is in a file from elsewhere
         raise UserError(f"{run.path / 'policy.pt'} cannot be used: {one_line(error)}") from None
