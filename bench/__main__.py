@@ -44,7 +44,7 @@ def script() -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Reports a mistake in one line."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         print(f"bench: {message} (python -m bench --help)", file=sys.stderr)
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs-per-gpu", default="1", help="processes that share a GPU")
     run.add_argument("--hang-minutes", default="30", help="without a heartbeat, then a job is killed")
     run.add_argument("--job-memory-mb", default="0", help="address space of a job; 0: no limit")
-    _path_option(run, "--checkpoints", help="folder for checkpoints (default: beside the results)")
+    _path_option(run, "--checkpoints", help="folder for checkpoints (default: the run's folder)")
 
     slurm = _command(commands, "slurm", "submit", "submit what is missing of a study to a Slurm cluster")
     _grid(slurm)
@@ -123,17 +123,17 @@ def _parser() -> argparse.ArgumentParser:
                 "--exit-code", default="", help="1: 0 finished, 1 failed, 2 damaged, 3 not finished"
             )
             command.add_argument(
-                "--watch", default="", help="seconds, at least 10: look again until nothing moves"
+                "--watch", default="", help="seconds, at least 10: repeat until nothing runs or is queued"
             )
         _path_option(command, "--results", default="results")
 
     for name, text in (
         ("timing", "time every part of our algorithms on this machine; keep it idle"),
-        ("perf", "time SAC and TD3 beside Stable-Baselines3 and SBX; keep the machine idle"),
+        ("perf", "time SAC and TD3 against Stable-Baselines3 and SBX; keep the machine idle"),
     ):
         command = _command(commands, name, name, text)
         command.add_argument("--execution", default="", help='"eager compile" (default), or one of them')
-        command.add_argument("--quick", default="", help="1: see in a minute that it works; no evidence")
+        command.add_argument("--quick", default="", help="1: a one-minute check, not evidence")
         _path_option(command, "--results", default="results")
         if name == "timing":
             command.add_argument("--sizes", default="", help='"authors matched parts" (default), or some')
@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     _path_option(command, "--run", help="results/<study>/<env>/<label>/seed-<k>")
 
     command = _command(
-        commands, "check", "check", "put an algorithm or a task to the demands of the interface"
+        commands, "check", "check", "test an algorithm or a task against the rules of the interface"
     )
     command.add_argument(
         "specs", nargs="+", metavar="NAME", help='"my-algo", "sac:critic=simba", "my_package:MyEnv-v0"'
@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--compile", action="store_true", help="algorithms compiled and as a CUDA graph too: minutes"
     )
-    _command(commands, "studies", "studies", "the studies and algorithms that there are")
+    _command(commands, "studies", "studies", "list the studies and algorithms")
     command = _command(commands, "import", "import_scores", "take scores of others, to be shown beside ours")
     command.add_argument("files", nargs="+", type=_path("FILE"), metavar="FILE", help="or a folder of them")
     command.add_argument("--source", default="", help="the name to show them under (default: the file's)")
@@ -219,7 +219,7 @@ def _choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _grid(parser: argparse.ArgumentParser) -> None:
-    """What says which runs, and how they are carried out."""
+    """The options that choose the runs and how they are carried out."""
     _path_option(parser, "--study", default="quick", help="a name (see `studies`) or a TOML file")
     parser.add_argument("--algos", default="", help='"qsm dql", with overrides "qsm:M_q=120,T=20"')
     parser.add_argument("--envs", default="", help='"cheetah-run walker-walk Pendulum-v1"')
@@ -230,7 +230,11 @@ def _grid(parser: argparse.ArgumentParser) -> None:
     )
     _path_option(parser, "--results", default="results", help="the root of all results")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--execution", default="auto", help="eager, compile, graph, or auto: what ends first")
+    parser.add_argument(
+        "--execution",
+        default="auto",
+        help="eager, compile, graph, or auto: what finishes first, compile time included",
+    )
     parser.add_argument(
         "--pack", default="auto", help="seeds that train in lock-step; auto: all on a GPU, else 1"
     )

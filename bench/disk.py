@@ -4,7 +4,7 @@ Fault hook (tests only): with the environment variable `BENCH_FAULT="point:n"` t
 SIGKILL the n-th time it crosses that point. Points are `<what>.<moment>`, where `what` is
 
     append (lines of a CSV), run, owner, heartbeat, failure, policy, done, study (files written whole),
-    shard, state, manifest (the parts of a checkpoint, in this order), cleanup (of what a run no longer needs)
+    shard, state, manifest (the parts of a checkpoint, in this order), cleanup (of files that a run no longer needs)
 
 and `moment` is `before` (nothing written), `middle` (half of the bytes written), `written` (the temporary
 file is complete but not renamed; not for append and cleanup) or `after`.
@@ -37,7 +37,7 @@ _crossed: Counter[str] = Counter()
 
 
 class DamagedFile(ValueError):
-    """A file that is not what its writer wrote. The message is one line and names the file."""
+    """A file that differs from what was written. The message is one line and names the file."""
 
 
 def _armed(point: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a user did wrong, said in one line."""
+"""Mistakes of a user, reported in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an algorithm of somebody's own did wrong, in one line that says where."""
+"""An error in a user's algorithm, as one line that says where it is."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def expand(text: str) -> str:
     """`text` with a leading ~ or ~user and variables such as $SCRATCH put in, as a shell does it.
 
     Not every shell does: none in quotes, many not after `NAME=`, and a TOML file has none. Raises UserError where
-    there is no such user or variable: nobody means a folder named "~" or "$SCRATCH".
+    there is no such user or variable, since a folder named "~" or "$SCRATCH" is never meant.
     """
     found = os.path.expandvars(os.path.expanduser(text))
     if found.startswith("~"):
@@ -29,7 +29,7 @@ def cache_folder() -> Path:
     """A folder for what can be made again, such as compiled updates; it exists and can be written.
 
     $XDG_CACHE_HOME/qsm-bench or ~/.cache/qsm-bench, else a folder of this user's among the temporary files. Never below
-    the code, which may be somebody else's or read-only.
+    the code, which may be another user's or read-only.
     """
     places = [Path(tempfile.gettempdir()) / f"qsm-bench-{os.getuid()}"]
     with suppress(RuntimeError):  # no home folder

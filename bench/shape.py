@@ -1,7 +1,7 @@
 """Records from JSON and TOML files held to their declared shapes, which are msgspec's Structs.
 
-What is wrong is said with its place in the file, what was expected there, and what stands there instead. A type of our
-own in a shape has a class method `parse`, which makes it of the file's value or raises ValueError ("must be ...").
+A message gives the place in the file, the expected value and the found one. A type of our own in a shape has a class
+method `parse`, which converts the file's value or raises ValueError ("must be ...").
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from bench.text import one_line, strerror
 
 S = TypeVar("S", bound=Struct)
 PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
-TABLE = "a table"  # what TOML calls it; JSON: an object
+TABLE = "a table"  # TOML's word; JSON says "an object"
 
 
 class Mismatch(ValueError):
     """A record without its declared shape.
 
-    place: the keys to what is wrong, list indices among them; () is the whole record. reason: a clause that follows
-    the place's name, "must be a whole number, not 'x'". unknown: whether the last key is one that the shape lacks.
+    place: keys and list indices down to the fault; () is the whole record. reason: a clause that follows the
+    place's name, "must be a whole number, not 'x'". unknown: whether the last key is one that the shape lacks.
     """
 
     def __init__(self, place: tuple[str | int, ...], reason: str, unknown: bool = False):
@@ -51,7 +51,7 @@ def fit(record: Mapping[str, Any], shape: type[S], table: str = TABLE) -> S:
 
 
 def read_toml(file: Path, name: str) -> dict[str, Any]:
-    """What a TOML file says; UserError, which calls the file `name`, where it cannot be read."""
+    """The content of a TOML file; UserError, which calls the file `name`, if it cannot be read."""
     try:
         return parse_toml(file.read_bytes())
     except ValueError as error:
@@ -122,7 +122,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _expected(hint: Any, table: str) -> str:
-    """ "a whole number from 1 on", "text or null": what a type asks for."""
+    """ "a whole number from 1 on", "text or null": the values of a type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         meta: Meta = inner[1]

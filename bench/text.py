@@ -1,4 +1,4 @@
-"""Text for messages: what was read or raised, as one printable line."""
+"""Text for messages, as one printable line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def one_line(text: object, limit: int = 300) -> str:
 
 
 def strerror(error: OSError) -> str:
-    """What the system says went wrong, as one line."""
+    """The system's error message, as one line."""
     return one_line(error.strerror or error)
 
 

@@ -34,7 +34,7 @@ LONGEST = 2000  # steps of an episode
 
 
 def render(path: Path) -> list[Path]:
-    """Play one episode of the run's final policy and write the videos beside it.
+    """Play one episode of the run's final policy and write the videos to its directory.
 
     The policy acts in the mode in which the run was evaluated; start state and noise follow from the run's seed.
 

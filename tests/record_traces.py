@@ -29,7 +29,8 @@ from bench.machine.behaviour import BEHAVIOUR
 from bench.machine.provenance import versions
 from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import agent_class, algorithm_config, default_config, parse_overrides
-from bench.training.trainer import Diverged, Rows, Step, Trainer, read_snapshot
+from bench.training.events import Diverged, Rows, Step
+from bench.training.trainer import Trainer, read_snapshot
 
 FOLDER = Path(__file__).parent / "traces"
 EXECUTION = {"mode": "eager", "device": "cpu"}

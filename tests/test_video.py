@@ -81,7 +81,7 @@ def garbage(run: Path) -> None:
         (without_policy, "keeps no policy.pt"),
         (lambda run: (run / "policy.pt").unlink(), "keeps no policy.pt"),
         (narrower, "policy.pt cannot be used"),
-        (garbage, "policy.pt holds other things than tensors"),
+        (garbage, "policy.pt holds objects other than tensors"),
         (lambda run: helpers.change_meta(run, env="cheetah-fly"), "is not a finished run (damaged"),
     ],
 )

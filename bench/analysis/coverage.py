@@ -7,11 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from msgspec import Struct
 
 from bench.disk import parse_toml
+from bench.shape import fit
 
-CASES: list[dict[str, Any]] = parse_toml(Path(__file__).with_name("coverage.toml").read_bytes())["case"]
+
+class Case(Struct, forbid_unknown_fields=True):
+    """A [[case]] of coverage.toml: per cent of simulated studies whose interval contains the truth."""
+
+    distribution: str
+    tasks: int
+    seeds: int
+    statistic: str
+    percentile: float  # by the percentile interval of the bootstrap
+    stretched: float  # by the interval of the tables
+
+
+class CoverageFile(Struct, forbid_unknown_fields=True):
+    """coverage.toml."""
+
+    studies: int
+    case: list[Case]
+
+
+CASES = fit(parse_toml(Path(__file__).with_name("coverage.toml").read_bytes()), CoverageFile).case
 ENOUGH = 90.0  # per cent: below it an interval misses the truth more than twice as often as it says
 NOTED = (3, 5, 10)  # seeds whose coverage the note gives
 
@@ -20,9 +41,9 @@ def _ranges() -> dict[int, dict[int, tuple[float, float]]]:
     """tasks -> seeds -> lowest and highest coverage over distributions and statistics, in per cent."""
     found: dict[int, dict[int, tuple[float, float]]] = {}
     for case in CASES:
-        ranges = found.setdefault(case["tasks"], {})
-        low, high = ranges.get(case["seeds"], (100.0, 0.0))
-        ranges[case["seeds"]] = min(low, case["stretched"]), max(high, case["stretched"])
+        ranges = found.setdefault(case.tasks, {})
+        low, high = ranges.get(case.seeds, (100.0, 0.0))
+        ranges[case.seeds] = min(low, case.stretched), max(high, case.stretched)
     return found
 
 

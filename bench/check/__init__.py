@@ -1,1 +1,1 @@
-"""What an algorithm is put to: the demands of the interface, and recorded numbers of other implementations."""
+"""Tests of an algorithm: the rules of the interface, and recorded numbers of other implementations."""

@@ -1,6 +1,6 @@
-"""What every algorithm must do, and does in the grids of this suite: `python -m bench check my-algo`.
+"""The rules that every algorithm must follow to train in this suite: `python -m bench check my-algo`.
 
-docs/adding-an-algorithm.md explains each demand. A check is a function of an `Algorithm`. It raises AssertionError,
+docs/adding-an-algorithm.md explains the rules. A check is a function of an `Algorithm`. It raises AssertionError,
 whose message says what is wrong, or whatever the algorithm raises.
 """
 
@@ -31,7 +31,8 @@ from bench.studies.overrides import (
     parse_overrides,
     settable,
 )
-from bench.training.trainer import Step, Trainer, read_snapshot
+from bench.training.events import Step
+from bench.training.trainer import Trainer, read_snapshot
 
 O, A, B = 5, 2, 16  # noqa: E741 (observation and action dimensions, batch)
 SEEDS = (3, 0, 11)
@@ -47,8 +48,8 @@ SMALL = {
 UPDATES = 1000  # that a run is said to make
 ENV, STEPS = "Pendulum-v1", 60  # of the run that is stopped and resumed
 
-#: Products of a pack are rounded otherwise than those of one seed: this is far above what that amounts to in five
-#: updates of such networks, and far below what another seed's number would do.
+#: Products of a pack are rounded differently from those of one seed. The tolerance is far above the effect of that in
+#: five updates of such networks, and far below the effect of another seed's random number.
 PACK_TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
 
 
@@ -63,7 +64,7 @@ class Algorithm:
         return parse_overrides(self.spec)[0]
 
     def config(self) -> dict[str, Any]:
-        """The full configuration: small, but for what `spec` says."""
+        """The full configuration: `spec` over small sizes."""
         algo, own = parse_overrides(self.spec)
         small = SMALL | dict(agent_class(algo).small)
         known = settable(algo)
@@ -93,7 +94,7 @@ def _check(what: str, slow: bool = False) -> Callable[[Check], Check]:
 
 
 def run(spec: str, slow: bool) -> Iterator[tuple[str, str | None]]:
-    """(what is checked, what is wrong or None), one after the other."""
+    """(rule, fault or None), one after the other."""
     yield from outcomes({k: v for k, v in CHECKS.items() if slow or k not in SLOW}, Algorithm(spec))
 
 

@@ -20,7 +20,7 @@ from bench.envs.batch import EnvBatch
 from bench.envs.packages import packages
 from bench.envs.parallel import ParallelEnvBatch
 from bench.errors import UserError
-from bench.training.trainer import NO_TIME_LIMIT
+from bench.training.evaluation import NO_TIME_LIMIT
 
 STEPS = 100  # of what is compared
 EPISODES = 3  # that are played to their ends

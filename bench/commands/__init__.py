@@ -1,4 +1,4 @@
-"""What the commands do, by the names that the command line calls."""
+"""The commands, by the names that the command line calls."""
 
 from bench.commands.grid import cancel as cancel
 from bench.commands.grid import run_grid as run_grid

@@ -1,4 +1,4 @@
-"""What the variables of a command mean, checked."""
+"""The variables of a command, checked."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def requested(options: Namespace) -> tuple[Study, list[Job]]:
 
 
 def execution_of(options: Namespace) -> tuple[str, str]:
-    """Device and execution. Raises UserError for what this machine cannot do."""
+    """Device and execution. Raises UserError for one that this machine does not have."""
     device = one_of("DEVICE", options.device, ("cpu", "cuda"))
     execution = one_of("EXECUTION", options.execution, ("auto", "eager", "compile", "graph"))
     if execution == "graph" and device == "cpu":

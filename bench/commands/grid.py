@@ -39,7 +39,7 @@ from bench.commands.results import damaged_lines, draw_report, report_damaged, s
 
 
 def run_grid(options: Namespace) -> int:
-    """Train what is missing of a grid on this machine, then build its tables and figures."""
+    """Train the missing runs of a grid on this machine, then build its tables and figures."""
     from rich.console import Console
 
     from bench.launch.local.display import Display
@@ -110,7 +110,7 @@ def run_grid(options: Namespace) -> int:
 
 
 def _register(root: Path, study: Study, jobs: Sequence[Job]) -> None:
-    """Write down what was asked for, so that "missing" has a meaning; not before every run is known to fit."""
+    """Record the requested grid, which defines "missing"; only once every run is known to fit."""
     for job in jobs:
         check_configuration(root, job)
     grid = [
@@ -178,7 +178,7 @@ def status(options: Namespace) -> int:
 
 
 def submit(options: Namespace) -> int:
-    """Submit what is missing of a grid to a Slurm cluster; 3 if Slurm takes only a part of it for now."""
+    """Submit the missing runs of a grid to a Slurm cluster; 3 if Slurm accepts only a part of them for now."""
     from bench.envs.packages import check_reachable
     from bench.launch.plan import make_packs
     from bench.launch.rates import measured_rates

@@ -1,4 +1,4 @@
-"""The commands that show what there is: results, studies, algorithms. Each returns the exit code."""
+"""The commands that show results, studies and algorithms. Each returns the exit code."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def studies_on_disk(root: Path, study: str) -> list[str]:
 
 
 def damaged_lines(runs: Iterable[Run]) -> list[str]:
-    """A line for each damaged run: which, what is wrong and what to do."""
+    """A line for each damaged run: its path, the fault, and what to do."""
     return [
         f"{run.path}: {run.reason}; restore that folder, or delete it to run it again"
         for run in runs
@@ -124,7 +124,7 @@ def report_damaged(lines: Sequence[str]) -> int:
 
 
 def experiments(options: Namespace) -> int:
-    """Run what is missing of the experiments, then draw them."""
+    """Run the missing parts of the experiments, then draw them."""
     from bench.machine.hardware import available_cores
     from bench.paper.experiments import suite
 
@@ -202,7 +202,7 @@ def studies(options: Namespace) -> int:
 
 
 def check(options: Namespace) -> int:
-    """Put algorithms and tasks to the demands of the interface."""
+    """Test algorithms and tasks against the rules of the interface."""
     from bench.check import conformance, tasks
 
     failed = 0
@@ -211,7 +211,7 @@ def check(options: Namespace) -> int:
         for what, wrong in tasks.run(spec) if is_task else conformance.run(spec, slow=options.compile):
             print(f"  ok    {what}" if wrong is None else f"  FAIL  {what}: {wrong}", flush=True)
             failed += wrong is not None
-    print(f"{failed} demands are not met" if failed else "every demand is met")
+    print(f"{failed} rules are broken" if failed else "all rules hold")
     return 1 if failed else 0
 
 

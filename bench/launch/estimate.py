@@ -1,4 +1,4 @@
-"""What a grid would cost on this machine: `make bench DRY=1`. Estimates, never for comparisons."""
+"""The cost of a grid on this machine: `make bench DRY=1`. Estimates, never for comparisons."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _disk(plan: Plan, workers: int, root: Path, scratch: Path) -> str:
 
 
 def replay_bytes(job: Job) -> int:
-    """What a run's replay buffer takes in its checkpoint: rows [obs, action, reward, mask, next obs] of float32."""
+    """The size of a run's replay buffer in its checkpoint: rows [obs, action, reward, mask, next obs] of float32."""
     from bench.envs import tasks as envs
 
     spec = envs.spec(job.env)

@@ -1,4 +1,4 @@
-"""One pack of jobs in one process: what both launchers run. Drives a Trainer and writes down what it says."""
+"""One pack of jobs in one process, for both launchers: drives a Trainer and stores its events."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def run(
     say: Callable[[str], None] = print,
     follow: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """Carry a pack as far as it goes.
+    """Train a pack until it ends or is stopped.
 
     Args:
         spec: {"root": folder of all results, "jobs": [Job.to_dict(), ...] of one cell of the grid, "execution":
             {"mode", "device", "threads", "dtype"}, "checkpoint_root": folder or None}.
         stop: asked between two steps; anything but None means checkpoint and return.
-        say: takes what a log should hold: tracebacks, and why a run could not be carried on.
-        follow: takes a line for every evaluation, for who follows the log.
+        say: takes lines for a log: tracebacks, and why a run could not go on.
+        follow: takes a line for every evaluation, for readers that follow the log.
 
     Returns:
         "done" (also where a seed diverged), "stopped", "failed", or "busy": another process writes some of it.
@@ -183,8 +183,8 @@ class _Pack:
             trainer.close()
 
     def _follow(self, trainer: Any) -> str:
-        """Write down what the trainer says, until its end or until a stop is wanted."""
-        from bench.training.trainer import Diverged, Evaluating, Rows
+        """Store the trainer's events, until its end or until a stop is requested."""
+        from bench.training.events import Diverged, Evaluating, Rows
 
         self.saved_rows = trainer.replay.written
         pace = _Pace(trainer.env_step)
@@ -273,9 +273,9 @@ class _Pack:
 
 
 class _Pulse:
-    """Signs of life from a thread of its own while a step takes long, as one that compiles does.
+    """Heartbeats from a thread of its own during a long step, such as compilation.
 
-    They end `SILENT_AFTER_S` after the last step: who hangs falls silent, and another host may take the runs over.
+    They end `SILENT_AFTER_S` after the last step, so that another host may take over the runs of a process that hangs.
     """
 
     EVERY_S = 60.0  # well below `bench.runs.STALE_AFTER_S`
@@ -325,7 +325,7 @@ class _Pace:
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """SIGINT, SIGTERM and SIGHUP; the last not where it is ignored, for that is what `nohup` is for."""
+    """SIGINT, SIGTERM and, unless it is ignored (`nohup`), SIGHUP."""
     heard = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     return [signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * heard]
 

@@ -1,4 +1,4 @@
-"""What is left to do of a grid, as packs of jobs: the same for every launcher."""
+"""The unfinished jobs of a grid as packs, the same for every launcher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UPDATES_WORTH_COMPILING = 20_000
 
 @dataclass
 class Plan:
-    """A grid sorted by what is to be done with its jobs."""
+    """A grid's jobs, sorted into those to run and those not to."""
 
     packs: list[list[Job]] = field(default_factory=list)  # to run, in this order
     done: list[Job] = field(default_factory=list)  # finished, diverged ones included

@@ -1,4 +1,4 @@
-"""`make status`: the grid of studies, what needs a look and why, from disk (and the queue) alone.
+"""`make status`: the grid of studies, and runs that need attention with the reason, from disk (and the queue) alone.
 
 For people a table per study and one line per state and reason; for scripts the same as JSON.
 """
@@ -31,7 +31,7 @@ ORDER = (*STATES[:3], QUEUED, *STATES[3:])
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run, and what the cluster knows of it."""
+    """A run and its state in the cluster."""
 
     run: Run
     name: str  # <env>/<label>/seed-<k>
@@ -74,7 +74,7 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """How a study stands."""
+    """The state of a study."""
 
     study: str
     runs: list[RunStatus]
@@ -165,7 +165,7 @@ def _restarted(run: Run) -> str:
 
 
 def _changed_code(folder: Path, arrays: list[records.Array], runs: list[RunStatus]) -> list[str]:
-    """Where a task runs, or will run, other code than lay there at its submission: a task takes what it finds."""
+    """A line if tasks run, or will run, code that has changed since their submission."""
     waiting, running = Counter[str](), Counter[tuple[str, str]]()
     by_job = {a.job: one_line(digest) for a in arrays if (digest := records.submitted_digest(folder, a))}
     if not by_job:
@@ -237,7 +237,7 @@ def as_json(statuses: Sequence[StudyStatus]) -> str:
 
 
 def exit_code(statuses: Sequence[StudyStatus]) -> int:
-    """For scripts: 0 every run is finished, 1 some failed and wait for somebody, 2 some are damaged, 3 not finished."""
+    """For scripts: 0 every run is finished, 1 some failed, 2 some are damaged, 3 not finished."""
     states = {run.state for status in statuses for run in status.runs}
     if states & {"damaged", "configuration changed"}:
         return 2

@@ -1,4 +1,4 @@
-"""The version of what the code computes.
+"""The version of the numbers that the code computes.
 
 Two runs of one configuration have the same numbers, up to rounding, where their versions are equal. The training traces
 in tests/traces hold the code to its version: docs/results.md, "When numbers may change".

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores, memory, and what they are called."""
+"""The cores and memory available to this process, and the names of the hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process inherits from the shell that started it: what would make its results wrong is dropped, and said."""
+"""Settings inherited from the shell: those that would make results wrong are dropped, and reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import MutableMapping
 
-#: Variables under which a run is not what its record says, and what they do.
+#: Variables under which a run would differ from its record, and their effect.
 MISLEADING = {
     "TORCHDYNAMO_DISABLE": "runs that are recorded as compiled would not be",
     "TORCH_COMPILE_DISABLE": "runs that are recorded as compiled would not be",
@@ -61,7 +61,7 @@ def for_git(environment: MutableMapping[str, str]) -> dict[str, str]:
 def utf8_command(arguments: list[str]) -> list[str] | None:
     """The command that starts this process again with UTF-8 for its files; None where that is so already.
 
-    Files of results are UTF-8 whatever the locale is. What is printed stays in the locale's encoding, with ? for the
+    Files of results are UTF-8 in every locale. Printed text stays in the locale's encoding, with ? for the
     characters it lacks.
     """
     encoding = locale.getpreferredencoding(False)

@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STAMP = ".installed"
 CONSTRAINTS = ROOT / "constraints.txt"
 
-#: Settings of pip that say where packages come from and how it speaks. All others say what is installed or where to,
-#: and that is not for a shell to decide.
+#: Settings of pip about the source of packages and its output. All others change what is installed or where, which a
+#: shell's settings must not.
 HONOURED = frozenset(
     """index-url extra-index-url no-index find-links trusted-host cert client-cert proxy timeout default-timeout retries
     resume-retries cache-dir no-cache-dir keyring-provider disable-pip-version-check no-input prefer-binary only-binary
@@ -94,7 +94,11 @@ def pip_settings(python: Path) -> "tuple[dict[str, str], list[str]]":
     command = [str(python), "-I", "-m", "pip", "--disable-pip-version-check", "config", "list"]
     own = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
     asked = {key: value for key, value in os.environ.items() if key not in own or key == "PIP_CONFIG_FILE"}
-    asked |= {"PIP_USER": "0", "PIP_GLOBAL": "0", "PIP_SITE": "0"}  # else it lists the file of that kind only
+    asked |= {
+        "PIP_USER": "0",
+        "PIP_GLOBAL": "0",
+        "PIP_SITE": "0",
+    }  # otherwise it lists the file of that kind only
     done = subprocess.run(command, capture_output=True, text=True, env=asked)
     if done.returncode:
         raise Failed(

@@ -21,7 +21,7 @@ _CACHES = {"__pycache__", ".git"}
 
 
 def plugins(algo: str, critic: str = "mlp") -> list[dict[str, Any]]:
-    """Of the packages that an algorithm and its critic come from; empty for what the suite brings itself.
+    """The packages of an algorithm and its critic; empty for the suite's own.
 
     Each as `package_record` gives it, with the title of the algorithm in tables.
     """
@@ -108,7 +108,7 @@ def place(module: str) -> Path:
 
 
 def _checkout(folder: Path) -> Path:
-    """The root of the git checkout that `folder` lies in; itself where there is none."""
+    """The root of the git checkout that `folder` lies in; or `folder` itself outside a checkout."""
     for parent in (folder, *folder.parents):
         if (parent / ".git").exists():
             return parent

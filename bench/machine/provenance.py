@@ -49,10 +49,10 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
 def code_digest(root: Path = ROOT) -> str:
     """SHA-256 over the modules of algos/, bench/training/ and bench/envs/, with their names.
 
-    It says which bytes ran. What they compute is said by the behaviour version, which a comment does not change.
+    It identifies the bytes. The behaviour version, which a comment does not change, identifies their numbers.
     """
     files = [
-        path for room in ("algos", "bench/training", "bench/envs") for path in (root / room).rglob("*.py")
+        path for part in ("algos", "bench/training", "bench/envs") for path in (root / part).rglob("*.py")
     ]
     digest = hashlib.sha256()
     for path in sorted(path for path in files if path.is_file()):
@@ -84,7 +84,7 @@ def git_state(root: Path = ROOT) -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
-    """What git prints; None where it is missing, refuses or hangs."""
+    """The output of git; None if it is missing, refuses or hangs."""
     try:
         return _ask_git(root, *arguments)
     except (OSError, subprocess.SubprocessError):
@@ -128,14 +128,14 @@ def versions() -> dict[str, str | None]:
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """What this process computes on.
+    """The hardware of this process.
 
     Keys: cpu (model), cores (available to this process), memory_bytes, mkl_avx512 (see mkl.py), gpus (names), cuda
     (version or None).
     """
     gpus, cuda = [], None
     if device.startswith("cuda"):
-        import torch  # here: only who runs on a GPU has it loaded already
+        import torch  # here, since only processes on a GPU have loaded it already
 
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         cuda = torch.version.cuda

@@ -1,4 +1,4 @@
-"""Generated parts of the documents: what README.md and docs/ show of results/, and whether it is current.
+"""Generated parts of README.md and docs/: figures and tables of results/, made and checked for being current.
 
 A document marks such a part with two comments, and everything between them is replaced:
 
@@ -70,7 +70,7 @@ def refresh(root: Path, folder: Path = HERE) -> list[Path]:
 
 
 def outdated(root: Path, folder: Path = HERE) -> dict[Path, bytes]:
-    """{path: what it should hold} of every document and figure that is not current. Raises UserError."""
+    """{path: its current content} for every document and figure that is out of date. Raises UserError."""
     made: dict[Path, bytes] = {}
     parts: dict[str, _Part] = {}
     sources: dict[str, _Source] = {}
@@ -96,7 +96,7 @@ class _Part:
 def _pieces(
     text: str, path: Path, root: Path, folder: Path, parts: dict[str, _Part], sources: dict[str, _Source]
 ) -> Iterator[str]:
-    """The document with every part made anew. parts, sources: those made before, by what they ask for."""
+    """The document with every part made anew. parts, sources: those already made, by their request."""
     at = 0
     for begin in _BEGIN.finditer(text):
         end = text.find(_END, begin.end())
@@ -114,9 +114,9 @@ def _pieces(
 
 @dataclass(frozen=True)
 class _Source:
-    """What a study, or the experiments, can show: the line of facts, tables and pictures by name.
+    """The displays of a study, or of the experiments: the line of facts, tables and pictures by name.
 
-    missing: what to say in the place of all of it where it was not run.
+    missing: the text in place of all of these if it was not run.
     """
 
     facts: str = ""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from msgspec import Meta, Struct
 from scipy import stats as distributions
 
 from bench.analysis import stats
@@ -23,6 +24,7 @@ from bench.analysis.table import MISSING, Entry, Table, number, within
 from bench.disk import parse_toml
 from bench.errors import UserError
 from bench.runs import studies
+from bench.shape import fit
 
 BANDS = Path("published/bands.toml")  # below results/
 AUTHORS_CURVES = Path("published/authors_curves.csv")
@@ -32,6 +34,22 @@ PUBLISHED_GATES = ("gate-sac", "gate-td3", "early-100k", "sac-choices")
 AUTHORS_GATE = "gate-authors"
 NOT_RUN, INSIDE, SAYS_NOTHING = "not run yet", "inside", "says nothing"
 SPANS = 0.9  # of the scale of returns; an interval as wide as that rules hardly anything out
+
+
+class Asked(Struct, forbid_unknown_fields=True):
+    """A [[band]] of published/bands.toml: of which published runs, and why of these."""
+
+    algo: str
+    env: str
+    env_step: int
+    sources: Annotated[list[str], Meta(min_length=1)]
+    why: str
+
+
+class BandsFile(Struct, forbid_unknown_fields=True):
+    """published/bands.toml."""
+
+    band: list[Asked]
 
 
 @dataclass(frozen=True)
@@ -57,16 +75,16 @@ def bands(root: Path) -> list[Band]:
 
     Raises OSError, UserError and ValueError where these cannot be read, or a source has no such runs.
     """
-    asked = parse_toml((root / BANDS).read_bytes())["band"]
-    curves = {name: per_seed(root / CURVES / f"{name}.csv") for band in asked for name in band["sources"]}
+    asked = fit(parse_toml((root / BANDS).read_bytes()), BandsFile).band
+    curves = {name: per_seed(root / CURVES / f"{name}.csv") for band in asked for name in band.sources}
     return [_band(band, curves) for band in asked]
 
 
-def _band(asked: dict[str, Any], curves: dict[str, pd.DataFrame]) -> Band:
-    env, algo, env_step = asked["env"], asked["algo"], asked["env_step"]
+def _band(asked: Asked, curves: dict[str, pd.DataFrame]) -> Band:
+    env, algo, env_step = asked.env, asked.algo, asked.env_step
     found: dict[str, Array] = {}
     interpolated = []
-    for source in asked["sources"]:
+    for source in asked.sources:
         of_source = curves[source]
         runs = of_source[(of_source["env"] == env) & (of_source["algo"] == algo)]
         found[source], between = at_step(runs, env_step)
@@ -77,11 +95,11 @@ def _band(asked: dict[str, Any], curves: dict[str, pd.DataFrame]) -> Band:
         interpolated += [source] * between
     low, middle, high = np.percentile(np.concatenate(list(found.values())), PERCENTILES)
     seeds = {source: len(values) for source, values in found.items()}
-    return Band(env, algo, env_step, low, middle, high, seeds, tuple(interpolated), asked["why"])
+    return Band(env, algo, env_step, low, middle, high, seeds, tuple(interpolated), asked.why)
 
 
 def published(root: Path) -> Table:
-    """The median of our seeds' returns at a step beside the band of published single runs.
+    """The median of our seeds' returns at a step against the band of published single runs.
 
     Raises as `bands`.
     """
@@ -139,7 +157,7 @@ def _pooled(band: Band) -> str:
 
 
 def authors(root: Path) -> Table:
-    """Our seeds beside those of the authors' own code, at the last evaluation that both have.
+    """Our seeds against those of the authors' own code, at the last evaluation that both have.
 
     Raises OSError and UserError where the authors' curves cannot be read.
     """
@@ -218,7 +236,7 @@ def _median(values: Array) -> Entry:
 
 
 def _inside(value: float, low: float, high: float) -> str:
-    """Whether a return lies in an interval; nothing is said by one that spans the scale of DM Control's returns."""
+    """Whether a return lies in an interval; one that spans the scale of DM Control's returns decides nothing."""
     if min(high, LARGEST_RETURN) - max(low, 0.0) >= SPANS * LARGEST_RETURN:
         return SAYS_NOTHING
     if low <= value <= high:

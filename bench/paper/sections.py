@@ -11,6 +11,7 @@ from bench.analysis.report.sections import Section
 from bench.analysis.scores.results import Results
 from bench.analysis.wallclock.timings import TimingSet
 from bench.paper.claims import judge
+from bench.paper.claims.rules import FILE, load_claims
 
 
 def claims(results: Results, timing_sets: Sequence[TimingSet]) -> Section:
@@ -23,14 +24,14 @@ def claims(results: Results, timing_sets: Sequence[TimingSet]) -> Section:
     judged = judge.judge(results, timing_sets)
     text = (
         "What the paper claims, in our words, with the test that decides it. A verdict holds for what it was judged "
-        f"under, and no further. Rules: {judge.FILE.name}, SHA-256 {judge.load_claims()[1]}. {judge.RULES}"
+        f"under, and no further. Rules: {FILE.name}, SHA-256 {load_claims()[1]}. {judge.RULES}"
     )
     return Section("claims", title, text=[text], verdicts=judged, tables=[judge.table(judged)])
 
 
 def with_subject(results: Results) -> Results:
     """The results of a study of the paper with its algorithm as what the others are compared with, unless one was chosen."""
-    subject = judge.load_claims()[0]["claim"][0]["subject"]
+    subject = load_claims()[0]["claim"][0]["subject"]
     chosen = results.choice.subject or results.choice.baselines or not results.whole
     if chosen or not judge.concerns(results) or subject not in results.labels:
         return results

@@ -1,7 +1,7 @@
 """The checkpoint of one seed: the trainer's bytes, the replay rows in append-only shards, and a manifest.
 
 The manifest, checkpoint.json, is renamed into place last and names everything else with its SHA-256, so that
-a checkpoint exists whole or not at all; what a crash leaves beyond it is removed when the run is next opened.
+a checkpoint exists whole or not at all; other files that a crash leaves are removed when the run is next opened.
 A row of the replay ring is written once: a checkpoint costs the rows added since the one before.
 """
 
@@ -40,7 +40,7 @@ _STATE = re.compile(STATE)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run resumes from."""
+    """The state from which a run resumes."""
 
     env_step: int
     state: bytes  # as given to `Writer.save_checkpoint`
@@ -61,7 +61,7 @@ def save(
     csv_bytes: dict[str, int],
     csv_sha256: dict[str, str],
 ) -> dict[str, Any]:
-    """Write a checkpoint, remove what only the `previous` one (its manifest) needed; the new manifest.
+    """Write a checkpoint and remove files that only the `previous` one (its manifest) needed; the new manifest.
 
     ValueError unless `new_rows` is float32 (rows, width) and goes on where the kept shards end; OSError
     leaves the previous checkpoint in force.
@@ -81,7 +81,7 @@ def save(
         kept = [*kept, f"replay-{first_row}-{first_row + len(new_rows) - 1}.npy"]
         digests[kept[-1]] = _write(folder / kept[-1], buffer.getvalue(), "shard")
     name, copy = f"state-{env_step}.pt", 1
-    while previous and name == previous["state"]:  # never overwrite what the manifest in force names
+    while previous and name == previous["state"]:  # never overwrite a file that the valid manifest names
         name, copy = f"state-{env_step}-{copy}.pt", copy + 1
     digests[name] = _write(folder / name, state, "state")
     manifest = {
@@ -154,7 +154,7 @@ def load(folder: Path, manifest: dict[str, Any]) -> Checkpoint:
 
 
 def remove_leftovers(folder: Path, manifest: dict[str, Any]) -> None:
-    """Remove from the checkpoint folder what the manifest does not name: older states, what a crash left."""
+    """Remove files that the manifest does not name from the checkpoint folder: older states, leftovers of a crash."""
     crossing("cleanup.before")
     needed = {MANIFEST, manifest["state"], *manifest["shards"]}
     for path in folder.iterdir():
@@ -171,7 +171,7 @@ def _is_ours(name: str) -> bool:
 def discard(folder: Path) -> None:
     """Remove the checkpoint folder, its manifest first: no crash leaves a manifest without its files.
 
-    A link that stands in its place, and what it leads to, stay.
+    A link in its place stays, and so does its target.
     """
     if folder.is_symlink():
         return

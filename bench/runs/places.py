@@ -1,4 +1,4 @@
-"""Where the checkpoint of a run lies: in the run's own folder, or under a checkpoint root that results folders share.
+"""The folder of a run's checkpoint: in the run's own folder, or under a checkpoint root that results folders share.
 
 Under a checkpoint root every results folder has a folder of its own, named by an identity that is drawn once and kept
 in the results folder (`.checkpoints.json`). A results folder that was moved keeps it; a copy draws another one, so
@@ -40,7 +40,7 @@ def checkpoint_folder(root: Path, job: PurePath, checkpoint_root: Path | None) -
 
 
 def elsewhere(root: Path, job: PurePath, checkpoint_root: Path | None) -> Iterator[Path]:
-    """Folders in which the run's checkpoint may lie besides `checkpoint_folder`. What is there may be another's.
+    """Folders in which the run's checkpoint may lie besides `checkpoint_folder`. They may hold another run's.
 
     The run's own folder (before a checkpoint root was given), the checkpoint root itself (older code), and the
     folder of a results folder that this one was moved from.
@@ -131,7 +131,7 @@ def _identity(root: Path) -> _Identity:
 
 
 def _lives(checkpoint_root: Path, name: str) -> bool:
-    """Whether the results folder of an identity still stands where it stood; where nobody knows, it does."""
+    """Whether the results folder of an identity still exists at its place; True if that cannot be determined."""
     try:
         results = Path(str(read_json(checkpoint_root / name / MARK)["results"]))
     except (OSError, DamagedFile, KeyError):

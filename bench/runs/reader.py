@@ -2,7 +2,7 @@
 
 Nothing read here is executed or unpickled, no file is written (but for a moment one that tells a shared file
 system's clock), and damaged data is a state with a reason, never an exception. A finished run counts only if
-every byte is what its done.json says; an unfinished one has no such record and is `verified=False`.
+every byte is as its done.json says; an unfinished one has no such record and is `verified=False`.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def read_run(path: Path, *, job_hash: str | None = None, verify: bool = True) ->
 
     With `job_hash`, a run of a different configuration gets the state 'configuration changed'. `verify=False` skips the
     SHA-256 of a finished run and the tables of an unfinished one, which is enough for a status line.
-    Raises ValueError where `path` itself is no such folder's name, and nothing for what is in it.
+    Raises ValueError if the name of `path` is not that of a run directory; damage inside it does not raise.
     """
     seed = _SEED.fullmatch(path.name)
     study, env, label = path.parts[-4:-1]
@@ -148,7 +148,7 @@ def _read(run: Run, job_hash: str | None, verify: bool) -> Run:
     except FileNotFoundError:
         orphans = [name for name in (DONE, *TABLES, POLICY) if os.path.lexists(run.path / name)]
         if orphans:
-            raise DamagedFile(f"{RUN} is missing beside {orphans[0]}") from None
+            raise DamagedFile(f"{RUN} is missing, though {orphans[0]} is there") from None
         return run
     meta = check(parse_json(data, RUN), RUN)
     if (env_folder(meta["env"]), meta["label"], meta["seed"]) != (run.env, run.label, run.seed):
@@ -259,7 +259,7 @@ def is_number(value: object) -> bool:
 
 
 def clock_offset(path: Path, owner: dict[str, Any] | None) -> float:
-    """What to add to this host's clock when judging the heartbeat of `owner`: 0 for one on this host."""
+    """Seconds to add to this host's clock when judging the heartbeat of `owner`: 0 for one on this host."""
     if owner is None or owner["host"] == ownership.this_host():
         return 0.0
     return _study_clock_offset(path.parents[2])

@@ -61,7 +61,7 @@ def studies(root: Path) -> list[str]:
 
 
 def check_study(record: dict[str, Any]) -> dict[str, Any]:
-    """`record` if it is what study.json holds; DamagedFile otherwise."""
+    """`record` if it is a valid study.json; DamagedFile otherwise."""
     seen = set()
     for cell in check(record, STUDY)["grid"]:
         if cell_key(cell) in seen:
@@ -71,7 +71,7 @@ def check_study(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def cell_key(cell: dict[str, Any]) -> tuple[str, str, int]:
-    """What tells the cells of one grid apart: folder of the environment, label and seed."""
+    """The key of a run within a grid: folder of the environment, label and seed."""
     return env_folder(cell["env"]), cell["label"], cell["seed"]
 
 
@@ -134,7 +134,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def write_study(root: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Add a requested grid to results/<study>/study.json and return what the file then holds.
+    """Add a requested grid to results/<study>/study.json and return its new content.
 
     request: {"format", "study", "title", "settings", "grid"} (docs/results.md). Its grid is the union of all
     that was ever requested there. UserError if the folder cannot be written, the file is damaged, its

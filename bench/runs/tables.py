@@ -131,7 +131,7 @@ def parse_table(table: str, data: bytes, *, torn: bool = False) -> dict[str, np.
 
 
 def _parse(table: str, columns: Mapping[str, str], body: bytes) -> dict[str, np.ndarray]:
-    """The lines after the header, by the pattern that says what a line may be."""
+    """The lines after the header, matched against the pattern of a line."""
     text = body.decode(errors="backslashreplace")
     rows = _LINES[table].findall(text)
     if len(rows) != text.count("\n"):
@@ -171,7 +171,7 @@ def _parse_fast(columns: Mapping[str, str], body: bytes) -> dict[str, np.ndarray
     ends = np.frombuffer(body.translate(None, b"0123456789.e+-"), np.uint8)  # and what no number can hold
     if len(ends) % width or (ends.reshape(-1, width) != [*b"," * (width - 1), *b"\n"]).any():
         return None
-    import pandas as pd  # here, since most users of this room never parse a long table
+    import pandas as pd  # here, since most users of bench.runs never parse a long table
 
     old = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)  # its default may be off by the last bit
     exact: dict[str, Any] = {"float_precision": "round_trip"} if old else {}

@@ -14,16 +14,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.disk import (
     DamagedFile,
-    check_inside,
     crossing,
-    parse_json,
     read_bytes,
     read_json,
     sha256_file,
@@ -33,9 +31,10 @@ from bench.disk import (
     write_json,
 )
 from bench.errors import UserError
-from bench.names import TEMPORARY
 from bench.runs import checkpoints, ownership, places
 from bench.runs.checkpoints import Checkpoint
+from bench.runs.checks import AlreadyFinished, JobLike, read_meta, refuse
+from bench.runs.cleanup import remove_leftovers, remove_what_runs_need
 from bench.runs.ownership import STALE_AFTER_S
 from bench.runs.reader import (
     DONE,
@@ -47,9 +46,10 @@ from bench.runs.reader import (
     DamagedRun,
     seal,
 )
-from bench.runs.records import FORMAT, check
+from bench.runs.records import FORMAT
+from bench.runs.resume import belonging, check_tables
 from bench.runs.tables import TABLES, header, parse_table, render_rows
-from bench.text import differences, one_line, strerror
+from bench.text import one_line, strerror
 
 HEARTBEAT_EVERY_S = 5.0
 NO_CHECKPOINT = "no checkpoint"  # in `restarted`: the run had not come to its first one
@@ -63,30 +63,6 @@ class Superseded(Exception):
 
 class BeingWritten(UserError):
     """Another process that lives writes this run."""
-
-
-class AlreadyFinished(UserError):
-    """The run has its done.json: there is nothing to write."""
-
-
-class JobLike(Protocol):
-    """What this room needs of a `bench.studies.job.Job`."""
-
-    @property
-    def study(self) -> str: ...
-    @property
-    def env(self) -> str: ...
-    @property
-    def algo(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def path(self) -> PurePosixPath: ...
-    @property
-    def hash(self) -> str: ...
-    def identity(self) -> Mapping[str, Any]: ...
 
 
 class Writer:
@@ -123,23 +99,23 @@ class Writer:
         """Claim the run of `job` under `root` and prepare it: at its last checkpoint, or new at step 0.
 
         The tables are cut back to the checkpoint; without a sound one they begin anew.
-        `provenance["scheduler"]` (None, or a mapping with "job_id" and "restart_count") tells the scheduler's
+        `provenance["scheduler"]` (None, or a mapping with "job_id" and "restart_count") identifies the scheduler's
         restart of the owner's job, which takes over. `family`: of the task, "dm_control" or "gymnasium"; None
-        leaves what an earlier attempt recorded.
+        keeps the value of an earlier attempt.
         Raises AlreadyFinished; UserError where the folder cannot be written or is damaged, the run there has
         another configuration, a living process owns it, or it failed and `retry_failed` is false.
         """
         path = root / job.path
-        _refuse(root, job, checkpoint_root, retry_failed)
+        refuse(root, job, checkpoint_root, retry_failed)
         try:
             if checkpoint_root is not None:
                 places.claim(root)
             writer = cls(path, job, checkpoint_root)
             path.mkdir(parents=True, exist_ok=True)
             with ownership.locked(path):
-                _refuse(
+                refuse(
                     root, job, checkpoint_root, retry_failed
-                )  # again, since somebody may have been faster
+                )  # again, since another process may have been faster
                 writer._claim(execution, provenance, family)
         except AlreadyFinished:
             remove_leftovers(root, job, checkpoint_root)
@@ -163,7 +139,7 @@ class Writer:
                         else ""
                     )
                 )
-        meta = _read_meta(self.path)
+        meta = read_meta(self.path)
         attempts = meta["attempts"] if meta else []
         self.attempt = max((attempt["attempt"] for attempt in attempts), default=0) + 1
         record = ownership.this_process(self.attempt, dict(scheduler) if scheduler else None)
@@ -208,13 +184,13 @@ class Writer:
         """Take up the checkpoint if it and the tables before it are sound; else why the run starts again."""
         folder = self._checkpoint_folder
         if not os.path.lexists(folder / checkpoints.MANIFEST):
-            found = _belonging(self._root, self._job, self._checkpoint_root)
+            found = belonging(self._root, self._job, self._checkpoint_root)
             if found is not None:
                 places.move(found, folder)
         try:
             manifest = checkpoints.read_manifest(folder, self._job.hash)
             checkpoints.verify(folder, manifest)
-            _check_tables(self.path, manifest)
+            check_tables(self.path, manifest)
         except FileNotFoundError:
             checkpoints.discard(folder)
             return NO_CHECKPOINT
@@ -361,7 +337,7 @@ class Writer:
             self._cut_tables()
 
     def finish(self, outcome: str, env_step: int, *, policy: bytes | None, reason: str | None = None) -> None:
-        """End the run as "done" or "diverged" at `env_step`: seal its files, remove what only running needed.
+        """End the run as "done" or "diverged" at `env_step`: seal its files, remove those needed only while it ran.
 
         Raises DamagedRun, and seals nothing, if a table on disk is not what was written.
         """
@@ -391,7 +367,7 @@ class Writer:
                 "files": digests,
             }
             write_json(self.path / DONE, record | {"sha256": seal(record)}, "done")
-            _remove_what_runs_need(self.path, self._checkpoint_folder, self._checkpoint_root)
+            remove_what_runs_need(self.path, self._checkpoint_folder, self._checkpoint_root)
 
     def fail(self, traceback: str) -> None:
         """Record a crash (its last line becomes the reason) and give the run up; it can be retried."""
@@ -436,138 +412,9 @@ def record_failure(
     writer.fail(reason)
 
 
-def _check_tables(path: Path, manifest: Mapping[str, Any]) -> None:
-    """DamagedFile unless the tables in the run's folder begin with the bytes that they had at the checkpoint."""
-    for table in TABLES:
-        length, digest = manifest["csv_bytes"][table], manifest["csv_sha256"][table]
-        try:
-            data = read_bytes(path / table)
-        except FileNotFoundError:
-            data = b""
-        if len(data) < length:
-            raise DamagedFile(f"{table} is shorter than at the checkpoint")
-        if hashlib.sha256(memoryview(data)[:length]).hexdigest() != digest:
-            raise DamagedFile(f"{table} has changed since the checkpoint (SHA-256)")
-
-
-def _belonging(root: Path, job: JobLike, checkpoint_root: Path | None) -> Path | None:
-    """A checkpoint that lies elsewhere than it should and is this run's: its tables, times included, say so."""
-    for folder in places.elsewhere(root, job.path, checkpoint_root):
-        with suppress(OSError, DamagedFile):
-            if not folder.is_symlink():
-                _check_tables(root / job.path, checkpoints.read_manifest(folder, job.hash))
-                return folder
-    return None
-
-
 def _reached(path: Path) -> int:
-    """The step that the last heartbeat of the run tells; 0 without one."""
+    """The step in the last heartbeat of the run; 0 without one."""
     with suppress(OSError, DamagedFile):
         step = read_json(path / ownership.HEARTBEAT).get("env_step")
         return int(step) if isinstance(step, (int, float)) and abs(step) < 2**63 else 0
     return 0
-
-
-def _read_meta(path: Path) -> dict[str, Any] | None:
-    """run.json in the folder `path`; None if there is neither it nor data. UserError if it is damaged."""
-    try:
-        return check(parse_json(read_bytes(path / RUN), RUN), RUN)
-    except FileNotFoundError:
-        orphan = next((name for name in TABLES if os.path.lexists(path / name)), None)
-        if orphan is None:
-            return None
-        problem = f"{RUN} is missing beside {orphan}"
-    except DamagedFile as error:
-        problem = str(error)
-    raise UserError(f"{path} is damaged: {problem}; delete that folder to run it again")
-
-
-def check_configuration(root: Path, job: JobLike) -> None:
-    """UserError, naming each differing key with both values, if the run on disk is another than `job`."""
-    path = root / job.path
-    meta = _read_meta(path)
-    if meta is None or meta["hash"] == job.hash:
-        return
-    wanted = json.loads(json.dumps(job.identity()))
-    differing = differences({key: meta.get(key) for key in wanted}, wanted)
-    what = one_line("; ".join(differing) or "its recorded hash is another", 2000)
-    raise UserError(
-        f"{path} holds a run with another configuration: {what}. "
-        "Choose another STUDY name, or delete that folder to run it anew"
-    )
-
-
-def _refuse(root: Path, job: JobLike, checkpoint_root: Path | None, retry_failed: bool) -> None:
-    """Raise for a run that must not be written, before anything is; see `Writer.open`."""
-    path = root / job.path
-    folder = places.checkpoint_folder(root, job.path, checkpoint_root)
-    try:
-        check_inside(root, path)
-        check_inside(checkpoint_root or root, folder)
-        if folder.is_symlink():  # what is no longer needed in it is deleted
-            raise UserError(
-                f"{folder} is a symbolic link; delete it, and choose where checkpoints lie by CHECKPOINTS"
-            )
-        check_configuration(root, job)
-        if os.path.lexists(path / DONE):
-            read_json(path / DONE)
-            raise AlreadyFinished(f"{path} is finished")
-        if not retry_failed and os.path.lexists(path / FAILURE):
-            reason = one_line(read_json(path / FAILURE).get("reason"))
-            raise UserError(f"{path} failed: {reason}")
-    except DamagedFile as error:
-        raise UserError(f"{path} is damaged: {error}; delete that folder to run it again") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {strerror(error)}") from None
-
-
-def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = None) -> int:
-    """The environment step from which the run of `job` would resume; 0 without a checkpoint.
-
-    For grouping seeds into packs. Read from the manifest alone: `Writer.open` may still find damaged files.
-    """
-    folder = places.checkpoint_folder(root, job.path, checkpoint_root)
-    try:
-        if not os.path.lexists(folder / checkpoints.MANIFEST):
-            folder = _belonging(root, job, checkpoint_root) or folder
-        return checkpoints.read_manifest(folder, job.hash)["env_step"]
-    except (OSError, DamagedFile):
-        return 0
-
-
-def remove_leftovers(root: Path, job: JobLike, checkpoint_root: Path | None = None) -> None:
-    """Remove what a finished run left behind because it was killed between done.json and its tidying up."""
-    path = root / job.path
-    with suppress(OSError):
-        if not os.path.lexists(path / DONE):
-            return
-        folder = places.checkpoint_folder(root, job.path, checkpoint_root)
-        present = (
-            path / ownership.OWNER,
-            path / ownership.HEARTBEAT,
-            path / ownership.LOCK,
-            path / FAILURE,
-            folder,
-        )
-        if any(map(os.path.lexists, present)):
-            with ownership.locked(path):
-                _remove_what_runs_need(path, folder, checkpoint_root)
-
-
-def _remove_what_runs_need(path: Path, checkpoint_folder: Path, checkpoint_root: Path | None) -> None:
-    """Tidy up after done.json. An error here costs only space and is left to `remove_leftovers`."""
-    crossing("cleanup.before")
-    checkpoints.discard(checkpoint_folder)
-    places.tidy(checkpoint_folder, checkpoint_root)
-    crossing("cleanup.middle")
-    for leftover in (
-        *path.glob("*" + TEMPORARY),
-        path / FAILURE,
-        path / ownership.HEARTBEAT,
-        path / ownership.OWNER,
-    ):
-        with suppress(OSError):
-            leftover.unlink()
-    with suppress(OSError):
-        (path / ownership.LOCK).unlink()  # last: who waits for it looks whether it is still there
-    crossing("cleanup.after")

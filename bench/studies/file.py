@@ -26,7 +26,7 @@ Seeds = Annotated[int | list[int], Meta(description="how many, or a list of whol
 
 
 class StudyFile(Struct, forbid_unknown_fields=True):
-    """The keys of a study file. That settings exist and have possible values is checked by those who have them."""
+    """The keys of a study file. Settings are checked against the algorithms' fields afterwards."""
 
     algos: Names
     envs: Names
@@ -64,7 +64,7 @@ def load_study(name: str) -> Study:
 
 
 def _at(key: str, function: Callable[..., T], *arguments: Any) -> T:
-    """What `function` returns; its UserError says at which key."""
+    """The result of `function`; its UserError gets the key in front."""
     try:
         return function(*arguments)
     except (Mismatch, UserError) as error:
@@ -90,7 +90,7 @@ def _study(read: StudyFile, name: str) -> Study:
 
 
 def _check_tables(study: Study) -> None:
-    """Everything in the lists, [config], [algo.*] and [env.*.*] must mean something to somebody."""
+    """Everything in the lists, [config], [algo.*] and [env.*.*] must apply to one of its algorithms or tasks."""
     from bench.envs import tasks as envs
 
     for env in study.envs:

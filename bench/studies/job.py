@@ -1,6 +1,6 @@
 """A Job is one seed's work: a task, an algorithm with its full configuration, the settings of the run, a seed.
 
-Its hash is a stable identity: it covers what decides the result, and nothing of how or where the job is carried out.
+Its hash is a stable identity: it covers everything that decides the result, not how or where the job runs.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Job:
         return self.study, self.env, self.label
 
     def identity(self) -> dict[str, Any]:
-        """What is measured: not the device, the execution or the pack."""
+        """The measured quantity's identity: without device, execution and pack."""
         return {
             "env": self.env,
             "algo": self.algo,

@@ -63,7 +63,7 @@ def settable(algo: str, critic: str | None = None) -> dict[str, Any]:
 
 
 def recorded(algo: str, config: Overrides) -> dict[str, Any]:
-    """What is recorded and hashed of a full configuration: a field that was added later only where it is set.
+    """The part of a full configuration that is recorded and hashed: a field that was added later only if it is set.
 
     So the hashes of runs from before it stay as they are (see `algos.core.config.later`).
     """

@@ -20,7 +20,7 @@ def override(
     steps: str = "",
     settings: str = "",
 ) -> Study:
-    """A study changed by what the command line says; the empty string changes nothing.
+    """A study with the command line's changes; the empty string changes nothing.
 
     settings: "eval_every=5000 eval_episodes=3", any field of `RunSettings`. Where the settings differ from the study's
     own, its name says so ("quick-steps=5000"), since other numbers come out.

@@ -101,6 +101,6 @@ class Study:
         return label
 
     def to_dict(self) -> dict[str, Any]:
-        """What study.json records beside the grid."""
+        """The contents of study.json besides the grid."""
         report = {"report": dict(self.report)} if self.report else {}
         return {"title": self.title, "settings": dataclasses.asdict(self.settings), **report}

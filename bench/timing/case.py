@@ -1,6 +1,6 @@
-"""What is timed: an algorithm at one size in one execution, and functions that do one part of its training once.
+"""Timed cases: an algorithm at one size in one execution, and functions that do one part of its training once.
 
-Built of what training runs, the Trainer of cheetah-run (observations of 17, actions of 6 numbers), so that a part is
+They use the Trainer of training runs, on cheetah-run (observations of 17, actions of 6 numbers), so that each part is
 the code that a run executes. The replay buffer is full of random transitions before the first step.
 """
 
@@ -26,7 +26,8 @@ from bench.studies.overrides import algorithm_config, canonical
 from bench.timing import flops
 from bench.timing.peers.work import ENV, ROWS, transitions
 from bench.timing.stopwatch import seconds
-from bench.training.trainer import Step, Trainer
+from bench.training.events import Step
+from bench.training.trainer import Trainer
 
 DEVICE, THREADS, DTYPE = "cpu", 1, "float32"
 HALVES = ("critic_update", "actor_update")
@@ -37,14 +38,14 @@ PARTS = ("update", "critic_update", "actor_update", "act_1", "act_10", "env_step
 class Case:
     """An algorithm at one size.
 
-    parts: what of it is timed. reference: whether it belongs to the main table. overrides: of other settings.
+    parts: the timed ones. reference: whether it belongs to the main table. overrides: of other settings.
     variant: overrides that belong to its name, each "field=value".
     """
 
     algo: str
     hidden: tuple[int, ...]
     batch: int
-    T: int | None  # denoising steps; None: the policy is no diffusion model
+    T: int | None  # denoising steps; None: the policy is not a diffusion model
     pack: int = 1
     parts: tuple[str, ...] = PARTS
     reference: bool = False
@@ -138,12 +139,11 @@ class CaseTimer:
             self.agent.act_draws(batch.obs[:, :rows], mode, self.agent.selection(mode))
 
     def prepare(self, calls: int, at_most: float, cold: bool) -> None:
-        """Compile, and call every part so often; then `seconds` has what each part takes, roughly.
+        """Compile, and call every part `calls` times; then `seconds` has the rough time of each part.
 
         at_most: seconds after which a part is called no more. cold: what was compiled before is compiled again.
 
-        compile_s: what a training run waits for, as if nothing had ever been compiled. warm_up_s: of the first
-        updates after that.
+        compile_s: the compile time of a training run with an empty cache. warm_up_s: of the first updates after that.
         """
         with fresh_cache() if cold and self.execution == "compile" else nullcontext():
             self.update_often(self.period)

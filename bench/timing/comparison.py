@@ -1,9 +1,9 @@
-"""`make perf`: our SAC and TD3 beside Stable-Baselines3 and SBX, and all of ours beside what the machine can do.
+"""`make perf`: our SAC and TD3 against Stable-Baselines3 and SBX, and our updates against the machine's peak rate.
 
 Each is a process of its own on one core (bench/timing/peers/), with one thread. They take turns in random order, so
 that ratios compare neighbours in time. The bound is the best rate of plain matrix products measured in the same turns.
-The peers live in an environment of their own, .perf-venv, made on first use. Also: what the runner itself costs, and
-how much memory a long run takes. Writes results/perf/<machine>/ (docs/timing.md).
+The peers live in an environment of their own, .perf-venv, made on first use. It also measures
+the cost of the runner and the memory of a long run. Writes results/perf/<machine>/ (docs/timing.md).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
 }
-#: What our processes tell the allocator (`prepare_process`), as glibc's variables.
+#: Our settings of the allocator (`prepare_process`), as glibc's variables.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
 SAMPLE_COLUMNS = [
     "who",
@@ -75,7 +75,7 @@ def run(root: Path, executions: Sequence[str], quick: bool, grids: Sequence[int]
 
     Args:
         executions: of ours.
-        grids: numbers of trivial jobs, to see what the runner costs.
+        grids: numbers of trivial jobs, for the cost of the runner.
     """
     protocol = QUICK if quick else Protocol()
     origin = provenance() | {"started": now()}  # before pinning, which hides the other cores
@@ -111,7 +111,7 @@ def show(folder: Path) -> None:
             print(f"\n{table.title}\n\n{to_terminal(table)}", end="")
 
 
-# -- who takes part --------------------------------------------------------------------------------
+# -- the libraries --------------------------------------------------------------------------------
 
 
 def peers_python() -> Path | None:
@@ -160,7 +160,7 @@ def start_servers(python: Path | None, executions: Sequence[str], scratch: Path)
 
 
 def measure(servers: Mapping[str, Server], protocol: Protocol) -> tuple[list[Row], Quiet]:
-    """All samples, and who had the machine while they were taken."""
+    """All samples, and the load of the machine while they were taken."""
     tasks = [(who, task) for who, server in servers.items() for task in server.tasks]
     for done, (who, task) in enumerate(tasks, 1):
         long = "/end_to_end" in task
@@ -191,7 +191,7 @@ def _row(who: str, task: str, number: int, seconds: float) -> Row:
 
 
 def runner_cost(jobs: int) -> Row:
-    """Seconds of `bench run` for a grid of so many trivial jobs, and of the same command when all is done."""
+    """Seconds of `bench run` for a grid of `jobs` trivial jobs, and of the same command when all are done."""
     settings = "random_steps=0 eval_every=100 eval_episodes=1 final_episodes=0 replay_size=100"
     with tempfile.TemporaryDirectory() as results:
         command = [sys.executable, "-m", "bench", "run", "--study", "quick", "--algos", "random"]
@@ -206,12 +206,13 @@ def runner_cost(jobs: int) -> Row:
 
 
 def run_memory(algo: str, steps: int, env: str = "humanoid-walk") -> Row:
-    """Memory of a run of so many steps at its end. Call in a fresh process.
+    """Memory of a run of `steps` steps at its end. Call in a fresh process.
 
     Some steps are really trained and one evaluation is made, 10 episodes at once; the rows of the replay buffer that
     the other steps would have written are then written at once.
     """
-    from bench.training.trainer import Step, Trainer
+    from bench.training.events import Step
+    from bench.training.trainer import Trainer
 
     prepare_process(1)
     settings = RunSettings(steps=steps, random_steps=100, eval_every=steps)

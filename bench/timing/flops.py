@@ -1,4 +1,4 @@
-"""What an update costs by count rather than by clock: floating-point operations, network calls, parameters."""
+"""The cost of an update in counts: floating-point operations, network calls, parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from algos.core.score_network import ScoreNetwork
 _aten = torch.ops.aten
 PRODUCTS = (_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm)
 LONGEST_PERIOD = 60  # updates
-#: Updates after which every delay has begun, and just behind a round number: what happens every 10,000 updates or so
+#: Updates after which every delay has begun, and just behind a round number: work done every 10,000 updates or so
 #: (DACER's entropy) is too rare for the 60 updates that are timed at most, and would count far too much in them.
 LATE = 10_000_001
 
@@ -100,7 +100,7 @@ class _Operands(TorchDispatchMode):
 def products(call: Callable[[], Any]) -> Callable[[], None]:
     """A function that does the matrix products which `call` executes eagerly, on operands of the same memory layout.
 
-    Nothing is faster that calls the same library; the rest of `call` is what there is to gain.
+    This is a lower bound with the same library; the rest of `call` could at best be saved.
     """
     with _Operands() as noted:
         call()

@@ -1,4 +1,4 @@
-"""Where measurements of time and memory go: results/<kind>/<machine>/, or <kind>-draft where they are no evidence."""
+"""Where measurements of time and memory go: results/<kind>/<machine>/, or <kind>-draft if they are not evidence."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def save(
 ) -> Path:
     """Writes a folder of CSV files and provenance.json in place of an older one, says where, and returns it.
 
-    A quick run, and one that others disturbed, are no evidence: they go to `<kind>-draft`, which git ignores and no
-    table reads. Machines never share a folder (see `machine_name`), and a folder holds one measurement, never two.
+    A quick run, or one disturbed by other processes, is not evidence: it goes to `<kind>-draft`, which git ignores and
+    no table reads. Machines never share a folder (see `machine_name`), and a folder holds one measurement, never two.
 
     Args:
         tables: name of a file without its suffix -> columns and rows.
@@ -66,7 +66,7 @@ def save(
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    print(f"\nin {shown}" + (f"; no evidence: {problem}" if problem else ""), flush=True)
+    print(f"\nin {shown}" + (f"; not evidence: {problem}" if problem else ""), flush=True)
     return folder
 
 

@@ -34,7 +34,7 @@ SWEPT = ("qsm", "dql")  # the algorithms that are timed at each of them
 WIDTH, WIDER = (256, 256), (512, 512)
 BATCH, OTHER_BATCHES = 256, (64, 1024)
 PACKS = (2, 4, 8)
-TRAINING = ("update", "act_1", "env_step", "end_to_end")  # what is timed of other widths and packs
+TRAINING = ("update", "act_1", "env_step", "end_to_end")  # timed at other widths and packs
 
 SAMPLE_COLUMNS = [
     *("algo", "what", "mode", "device", "threads", "dtype", "hidden", "batch", "T", "pack", "candidates"),
@@ -140,7 +140,7 @@ def run(root: Path, algos: Sequence[str], executions: Sequence[str], quick: bool
 
 
 def all_facts(planned: Sequence[Case], protocol: Protocol) -> list[Row]:
-    """What does not depend on the execution, a pack or the clock, each case in a fresh process."""
+    """Facts that do not depend on execution, pack or clock, each case in a fresh process."""
     single = [(case, protocol.memory_updates) for case in planned if case.pack == 1]
     rows = []
     for row in in_fresh_processes(case_facts, single):
@@ -200,7 +200,7 @@ def prepared(
 
 
 def measure(timers: Sequence[Any], protocol: Protocol) -> tuple[list[Row], Quiet]:
-    """All samples, and who had the machine while they were taken.
+    """All samples, and the load of the machine while they were taken.
 
     Args:
         timers: each a `CaseTimer`, or something else that is timed in turns with them and has what is used of it here.

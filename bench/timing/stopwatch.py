@@ -1,4 +1,4 @@
-"""How things are timed against each other: one pinned core, turns in random order, and a look at what else runs.
+"""Timing for comparisons: one pinned core, turns in random order, and a check of other load.
 
 Neighbouring calls share whatever disturbs the machine, so that things timed in turns can be compared, and things timed
 one after the other cannot.
@@ -66,7 +66,7 @@ def chunks(keys: Sequence[Key], rounds: int, seed: int) -> Iterator[tuple[int, K
 
 
 def timed(calls: int, call: Callable[[], float]) -> list[float]:
-    """What `call` says it took, `calls` times; a call before them is not counted: others have used the caches."""
+    """The seconds that `call` returns, `calls` times; a first call, whose caches others have used, is not counted."""
     call()
     return [call() for _ in range(calls)]
 
@@ -79,7 +79,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 @dataclass(frozen=True)
 class Quiet:
-    """Who had the machine while something was timed.
+    """The load of the machine while something was timed.
 
     own_core: CPU seconds of this process and those it started, per second of wall-clock. others: CPU seconds of all
     other processes, per second and core of the machine.
@@ -90,7 +90,7 @@ class Quiet:
 
     @property
     def problem(self) -> str | None:
-        """Why these timings are no evidence, or None."""
+        """Why these timings are not evidence, or None."""
         if self.others > MOST_USED_BY_OTHERS:
             return f"other processes used {100 * self.others:.0f}% of the machine"
         if self.own_core < LEAST_OF_OWN_CORE:

@@ -1,7 +1,7 @@
 """One pack of jobs: act, step, store, update, evaluate, and go on after a stop as if there had been none.
 
 A `Trainer` is a plain generator of events, apart from storing and showing them. It may be left between any two events;
-after a `Step` its `snapshot`s hold all that decides what comes next, apart from the rows of the replay buffer.
+after a `Step` its `snapshot`s hold its whole state, apart from the rows of the replay buffer.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import io
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,94 +23,12 @@ from bench.envs.batch import EnvBatch
 from bench.envs.parallel import ParallelEnvBatch
 from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import agent_class, build_config
+from bench.training.clock import Clock
+from bench.training.evaluation import AnyEnvBatch, Evaluation, Played, episode_length
+from bench.training.events import Diverged, Event, Row, Rows, Step
 
 LOG_EVERY = 1000  # environment steps between rows of train.csv
-NO_TIME_LIMIT = 10_000  # environment steps after which an evaluation episode without a time limit is cut
 AT_BOUND = 0.999  # an action coordinate beyond this counts as lying at +-1
-FINAL_MODES = (("sample", 1), ("greedy", 1), ("sample", 10))  # candidates chosen by the critics: "best of 10"
-
-Row = dict[str, object]
-AnyEnvBatch = EnvBatch | ParallelEnvBatch
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows for a table of seed number k of the pack."""
-
-    k: int
-    table: str
-    rows: list[Row]
-
-
-@dataclass(frozen=True)
-class Diverged:
-    """Seed number k has ended: its first value that is not finite, or an environment that failed."""
-
-    k: int
-    env_step: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of the whole pack is complete: the moment at which a checkpoint may be taken.
-
-    env_step counts every action as `action_repeat` environment steps, also one that ended its episode earlier, so that
-    the seeds of a pack go in lock-step and all runs are evaluated at the same steps.
-    """
-
-    env_step: int
-
-
-@dataclass(frozen=True)
-class Evaluating:
-    """An evaluation is in progress: send a heartbeat, but do not checkpoint."""
-
-    env_step: int
-
-
-Event = Rows | Diverged | Step | Evaluating
-
-
-class Clock:
-    """Seconds by what they were spent on; time inside another measurement counts there alone."""
-
-    KINDS = ("env", "act", "update", "eval", "compile", "other")
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(self.KINDS, 0.0)
-        self._mark = time.perf_counter()
-        self._kind = "other"
-
-    @contextmanager
-    def __call__(self, kind: str) -> Iterator[None]:
-        outer = self.switch(kind)
-        try:
-            yield
-        finally:
-            self.switch(outer)
-
-    def switch(self, kind: str) -> str:
-        """Count from now on for `kind`; returns what was counted for until now."""
-        now = time.perf_counter()
-        self.seconds[self._kind] += now - self._mark
-        before, self._kind, self._mark = self._kind, kind, now
-        return before
-
-    def move(self, seconds: float, kind: str) -> None:
-        """Count for `kind` what was a part of the measurement that is under way."""
-        self.seconds[self._kind] -= seconds
-        self.seconds[kind] += seconds
-
-    def running(self) -> dict[str, float]:
-        """The seconds since the last `take`, by kind."""
-        self.switch(self._kind)
-        return dict(self.seconds)
-
-    def take(self) -> dict[str, float]:
-        """The seconds since the last call, by kind."""
-        taken, self.seconds = self.running(), dict.fromkeys(self.KINDS, 0.0)
-        return taken
 
 
 class Trainer:
@@ -158,7 +74,7 @@ class Trainer:
         self.random_actions = Noise(self.seeds, "random actions", torch.device("cpu"), torch.float32)
         self._env_workers = execution.get("env_workers", 0)
         self.pack = self._make_pack(self.S)
-        self._eval_packs: dict[int, AnyEnvBatch] = {}  # by the number of episodes
+        self.evaluation = Evaluation(self.seeds, spec, self.settings, self._make_pack, self.act)
         self.env_step = 0
         self._started = time.perf_counter()
         self.alive = [True] * self.S
@@ -191,8 +107,8 @@ class Trainer:
 
     def close(self) -> None:
         """Give up the environments and the processes that step them."""
-        for pack in (self.pack, *self._eval_packs.values()):
-            pack.close()
+        self.pack.close()
+        self.evaluation.close()
 
     def _reset_seed(self, k: int) -> int:
         return stream_seed(self.seeds[k], "environment reset", self.episode[k]) % 2**32
@@ -215,7 +131,7 @@ class Trainer:
             if self.env_step % LOG_EVERY < s.action_repeat or self.env_step == s.steps:
                 yield from self._log()
             if self.env_step % s.eval_every == 0 or self.env_step == s.steps:
-                yield from self._evaluate_and_report()
+                yield from self._evaluate()
             yield Step(self.env_step)
 
     def _random_actions(self) -> np.ndarray:
@@ -225,17 +141,17 @@ class Trainer:
 
     def _behave(self) -> np.ndarray:
         with self.clock("act"):
-            return self._act(self.pack.obs[:, None], "behaviour")[:, 0]
+            return self.act(self.pack.obs[:, None], "behaviour")[:, 0]
 
-    def _act(self, obs: np.ndarray, mode: str, candidates: int | None = None) -> np.ndarray:
-        """(S, n, O) -> (S, n, A)."""
+    def act(self, obs: np.ndarray, mode: str, candidates: int | None = None) -> np.ndarray:
+        """Actions (S, n, A) of the seeds' policies for observations (S, n, O)."""
         given = torch.from_numpy(obs).to(self.agent.device)
         actions = self.agent.act(given, mode=mode, candidates=candidates).to("cpu", torch.float32)
         self._set_preparation_apart()
         return actions.numpy()
 
     def _set_preparation_apart(self) -> None:
-        """Compiling is no part of what an action or an update takes."""
+        """Count compile time apart from acting and updates."""
         execution = self.agent.execution
         seconds, execution.preparation_s = execution.preparation_s, 0.0
         self.clock.move(seconds, "compile")
@@ -255,17 +171,13 @@ class Trainer:
     def _end_episodes(self, ended: np.ndarray) -> Iterator[Event]:
         for k in map(int, np.flatnonzero(ended)):
             self.last_return[k] = float(self.returns[k])
-            length = self._length(len(self.actions[k]), self.pack.frames[k])
+            length = episode_length(len(self.actions[k]), self.pack.frames[k], self.settings.action_repeat)
             values = {"return": self.last_return[k], "length": length}
             yield self._train_rows(k, "episode", values)
             self.episode[k] += 1
             self.actions[k], self.returns[k] = [], 0.0
             with self.clock("env"):
                 self.pack.reset(k, self._reset_seed(k))
-
-    def _length(self, actions: int, last: int) -> int:
-        """Environment steps of an episode of so many actions, of which the last one was repeated `last` times."""
-        return (actions - 1) * self.settings.action_repeat + int(last)
 
     def _learn(self) -> Iterator[Event]:
         with self.clock("update"):
@@ -279,7 +191,7 @@ class Trainer:
                 if not math.isfinite(x):
                     yield from self._diverge(k, f"{name} is {x}")
 
-    # -- what goes wrong ---------------------------------------------------------------------------
+    # -- divergence ---------------------------------------------------------------------------
 
     def _check_actions(self, actions: np.ndarray) -> Iterator[Event]:
         finite = np.isfinite(actions).all(1)
@@ -293,13 +205,13 @@ class Trainer:
                 yield from self._diverge(k, f"environment: {error}")
 
     def _diverge(self, k: int, reason: str) -> Iterator[Event]:
-        """A sticky flag: the seed's environment stands still, the rest of the pack goes on."""
+        """Mark a seed as diverged, for good: its environment is no longer stepped, and the rest of the pack goes on."""
         if self.alive[k]:
             self.alive[k] = False
             self.pack.stand_still(k)
             yield Diverged(k, self.env_step, reason)
 
-    # -- what is logged ----------------------------------------------------------------------------
+    # -- logging ----------------------------------------------------------------------------
 
     def _count(self, k: int, name: str, value: float) -> None:
         self.sums[f"{k}/{name}"] += value
@@ -331,14 +243,16 @@ class Trainer:
 
     # -- evaluation --------------------------------------------------------------------------------
 
-    def _evaluate_and_report(self) -> Iterator[Event]:
+    def _evaluate(self) -> Iterator[Event]:
         s = self.settings
         last = self.env_step >= s.steps
         mode = self.agent.evaluation_mode if s.eval_mode == "authors" else s.eval_mode
         candidates = None if s.eval_mode == "authors" else 1
         with self.clock("eval"):
-            episodes = yield from self._play(mode, candidates, s.eval_episodes)
-            for k, results in episodes.items():
+            played = yield from self.evaluation.play(
+                self.env_step, self.alive, mode, candidates, s.eval_episodes
+            )
+            for k, results in played.items():
                 self.last_return[k] = float(np.mean([r for r, _ in results]))
                 rows: list[Row] = [
                     {"env_step": self.env_step, "episode": i, "return": r, "length": n, "wall_s": self.wall_s}
@@ -346,77 +260,25 @@ class Trainer:
                 ]
                 yield Rows(k, "eval.csv", rows)
             if last and s.final_episodes:
-                yield from self._compare_modes()
+                yield from self.evaluation.compare_modes(self.env_step, self.alive)
         row = {f"{kind}_s": value for kind, value in self.clock.take().items()} | {"seeds": self.S}
         for k in range(self.S):
             if self.alive[k]:
                 yield Rows(k, "time.csv", [{"env_step": self.env_step, **row}])
 
-    def _compare_modes(self) -> Iterator[Event]:
-        """The final policy under every mode, from the same start states."""
-        for mode, candidates in FINAL_MODES:
-            episodes = yield from self._play(mode, candidates, self.settings.final_episodes)
-            for k, results in episodes.items():
-                rows: list[Row] = [
-                    {"mode": mode, "candidates": candidates, "episode": i, "return": r, "length": n}
-                    for i, (r, n) in enumerate(results)
-                ]
-                yield Rows(k, "final.csv", rows)
-
-    def evaluate(
-        self, mode: str, candidates: int | None, episodes: int
-    ) -> dict[int, list[tuple[float, int]]]:
-        """(return, length in environment steps) of each episode, per living seed."""
-        played = self._play(mode, candidates, episodes)
+    def evaluate(self, mode: str, candidates: int | None, episodes: int) -> Played:
+        """Play episodes of the policies as they are; nothing is stored, and training does not notice."""
+        played = self.evaluation.play(self.env_step, self.alive, mode, candidates, episodes)
         while True:
             try:
                 next(played)
             except StopIteration as end:
                 return end.value
 
-    def _play(
-        self, mode: str, candidates: int | None, episodes: int
-    ) -> Generator[Event, None, dict[int, list[tuple[float, int]]]]:
-        """What `evaluate` returns, with a sign of life at every step; on environments of its own.
-
-        All episodes go in lock-step through one batched `act`. Start states depend on seed, step and episode alone.
-        """
-        E, S = episodes, self.S
-        if E not in self._eval_packs:
-            self._eval_packs[E] = self._make_pack(S * E)
-        pack = self._eval_packs[E]
-        pack.clear_errors()
-        for j in range(S * E):
-            k, i = divmod(j, E)
-            pack.reset(j, stream_seed(self.seeds[k], "evaluation environment", self.env_step, i) % 2**32)
-            if not self.alive[k]:
-                pack.stand_still(j)
-        running = np.repeat(self.alive, E)
-        returns, actions_taken, lengths = np.zeros(S * E), 0, np.zeros(S * E, int)
-        limit = self.spec.max_episode_steps or NO_TIME_LIMIT
-        while running.any() and actions_taken * self.settings.action_repeat < limit:
-            actions = np.nan_to_num(self._act(pack.obs.reshape(S, E, -1), mode, candidates))
-            _, reward, terminated, truncated = pack.step(actions.reshape(S * E, -1))
-            returns[running] += reward[running]
-            actions_taken += 1
-            lengths[running] = [self._length(actions_taken, n) for n in pack.frames[running]]
-            yield Evaluating(self.env_step)
-            failed = np.array([error is not None for error in pack.error])
-            returns[running & failed] = math.nan  # what it would have been, nobody knows
-            ended = running & (terminated | truncated | failed)
-            for j in map(int, np.flatnonzero(ended)):
-                pack.stand_still(j)
-            running &= ~ended
-        return {
-            k: [(float(returns[j]), int(lengths[j])) for j in range(k * E, (k + 1) * E)]
-            for k in range(S)
-            if self.alive[k]
-        }
-
     # -- stopping and going on ---------------------------------------------------------------------
 
     def snapshot(self, k: int) -> bytes:
-        """All that decides how seed number k goes on, but for the rows of its replay buffer."""
+        """The whole state of seed number k, except for the rows of its replay buffer."""
         own = f"{k}/"
         record = {
             "agent": self.agent.state_dict(k),
@@ -463,7 +325,7 @@ def updates_of(settings: RunSettings) -> int:
 
 
 def read_snapshot(data: bytes) -> dict[str, Any]:
-    """What `Trainer.snapshot` wrote; nothing in it is executed."""
+    """Read the bytes of `Trainer.snapshot`; nothing in them is executed."""
     return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
 
 

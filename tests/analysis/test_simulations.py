@@ -28,10 +28,10 @@ def recorded_coverage(distribution: str, tasks: int, seeds: int, statistic: str)
     (case,) = [
         case
         for case in coverage.CASES
-        if (case["distribution"], case["tasks"], case["seeds"], case["statistic"])
+        if (case.distribution, case.tasks, case.seeds, case.statistic)
         == (distribution, tasks, seeds, statistic)
     ]
-    return case["percentile"], case["stretched"]
+    return case.percentile, case.stretched
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
@@ -63,10 +63,10 @@ def test_recorded_coverage_can_be_made_again(case):
 
 def test_the_stretched_interval_covers_what_it_says():
     """From 3 normal seeds on, and over 8 tasks; what it cannot do is recorded too."""
-    low = {(case["distribution"], case["tasks"], case["seeds"]): 100.0 for case in coverage.CASES}
+    low = {(case.distribution, case.tasks, case.seeds): 100.0 for case in coverage.CASES}
     for case in coverage.CASES:
-        key = case["distribution"], case["tasks"], case["seeds"]
-        low[key] = min(low[key], case["stretched"])
+        key = case.distribution, case.tasks, case.seeds
+        low[key] = min(low[key], case.stretched)
     assert all(low["normal", tasks, seeds] >= 93 for tasks in (1, 2, 8) for seeds in (3, 5, 10))
     assert all(share >= 90 for (_, tasks, _), share in low.items() if tasks == 8)
     assert low["two fates", 1, 3] < 70  # three seeds that share one fate say nothing of the other

@@ -426,7 +426,7 @@ def test_nothing_of_a_results_folder_is_unpickled(
     read_study(root, "s")
     if name == "policy.pt":
         assert main(["video", str(run)]) == 2
-        assert "holds other things than tensors and numbers, and is not loaded" in capsys.readouterr().err
+        assert "holds objects other than tensors and numbers, so it is not loaded" in capsys.readouterr().err
     assert not marker.exists()
 
 

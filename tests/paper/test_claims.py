@@ -19,6 +19,7 @@ from bench.analysis.table import number
 from bench.analysis.verdicts import Finding
 from bench.analysis.wallclock.timings import load_timings
 from bench.paper.claims import judge as claims
+from bench.paper.claims.rules import FILE, FIRST, load_claims
 from bench.paper.experiments.multimodality import run as multimodality
 from bench.paper.experiments.theorem import run as theorem
 from bench.paper.sections import claims as claims_section
@@ -287,7 +288,7 @@ def test_claims_5_are_shares_of_seeds(wide_apart, first, end, verdict):
 
 
 def test_the_paths_of_the_rules_are_those_that_the_experiment_takes():
-    rules, _ = claims.load_claims()
+    rules, _ = load_claims()
     for claim in rules["claim"]:
         if claim["data"] == "experiments/theorem":
             assert {float(measure.partition("=")[2]) for measure in claim["measures"]} <= set(theorem.LENGTHS)
@@ -347,12 +348,12 @@ def test_damaged_experiments_decide_nothing(wide_apart, text):
     assert "scores.csv" in verdict.conditions
 
 
-@pytest.mark.parametrize("file", [claims.FIRST, claims.FILE])
+@pytest.mark.parametrize("file", [FIRST, FILE])
 def test_a_file_of_rules_is_complete(file):
-    rules, _ = claims.load_claims(file)
+    rules, _ = load_claims(file)
     for claim in rules["claim"]:
         assert {"id", "title", "says", "test", "kind", "data", "subject", "min_seeds"} <= claim.keys()
-        if file == claims.FILE:
+        if file == FILE:
             assert claim["changed"]
             assert {"settings", "measures", "statistic"} <= claim.keys() or claim["data"] in (
                 "study",
@@ -363,14 +364,14 @@ def test_a_file_of_rules_is_complete(file):
 
 
 def test_the_hash_of_the_rules_is_shown():
-    _, digest = claims.load_claims()
-    assert digest == hashlib.sha256(claims.FILE.read_bytes()).hexdigest()
+    _, digest = load_claims()
+    assert digest == hashlib.sha256(FILE.read_bytes()).hexdigest()
     assert any(digest in note for note in claims.table([]).notes)
     assert any("not pre-registered" in note for note in claims.table([]).notes)
 
 
 def test_the_first_rules_are_kept_byte_for_byte():
-    _, digest = claims.load_claims(claims.FIRST)
+    _, digest = load_claims(FIRST)
     assert digest == "5c2db70a3e4874d6922792560462e728f7886cae6d99f2318bc7657189466e1f"
 
 
@@ -378,7 +379,7 @@ def test_verdicts_under_both_rules_stand_side_by_side(wide_apart):
     timing_sets, _ = load_timings(wide_apart)
     made = claims.both_rules(claims.judge(load(wide_apart, "made-up"), timing_sets))
     found = {record["claim"]: record for record in made.records}
-    first = {claim["id"] for claim in claims.load_claims(claims.FIRST)[0]["claim"]}
+    first = {claim["id"] for claim in load_claims(FIRST)[0]["claim"]}
     assert found.keys() == first  # no claim was dropped
     assert (found["1"]["first"], found["1"]["now"]) == ("undecided", "contradicted")
     assert (found["3a"]["first"], found["3a"]["now"]) == ("contradicted", "undecided")

@@ -149,7 +149,7 @@ def test_a_part_on_the_point(algo, tmp_path, tiny):
 def test_ends_are_where_the_policy_stands_after_its_last_step(tmp_path, tiny):
     """A policy that runs to the far goal's corner and back would be seen at the start if episodes began anew."""
     trainer = training.train(tmp_path, TINY, "random", lambda trainer: None)
-    trainer._act = lambda obs, mode: np.clip((point.FAR - obs) / point.SPEED, -1, 1).astype(np.float32)
+    trainer.act = lambda obs, mode: np.clip((point.FAR - obs) / point.SPEED, -1, 1).astype(np.float32)
     assert exploration.ends(trainer, "x") == [
         {"label": "x", "seed": s, "near": 0.0, "far": 1.0} for s in (0, 1)
     ]

@@ -13,6 +13,7 @@ from algos.qsm import QSMConfig
 from bench.analysis.scores.load import load
 from bench.analysis.wallclock.timings import load_timings
 from bench.paper.claims import judge as claims
+from bench.paper.claims.rules import load_claims
 from bench.paper.documents import HERE
 from bench.paper.experiments.data import read_scores, read_table, values
 from bench.paper.experiments.exploration import run as exploration
@@ -59,7 +60,7 @@ def test_every_number_in_prose_is_one_of_the_code_or_of_a_source():
         1,  # the bounds of actions
         512,  # AVX-512
     }
-    claimed = {claim["id"][0] for claim in claims.load_claims()[0]["claim"]}
+    claimed = {claim["id"][0] for claim in load_claims()[0]["claim"]}
     # 15,000: below; the others are quoted, and stand in fidelity.md or in the README of the curves with their source
     quoted = {"10", "250", "5", "20", "2605.30056", "3888", "10617", "1024"}
     sources = "".join(

@@ -12,6 +12,7 @@ from bench.analysis.wallclock.timings import load_timings
 from bench.paper import targets
 from bench.paper.claims import judge as claims
 from bench.paper.claims import overview
+from bench.paper.claims.rules import load_claims
 from tests.analysis import helpers
 from tests.paper.test_claims import ALGOS, at_products, coverage, write_scores
 
@@ -31,7 +32,7 @@ def root(tmp_path):
 
 
 def test_every_claim_has_a_row_and_words_of_its_own(root):
-    rules, _ = claims.load_claims()
+    rules, _ = load_claims()
     names = [claim["id"] for claim in rules["claim"]]
     assert list(rows(root)) == names
     assert list(overview.MEASURED) == list(overview.CHANGES) == names
@@ -92,7 +93,7 @@ def test_ranges_and_shares(root):
 
 
 def test_a_verdict_without_findings_is_not_run():
-    claim = claims.load_claims()[0]["claim"][1]
+    claim = load_claims()[0]["claim"][1]
     (row,) = overview.table([Verdict(claim, "undecided", (), "")]).rows
     assert row[1:3] == ["–", "not run yet"]
 

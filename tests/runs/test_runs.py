@@ -553,7 +553,7 @@ def test_data_without_run_json_is_not_overwritten(tmp_path: Path) -> None:
     run.release()
     (run.path / "run.json").unlink()
     assert read_run(run.path).state == "damaged"
-    with pytest.raises(UserError, match=r"run\.json is missing beside eval\.csv"):
+    with pytest.raises(UserError, match=r"run\.json is missing, though eval\.csv is there"):
         open_writer(tmp_path)
     assert (run.path / "eval.csv").exists()
 

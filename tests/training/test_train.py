@@ -20,12 +20,14 @@ from bench.launch import pack as worker
 from bench.runs import read_run
 from bench.studies.job import Job, RunSettings
 from bench.studies.overrides import agent_class, algorithm_config
+from bench.training import clock
 from bench.training import trainer as train
-from bench.training.trainer import Diverged, Rows, Step, Trainer
+from bench.training.events import Diverged, Rows, Step
+from bench.training.trainer import Trainer
 from tests.launching import ALGORITHMS, TINY, spec, stub_study, substance
 
 EAGER = {"mode": "eager", "device": "cpu"}
-SECONDS = [f"{kind}_s" for kind in train.Clock.KINDS]
+SECONDS = [f"{kind}_s" for kind in clock.Clock.KINDS]
 
 pytestmark = pytest.mark.usefixtures("stubs", "quick")
 

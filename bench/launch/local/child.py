@@ -3,7 +3,7 @@
     python -m bench.launch.local.child ANSWERS MEMORY_MB
 
 Protocol, a JSON line each way: {"spec": ..., "log": path} in; out, on the file descriptor ANSWERS, {"outcome": "done" |
-"stopped" | "busy" | "failed", "reason": text}. What a job prints goes to its log. Loading torch takes seconds, so a
+"stopped" | "busy" | "failed", "reason": text}. The output of a job goes to its log. Loading torch takes seconds, so a
 worker serves many jobs; after one that failed it ends, since a crash can leave a process (or its GPU) of no use to
 the next.
 """
@@ -26,7 +26,7 @@ STAMP = "%Y-%m-%d %H:%M:%S"  # before a line that says how far a run is
 
 def main(answers: int, memory_mb: int) -> None:
     with suppress(OSError, AttributeError):
-        PR_SET_PDEATHSIG = 1  # the kernel tells us when the launcher dies, even by SIGKILL
+        PR_SET_PDEATHSIG = 1  # the kernel signals us when the launcher dies, even by SIGKILL
         ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     stop = StopFlag(parent=os.getppid()).install()
     faulthandler.enable()
@@ -52,7 +52,7 @@ def main(answers: int, memory_mb: int) -> None:
 
 
 def _print(line: str) -> None:
-    with suppress(OSError):  # the disk is full, which is what the line says
+    with suppress(OSError):  # the disk is full, and the line would have said so
         print(line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What a running grid shows: a live table on a terminal, plain lines in a log."""
+"""The display of a running grid: a live table on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLE_EVERY_S = 1.0
 
 
 def duration(seconds: float | None) -> str:
-    """h:mm:ss, or a dash where nobody knows."""
+    """h:mm:ss, or a dash if unknown."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
     minutes, s = divmod(round(seconds), 60)
@@ -36,7 +36,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 @dataclass
 class _Progress:
-    """Of one running job, as its heartbeat tells."""
+    """The progress of one running job, from its heartbeat."""
 
     job: Job
     step: float

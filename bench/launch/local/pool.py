@@ -56,7 +56,7 @@ class LocalOptions:
 
 @dataclass
 class Outcome:
-    """What became of the packs that a pool was given."""
+    """The outcome of a pool's packs."""
 
     done: list[Job] = field(default_factory=list)
     failed: list[tuple[Job, str]] = field(default_factory=list)
@@ -73,7 +73,7 @@ def default_workers(device: str, jobs_per_gpu: int) -> int:
 
 
 class _Worker:
-    """One process of the pool and the pack that it carries. What it says before it has a job goes to `log`."""
+    """One process of the pool and the pack that it trains. Its output before the first job goes to `log`."""
 
     def __init__(self, core: int | None, gpu: str | None, memory_mb: int, log: Path):
         environment = {
@@ -147,7 +147,7 @@ class _Worker:
         return ""
 
     def close(self) -> None:
-        """End it, if it has not ended, and give back what it cost."""
+        """End the process if it has not ended, and free its resources."""
         with suppress(OSError):
             self.process.kill()
         self.process.wait()
@@ -246,7 +246,7 @@ class Pool:
     def _start_worker(self, log: Path) -> _Worker:
         core, gpu = None, None
         if self.options.device == "cpu":
-            # A pool that does not fill its cores shares them, with others who would also begin at the first.
+            # A pool that leaves cores free may share them with another pool, which would also begin at the first.
             cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
             if self.options.workers == len(cores):
                 core = next((c for c in cores if c not in {w.core for w in self.workers}), None)
@@ -274,7 +274,7 @@ class Pool:
         }
 
     def _log(self, job: Job) -> Path:
-        """What the job prints; beside the runs, not among what counts. DamagedFile for a link out of there."""
+        """The file for the job's output, outside of its run directory. DamagedFile for a link out of the results."""
         path = self.root / job.study / "logs" / ("-".join(job.path.parts[1:]) + ".log")
         check_inside(self.root, path)
         if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would block for ever
@@ -301,7 +301,7 @@ class Pool:
                 worker.process.kill()
 
     def _record(self, pack: Sequence[Job], outcome: str, reason: str) -> None:
-        """Sort the jobs of a pack that came back by what their run directories say; the rest: the worker's words."""
+        """Sort the jobs of a returned pack by their run directories; `reason`, the worker's, is for unfinished ones."""
         busy = []
         for job in pack:
             run = read_run(self.root / job.path, job_hash=job.hash)
@@ -314,7 +314,7 @@ class Pool:
                 busy.append(job)
             elif self.stopping and run.state in ("stale", "missing"):
                 self.outcome.stopped.append(job)
-            elif outcome == "busy" and run.state in ("stale", "missing"):  # whoever wrote it has just gone
+            elif outcome == "busy" and run.state in ("stale", "missing"):  # its other writer has just ended
                 busy.append(job)
             else:
                 self._fail(job, run.reason if run.state == "failed" else one_line(reason) or run.reason)
@@ -349,8 +349,8 @@ class Pool:
             elif self.stopping:
                 self.outcome.stopped.append(job)
             else:
-                told = f" ({words})" if words else ""
-                self._fail(job, f"its worker ended by {cause}{told}; the same command goes on where it was")
+                last = f" ({words})" if words else ""
+                self._fail(job, f"its worker ended by {cause}{last}; the same command goes on where it was")
         worker.pack = []
 
     def _tidy(self, job: Job) -> None:
@@ -402,7 +402,7 @@ class Pool:
         self.stopping = True
 
     def _shut_down(self) -> None:
-        """Ask every worker to checkpoint and end; wait; kill what does not."""
+        """Ask every worker to checkpoint and end; wait; kill those that do not."""
         for worker in self.workers:
             with suppress(OSError):
                 if worker.process.stdin is not None:

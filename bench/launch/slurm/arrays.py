@@ -36,7 +36,7 @@ class Array:
 
 
 def folder(root: Path, study: str) -> Path:
-    """Where the cluster's side of a study lies: records, and the tasks' logs below logs/. Never in git."""
+    """The folder for a study's records of Slurm jobs, with the tasks' logs below logs/. Never in git."""
     return root / study / "slurm"
 
 
@@ -63,7 +63,7 @@ def _record(folder: Path, array: Array) -> Path:
 
 
 def work_file(folder: Path, token: str) -> Path:
-    """What the tasks of an array are to do: JSON, read by `bench.launch.slurm.start` on the nodes."""
+    """The file with the work of an array's tasks: JSON, read by `bench.launch.slurm.start` on the nodes."""
     return folder / f"work-{token}.json"
 
 
@@ -73,7 +73,7 @@ def script_file(folder: Path, token: str) -> Path:
 
 
 def log_file(folder: Path, task: str) -> Path:
-    """What the task with this id printed, all attempts one after the other."""
+    """The output of the task with this id, all attempts one after the other."""
     return folder / "logs" / f"{task}_0_log.out"
 
 

@@ -1,4 +1,4 @@
-"""The one way to Slurm's commands: their environment, how long they may take, and what is said meanwhile.
+"""The only code that calls Slurm's commands: their environment, time limits, and messages while they run.
 
 Variables of the user's shell change what these commands do (SQUEUE_USERS hides jobs, SCANCEL_STATE spares some,
 SBATCH_PARTITION outdoes a batch script, SLURM_CLUSTERS asks another cluster), and so does a Slurm job in which the
@@ -45,7 +45,7 @@ MEANT = {
     "SBATCH_RESERVATION": "reservation",
     "SBATCH_WCKEY": "wckey",
 }
-#: They say what is printed, which is the suite's business alone: nobody misses them.
+#: They only change what is printed, so they are dropped silently.
 _PRINTING = re.compile(r"S[A-Z]+_(FORMAT2?|SORT|TIME_FORMAT|BITSTR_LEN|DEBUG|COLOR)")
 _FILTERS = re.compile(r"(SBATCH|SQUEUE|SCANCEL|SACCT|SCONTROL)_\w+|SLURM_CLUSTERS|SLURM_FEDERATION")
 
@@ -65,7 +65,7 @@ class Refused(UserError):
 
 
 def environment(outer: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of every command of Slurm: `outer` (this process's) without what would mislead it."""
+    """The environment of every command of Slurm: `outer` (this process's) without variables that change its answer."""
     outer = os.environ if outer is None else outer
     return {name: value for name, value in outer.items() if name in KEPT or not name.startswith(PREFIXES)}
 
@@ -92,7 +92,7 @@ def dropped(outer: Mapping[str, str] | None = None) -> str:
 
 
 def ask(command: list[str], *, timeout: float = TIMEOUT_S, say: Callable[[str], None] | None = None) -> str:
-    """What a command of Slurm prints.
+    """The output of a command of Slurm.
 
     Raises:
         NoAnswer: there is no such command here, it took longer than `timeout` seconds, or its controller is away.
@@ -142,7 +142,7 @@ def ask(command: list[str], *, timeout: float = TIMEOUT_S, say: Callable[[str], 
 
 
 def is_silence(said: str) -> bool:
-    """Whether a command's words say that it does not know Slurm's answer, rather than what the answer is."""
+    """Whether a command's output says that it got no answer, rather than giving one."""
     return bool(
         re.search(
             r"timed? ?out|unable to contact|connection|communication|transport|zero bytes|standby|socket"
@@ -161,11 +161,11 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _listen(process: subprocess.Popen[str], errors: list[str], say: Callable[[str], None]) -> None:
     assert process.stderr is not None
-    told = False
+    reported = False
     for line in process.stderr:
         errors.append(line)
-        if not told and re.search(_BUSY, line):
-            told = True
+        if not reported and re.search(_BUSY, line):
+            reported = True
             say("Slurm's queue is full for now (MaxJobCount); sbatch tries again for some minutes")
 
 

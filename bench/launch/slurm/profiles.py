@@ -1,4 +1,4 @@
-"""Cluster profiles: what a job of a study asks Slurm for. One TOML file each, in slurm/profiles/.
+"""Cluster profiles: the resources that a study's jobs request from Slurm. One TOML file each, in slurm/profiles/.
 
 `slurm/profiles/example-cpu.toml` explains the keys; only `time` has no default. `[algo.<name>]` and `[figures]` change
 keys for one algorithm's runs and for the job that builds the figures. Whatever is wrong in a file is said with the
@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parents[3] / "slurm" / "profiles"
 # dies of it: at least this much time must pass between the start and the signal.
 START_S = 45
 
-# Options of sbatch that the suite sets itself or that would change what it reads; a profile must not set them.
+# Options of sbatch that the suite sets itself, or that would change the output it parses; not allowed in a profile.
 RESERVED = frozenset(
     (
         *("array", "chdir", "cluster", "clusters", "dependency", "error", "export-file", "help", "job-name"),
@@ -82,7 +82,7 @@ class Text(str):
 
 
 class Folder(Text):
-    """An absolute path, in which $VARIABLES and ~ stand for what they are when the profile is read."""
+    """An absolute path; $VARIABLES and ~ are expanded when the profile is read."""
 
     @classmethod
     def parse(cls, value: object) -> Folder:
@@ -132,7 +132,7 @@ Lines = Annotated[
 
 
 class Keys(Struct, forbid_unknown_fields=True):
-    """What may stand in a profile, and in its tables for one algorithm and for the figures."""
+    """The keys of a profile, and of its tables for one algorithm and for the figures."""
 
     time: Duration | UnsetType = UNSET
     partition: Text | UnsetType = UNSET
@@ -171,7 +171,7 @@ class ProfileFile(Keys):
 
 @dataclass(frozen=True)
 class Profile:
-    """What one array task asks for, and how a study is cut into tasks."""
+    """The request of one array task, and how a study is divided into tasks."""
 
     file: Path
     time_min: int  # key `time`: minutes until Slurm ends the task, which then goes on in a new attempt
@@ -226,7 +226,7 @@ class Profile:
         return f"gpu:{kind}{self.gpus}" if self.gpus else None
 
     def setting(self, key: str) -> str:
-        """Where a key stands, for a message: `slurm/profiles/local.toml: partition = "main"`."""
+        """The line of the file that sets a key, for a message: `slurm/profiles/local.toml: partition = "main"`."""
         raw = read_toml(self.file, _short(self.file))
         inner: Any = raw
         for name in self.table.split("."):
@@ -268,7 +268,7 @@ def load_profile(name: str, folder: Path = FOLDER) -> Profile:
 
 
 def _hint(key: str) -> str:
-    """What to do about an unknown key that is no misspelling of one."""
+    """A hint for an unknown key that is not a misspelling of a known one."""
     if suggest(key, KEYS):
         return ""
     option = key.replace("_", "-")

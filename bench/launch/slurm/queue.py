@@ -42,7 +42,7 @@ _LONGEST = 60_000  # characters of one argument; the system takes 128 KiB
 
 @dataclass(frozen=True)
 class Entry:
-    """How one task stands."""
+    """The state of one task."""
 
     job: str  # as scontrol and scancel take it: "123_4"
     state: str  # Slurm's: PENDING, RUNNING, TIMEOUT, …; "" where Slurm no longer knows it
@@ -80,13 +80,13 @@ class Entry:
         return f"{state}{reason}{f': {last.strip()}' if last.strip() else ''}"
 
 
-Entries = dict[tuple[str, int], Entry]  # (token of an array, index of its task) -> how it stands
+Entries = dict[tuple[str, int], Entry]  # (token of an array, index of its task) -> its state
 Known = dict[tuple[str, int], tuple[str, str, str, str]]  # (job name, index) -> (job, state, reason, node)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What Slurm knows of some arrays. problem: why that may be less than there is, as one line; else ""."""
+    """What Slurm knows of some arrays. problem: one line saying why that may be incomplete, else ""."""
 
     known: Known
     problem: str = ""
@@ -96,7 +96,7 @@ Ask = Callable[[list[Array]], Answer]
 
 
 def ask_slurm(arrays: list[Array], unfinished: Set[str] | None = None) -> Answer:
-    """What Slurm knows of these arrays, of all studies at once. Never raises; nothing is asked where nothing is needed.
+    """What Slurm knows of these arrays, of all studies at once. Never raises, and asks nothing without need.
 
     unfinished: paths of the runs that an answer matters for; only about them the accounting database is asked.
     """
@@ -120,7 +120,7 @@ def ask_slurm(arrays: list[Array], unfinished: Set[str] | None = None) -> Answer
 def survey(folder: Path) -> tuple[list[Array], Entries]:
     """Every array of the study, oldest first, and how the tasks stand that Slurm remembers.
 
-    Raises UserError where Slurm does not answer or a record is damaged: then nobody knows what is queued.
+    Raises UserError if Slurm does not answer or a record is damaged, since the queue is then unknown.
     """
     arrays, problems = read_arrays(folder)
     answer = ask_slurm(arrays)
@@ -138,7 +138,7 @@ def entries_of(folder: Path, arrays: list[Array], answer: Answer) -> tuple[list[
         for k in range(len(array.tasks)):
             if (array.name, k) in answer.known:
                 job, state, reason, node = answer.known[array.name, k]
-                if array.cancelled and state == "COMPLETING":  # else it may be on its way back into the queue
+                if array.cancelled and state == "COMPLETING":  # otherwise it may be being requeued
                     state = "CANCELLED"
                 arrays[i] = replace(array, job=job)
                 task = arrays[i].job_id(k)
@@ -147,7 +147,7 @@ def entries_of(folder: Path, arrays: list[Array], answer: Answer) -> tuple[list[
 
 
 def by_run(arrays: list[Array], entries: Entries) -> dict[str, Entry]:
-    """Per run (its path below the results) how its task stands: an active one, else the newest.
+    """Per run (its path below the results) the state of its task: an active one, else the newest.
 
     Runs that Slurm does not know are left out. The job that builds the figures has the path "<study>/figures".
     """
@@ -178,7 +178,7 @@ def forgotten(folder: Path, arrays: list[Array], entries: Entries) -> dict[str, 
 
 
 def _squeue(arrays: list[Array]) -> Known:
-    """The tasks of these arrays that slurmctld remembers, whoever submitted them, those that ended lately included."""
+    """The tasks of these arrays that slurmctld remembers, of any user, including those that ended lately."""
     names = ",".join(array.name for array in arrays)
     plain = len(names) < _LONGEST and all(_PLAIN.fullmatch(array.name) for array in arrays)
     which = [f"--name={names}"] if plain else []  # else everybody's jobs
@@ -214,13 +214,13 @@ def _sacct(jobs: Iterable[str]) -> Known:
     return known
 
 
-# What srun and Python say after the words that matter.
+# Lines of srun and Python that follow the informative ones.
 _NOISE = re.compile(
     r"srun: (error: .*(Exited with exit code|: task \d+: )|Terminating|Job step|launch/slurm|Force Term)|\s*$|\^+$|=+$"
 )
 
 
-# What differs from task to task and from second to second, and would make a line for each of a thousand tasks.
+# Parts that differ between tasks and times; with them, a thousand tasks would make a thousand different lines.
 _OWN = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d |(?:JOB|STEP) [\d.]+ ON \S+ | AT \d{4}-\d\d-\d\dT\S+")
 
 

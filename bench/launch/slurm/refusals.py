@@ -1,4 +1,4 @@
-"""What sbatch's words mean: no room now, a refusal (and which line of the profile it is about), or nothing certain."""
+"""The meaning of sbatch's errors: full for now, a refusal (with the line of the profile it is about), or unclear."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.text import one_line
 
 # A limit on how much may be queued: a smaller array may be taken, and the rest when tasks have ended.
 LIMIT = r"MaxSubmit|SubmitJob|MaxJobs\b|MaxJobsPer|job submit limit|invalid job array|MaxArray"
-# The controller's own queue is full, whoever fills it.
+# The controller's own queue is full.
 FULL = r"temporarily un(able|available)|MaxJobCount"
 # Which key of the profile a refusal is about; the first that matches counts.
 KEYS = (

@@ -1,4 +1,4 @@
-"""How an array reaches Slurm: the batch script of what the profile asks for, by submitit; one `sbatch`; its answer."""
+"""Submission of an array: the batch script for a profile, made by submitit; one `sbatch`; its answer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ exit $code
 class _Executor(submitit.SlurmExecutor):
     """Submitit's, of which only the batch script is used: it is written where there is no Slurm too (DRY=1).
 
-    What a task does lies in a JSON file instead of submitit's pickles, which no other Python version can read.
+    The work of a task is in a JSON file instead of submitit's pickles, which another Python version cannot read.
     """
 
     @classmethod
@@ -121,13 +121,13 @@ def script(
 def send(folder: Path, profile: Profile, array: Array, work: Mapping[str, Any], **more: Any) -> Array:
     """Submit an array. Returns it with Slurm's id.
 
-    work: JSON-ready; what the tasks read. more: options of sbatch.
+    work: JSON-ready; the tasks read it. more: options of sbatch.
     Its record is written to `folder` first and stays unless Slurm's words are a refusal, so that nothing that Slurm
     accepted is forgotten.
 
     Raises:
         Refusal: Slurm has not taken the array, and it is forgotten.
-        UserError: nobody knows whether Slurm has taken it, or nothing can be written.
+        UserError: it is unknown whether Slurm accepted it, or files cannot be written.
     """
     options = {key.replace("_", "-"): value for key, value in more.items()}
     path = arrays.script_file(folder, array.token)

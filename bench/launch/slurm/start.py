@@ -1,4 +1,4 @@
-"""What the batch script of an array starts on a node: the task with this job's index, from the array's work file.
+"""Started by an array's batch script on a node: runs the task with this job's index, from the array's work file.
 
 python -u -m bench.launch.slurm.start results/<study>/slurm/work-<token>.json
 """

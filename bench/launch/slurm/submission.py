@@ -1,4 +1,4 @@
-"""What a submission is, or with DRY=1 would be: its tasks by what they ask for, how long they take, and the report."""
+"""A submission, real or with DRY=1: its tasks by their requests, their duration, and the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Part:
     longest_s: float = 0.0  # of the tasks, as far as rates are known
 
     def lines(self, first: int) -> Iterator[str]:
-        """What DRY=1 shows of it; `first`: the number of its first task."""
+        """The lines that DRY=1 shows; `first`: the number of its first task."""
         yield from self.script.rstrip().splitlines()
         yield ""
         for k, packs in enumerate(self.tasks, first):
@@ -56,7 +56,7 @@ class Part:
 
 @dataclass
 class Submission:
-    """What was submitted, or with DRY=1 would be."""
+    """The tasks submitted, or with DRY=1 those that would be."""
 
     study: str
     profile: Profile

@@ -1,8 +1,7 @@
 """Submit a study's packs to Slurm as job arrays, and cancel them. Nothing heavy runs here.
 
-Submitting is idempotent: under a lock, runs that are finished, queued or running are left out. What a task
-asks for is in profiles.py, how it reaches Slurm in sbatch.py, what it does on its node in task.py, and how it
-stands in queue.py.
+Submitting is idempotent: under a lock, runs that are finished, queued or running are left out. A task's
+request is in profiles.py, its submission in sbatch.py, its work on a node in task.py, and its state in queue.py.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def submit(
     retry_failed: bool = False,
     rates: Rates = lambda job, device: None,
 ) -> Submission:
-    """Submit what is missing of `packs` and not in the queue; with `dry` only say what that would be.
+    """Submit the runs of `packs` that are missing and not queued; with `dry` only report them.
 
     execution: "mode" ("auto", "eager", "compile", "graph") and "device" of the runs; the device "" is a GPU where
     the profile of their algorithm has one.
@@ -230,7 +229,7 @@ def _missing(
 
 
 def _options(profile: Profile, execution: str, device: str) -> LocalOptions:
-    """The pool of one task: as many packs at once as the profile has room for."""
+    """The pool of one task: as many packs at once as the profile has cores or GPUs for."""
     workers = profile.gpus * profile.jobs_per_gpu if profile.gpus else profile.cpus
     return LocalOptions(
         workers=workers,

@@ -1,11 +1,11 @@
-"""One task of a job array, on its compute node: a local pool for its packs, and what Slurm's signals mean.
+"""One task of a job array, on its compute node: a local pool for its packs, and the handling of Slurm's signals.
 
     SIGUSR2  the time is nearly over: checkpoint between two steps, then back into the queue
     SIGTERM  Slurm is about to end the task (scancel, requeue, preemption): checkpoint, then wait for
-             the end, since what exits by itself counts as finished and is not requeued
+             the end, since a task that exits by itself counts as finished and is not requeued
 
-Every attempt reads from the run directories what is left to do. Before that it tries what its runs need of the node:
-a node that lacks it leaves them as they were.
+Every attempt reads the remaining work from the run directories. Before that it tests the node (folders, GPU); if the
+node fails the test, the runs stay as they were.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DEVICE_TIMEOUT_S = (
 
 
 def work_of(root: Path, tasks: Sequence[Sequence[Sequence[Job]]], options: LocalOptions) -> dict[str, Any]:
-    """What the tasks of an array are to do, as `Task.from_work` reads it. tasks: the packs of each."""
+    """The work of an array's tasks, as `Task.from_work` reads it. tasks: the packs of each."""
     place = options.checkpoint_root
     return {
         "kind": "runs",
@@ -53,7 +53,7 @@ def work_of(root: Path, tasks: Sequence[Sequence[Sequence[Job]]], options: Local
 
 
 class Task:
-    """packs: of job records, as `Job.to_dict` gives them. memory: file for what outlives an attempt; None: nothing."""
+    """packs: of job records, as `Job.to_dict` gives them. memory: file for the state kept between attempts, or None."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Task:
     def _worth_an_attempt(self, again: bool) -> list[list[Job]]:
         """The packs that are left to carry on, without runs that came no further in three attempts.
 
-        again: what failed earlier in this Slurm job is not tried again either.
+        again: runs that failed earlier in this Slurm job are not tried again either.
         """
         worth = []
         for pack in self.packs:
@@ -179,7 +179,7 @@ class Task:
 
 
 def unfit(root: Path, packs: Sequence[Sequence[Mapping[str, Any]]], options: LocalOptions) -> str:
-    """What this node lacks of what the runs need, as one line; "" where it has all. Touches no run."""
+    """One line with what this node lacks for the runs; "" if it lacks nothing. Touches no run."""
     for folder in dict.fromkeys([root, options.checkpoint_root or root]):
         probe = folder / f".try-{secrets.token_hex(4)}{TEMPORARY}"
         try:
@@ -213,7 +213,7 @@ def unfit(root: Path, packs: Sequence[Sequence[Mapping[str, Any]]], options: Loc
 
 
 class Watch:
-    """Hears Slurm's signals, prints what the pool says, and stops it when Slurm wants so or it has a successor."""
+    """Handles Slurm's signals, prints the pool's messages, and stops it on a signal or when it has a successor."""
 
     def __init__(self) -> None:
         """Take the signals, before anything that takes time: without a handler they would end the process."""

@@ -15,7 +15,7 @@ from bench.analysis.resampling import Array, Group
 from bench.analysis.stats import Contrast
 from bench.analysis.style import display_name
 from bench.analysis.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, Finding, Verdict, overall
-from bench.paper.experiments.scores import load_scores
+from bench.paper.experiments.data import load_scores
 
 MIXED, DESCRIPTIVE = "mixed", "descriptive"
 #: How the table of claims calls the measures and settings of the rules where a claim has several.
@@ -70,7 +70,7 @@ def combined(found: Sequence[str]) -> str:
 
 
 def _name(claim: Mapping[str, Any], cell: Cell, of: str) -> str:
-    """What a finding is about: the algorithms, and measure and setting where the claim has several."""
+    """The subject of a finding: the algorithms, and measure and setting if the claim has several."""
     words = [of]
     if len(claim["measures"]) > 1:
         words.append(MEASURES.get(cell.measure, cell.measure))

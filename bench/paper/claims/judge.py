@@ -7,7 +7,6 @@ on the results of commit 85c80a8, written by that commit's own code (its report'
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,23 +22,15 @@ from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number, within
 from bench.analysis.verdicts import Verdict, overall
 from bench.analysis.wallclock.timings import TimingSet, ratio_over_rounds, round_medians
-from bench.disk import parse_toml
 from bench.paper.claims import experiments as claim_experiments
+from bench.paper.claims.rules import FILE, FIRST, load_claims
 
-FILE = Path(__file__).with_name("claims-2.toml")
-FIRST = FILE.with_name("claims.toml")
 FIRST_VERDICTS = FILE.with_name("claims-first-verdicts.csv")
 RULES = "The rules are not pre-registered: their head says what had been seen when they were written."
 
 
-def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
-    """A file of rules and its SHA-256."""
-    data = file.read_bytes()
-    return parse_toml(data), hashlib.sha256(data).hexdigest()
-
-
 def concerns(results: Results) -> bool:
-    """Whether a study is one of the paper's: it has runs of the paper's algorithm beside one of its baselines."""
+    """Whether a study is one of the paper's: it has runs of the paper's algorithm and of one of its baselines."""
     (first, *_) = load_claims()[0]["claim"]
     there = set(results.algos.values())
     return first["subject"] in there and not there.isdisjoint(first["baselines"])
@@ -174,7 +165,7 @@ def _label(results: Results, algo: str) -> str | None:
 
 
 def _missing(results: Results, algo: str, label: str | None, fewest: int) -> str:
-    """What has to be run before a verdict is possible; "" where nothing."""
+    """The runs needed before a verdict is possible; "" if none."""
     name, envs = display_name(algo, algo), results.control_envs
     if label is None or not envs:
         return f"one variant of {name} in the study" if envs else "a DM Control task"

@@ -1,6 +1,6 @@
-"""The claims at a glance: what the paper says, what was found, how sure that is, and what would change it.
+"""The claims at a glance: the paper's statement, the finding, its certainty, and possible further evidence.
 
-What was found is made from the findings of each verdict. Words follow the intervals: above and below where one leaves
+The finding is made from those of each verdict. Words follow the intervals: above and below where one leaves
 out 0, "not separated from" where it does not, and no such word below the number of seeds that the rules ask for.
 """
 
@@ -14,7 +14,7 @@ from bench.analysis.table import MISSING, Entry, Number, Table, number, within
 from bench.analysis.verdicts import Finding, Verdict
 from bench.paper.claims.experiments import DESCRIPTIVE, MEASURES, SETTINGS
 
-#: What the numbers of a claim are.
+#: The quantity of each claim.
 MEASURED = {
     "1": "IQM of final return / 1000",
     "2": "time of a Diffusion-QL actor update divided by that of a QSM one",
@@ -25,7 +25,7 @@ MEASURED = {
     "5a": "the step of QSM's loss, linear-quadratic problem",
     "5b": "the step of QSM's loss, gridworld-like problem",
 }
-#: What could change the verdict besides more seeds.
+#: Evidence, besides more seeds, that could change the verdict.
 CHANGES = {
     "1": "The paper's other tasks, its longer runs and wider networks (the studies paper and matched).",
     "2": "A GPU, where the number of kernels counts more than their size; other widths.",

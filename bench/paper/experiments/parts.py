@@ -1,8 +1,8 @@
 """An experiment is a list of parts, each a function of plain settings that returns tables of rows.
 
     results/experiments/<experiment>/parts/<part>.json    settings, seconds, where it ran; written last
-    results/experiments/<experiment>/<table>/<part>.csv   what it measured
-    results/experiments/<experiment>/scores.csv           what the rules of the claims judge, made of the tables
+    results/experiments/<experiment>/<table>/<part>.csv   its measurements
+    results/experiments/<experiment>/scores.csv           the numbers that the rules of the claims judge
 
 A part whose record is there is not run again; one that was cut off begins anew. Parts run in processes of their own,
 one thread each.
@@ -28,6 +28,7 @@ from typing import Any
 
 from bench.disk import DamagedFile, read_json, write_atomic, write_json
 from bench.errors import UserError
+from bench.paper.experiments.data import read_rows
 from bench.text import differences, strerror
 
 FORMAT = 1
@@ -39,9 +40,9 @@ Tables = dict[str, list[Row]]
 
 @dataclass(frozen=True)
 class Part:
-    """function: "module:name" of what takes (folder of the experiment, **settings) and returns {table: rows}.
+    """function: "module:name" of a function (folder of the experiment, **settings) -> {table: rows}.
 
-    experiment, name and settings (JSON-able) are the part's identity; where its function lies is not.
+    experiment, name and settings (JSON-able) are the part's identity; the place of its function is not.
     """
 
     experiment: str
@@ -70,7 +71,7 @@ def is_done(root: Path, part: Part) -> bool:
 
 
 def run(root: Path, parts: Sequence[Part], jobs: int, say: Callable[[str], None] = print) -> None:
-    """Run what is missing.
+    """Run the missing parts.
 
     Args:
         root: results/experiments.
@@ -97,7 +98,7 @@ def run(root: Path, parts: Sequence[Part], jobs: int, say: Callable[[str], None]
         raise
     if failed:
         names = ", ".join(f"{part.experiment}/{part.name}" for part in failed[:5])
-        raise UserError(f"{len(failed)} parts failed: {names}; the reason stands above")
+        raise UserError(f"{len(failed)} parts failed: {names}; the reasons are above")
 
 
 def _carry_out(
@@ -137,7 +138,7 @@ def _end_with_parent() -> None:
 
 
 def carry_out(root: Path, part: Part) -> float:
-    """Run one part here and write what it returns; the seconds that it took."""
+    """Run one part in this process and write its tables; the seconds that it took."""
     from bench.machine.provenance import provenance
 
     started, start = datetime.now(UTC), time.perf_counter()
@@ -181,11 +182,3 @@ def _cell(value: object) -> object:
 def all_scores(folder: Path, parts: Sequence[Part]) -> list[Row]:
     """The rows of the table "scores" of all parts of the experiment in `folder`."""
     return [row for part in parts for row in read_rows(folder / SCORES / f"{part.name}.csv")]
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that a part has written; none where it has not."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

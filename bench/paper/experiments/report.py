@@ -1,4 +1,4 @@
-"""What the experiments show: results/experiments/report/, in the form of a study's report, from their data alone."""
+"""The experiments' report, results/experiments/report/, in the form of a study's, from their data alone."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _section(root: Path, name: str, module: ModuleType) -> Section:
 
 
 def _judged(name: str, verdicts: Sequence[Verdict]) -> Table:
-    """The claims that the experiment decides: each as a whole, and what it was decided by."""
+    """The claims that the experiment decides: each as a whole, and the findings behind it."""
     table = claims.table(verdicts)
     whole = [f"Claim {each.claim['id']} as a whole: {each.verdict}." for each in verdicts]
     return replace(table, name=f"{name}_claims", notes=[*whole, *table.notes])

@@ -1,4 +1,4 @@
-"""All experiments: which there are, and running what is missing of them."""
+"""The list of all experiments, and running their missing parts."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def end_to_end(timer: CaseTimer) -> float:
 
 
 def products_alone(timer: CaseTimer) -> Callable[[], float]:
-    """Seconds per update of what it would take if it consisted of its matrix products only."""
+    """A function that returns the seconds per update of its matrix products alone."""
     products = flops.products(partial(timer.update_often, timer.period))
     return lambda: seconds(products) / timer.period
 

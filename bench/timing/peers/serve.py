@@ -19,7 +19,7 @@ Tasks = Mapping[
 
 
 def serve(tasks: Tasks, facts: Mapping[str, Any]) -> None:
-    """Answer the requests on standard input until it ends. What libraries print goes to standard error."""
+    """Answer the requests on standard input until it ends. Output of the libraries goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -33,7 +33,7 @@ def serve(tasks: Tasks, facts: Mapping[str, Any]) -> None:
 
 
 class ServerEnded(Exception):
-    """The process is gone; the message is the last line of what it wrote to standard error."""
+    """The process has ended; the message is its last line on standard error."""
 
 
 class Server:
@@ -59,7 +59,7 @@ class Server:
         self.tasks: list[str] = self.facts.pop("tasks")
 
     def seconds(self, task: str, calls: int) -> list[float]:
-        """The seconds per call of each of so many samples of `task`."""
+        """The seconds per call of each sample of `task`."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # the answer says why
             print(json.dumps({"task": task, "calls": calls}), file=self.process.stdin, flush=True)

@@ -1,4 +1,4 @@
-"""What everyone does while being timed: the same sizes, and the same random transitions to learn from."""
+"""The common workload: the same sizes, and the same random transitions to learn from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 ENV, HIDDEN, BATCH = "cheetah-run", (256, 256), 256
 STEPS = 25  # of the environment, in a sample end to end
 ROWS = 100_000  # of a replay buffer, full: as much as a run of 100,000 steps fills
-#: What of ours takes part: name here -> algorithm and overrides. Stable-Baselines3's TD3 is the paper's, whose actor
+#: Our algorithms: name here -> algorithm and overrides. Stable-Baselines3's TD3 is the paper's, whose actor
 #: asks the first critic alone.
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "sac": ("sac", {}),

@@ -1,5 +1,5 @@
-"""What QSM, Diffusion-QL, SAC, TD3 and uniform random actions visit in training (claims 4a, 4b), with and without added
-noise; and the actions that they take at the first state of cartpole-swingup as they learn.
+"""The states that QSM, Diffusion-QL, SAC, TD3 and uniform random actions visit in training (claims 4a, 4b), with and
+without added noise, and their actions at the first state of cartpole-swingup as they learn.
 
 Coverage: the number of cells of a grid over states in which a run has been at least once, divided by the mean of that
 over the random policy's seeds after as many steps. Random actions and SAC have no added noise.
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from bench.envs import tasks as envs
 from bench.envs.batch import EnvBatch
+from bench.paper.experiments.data import read_rows
 from bench.paper.experiments.exploration import problem as point
 from bench.paper.experiments.exploration.training import label, sample, train, visited
-from bench.paper.experiments.parts import Part, Row, Tables, read_rows
+from bench.paper.experiments.parts import Part, Row, Tables
 from bench.studies.job import RunSettings
 from bench.studies.study import Study
 from bench.training.trainer import Trainer
@@ -89,7 +90,7 @@ def _part_name(study: Study, algo: str) -> str:
 
 
 def scores(folder: Path) -> list[Row]:
-    """What the rules of the claims judge: the coverage of all of training, and where the final policy ends.
+    """The numbers that the rules of the claims judge: coverage over all of training, and the end of the final policy.
 
     Settings: "authors" and "no-noise" on the point, the same with "swingup-" in front on cartpole-swingup.
     """
@@ -120,7 +121,7 @@ def _score(study: Study, name: str, measure: str, seed: int, value: float) -> Ro
 
 
 def run(folder: Path, study: str, algo: str) -> Tables:
-    """Train one algorithm's seeds and look at what they did."""
+    """Train one algorithm's seeds and record the visited states."""
     point.register()
     plan = STUDIES[study]
     first = FirstActions() if study == "swingup" else None
@@ -191,7 +192,7 @@ def ends(trainer: Trainer, name: str) -> list[Row]:
     for j in range(S * E):
         pack.reset(j, seed=10_000 + j)
     for _ in range(point.LIMIT):
-        actions = trainer._act(pack.obs.reshape(S, E, -1), trainer.agent.evaluation_mode)
+        actions = trainer.act(pack.obs.reshape(S, E, -1), trainer.agent.evaluation_mode)
         pack.step(actions.reshape(S * E, -1))
     at = pack.obs.reshape(S, E, 2).astype(np.float64)
     pack.close()

@@ -1,4 +1,4 @@
-"""Figures and tables of the experiment `exploration`: what training visits, where it ends, the first actions."""
+"""Figures and tables of the experiment `exploration`: visited states, ends of the final policies, first actions."""
 
 from __future__ import annotations
 

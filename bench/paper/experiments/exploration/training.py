@@ -1,4 +1,4 @@
-"""Training runs of an experiment: a pack of seeds into run directories, with an observer beside it.
+"""Training runs of an experiment: a pack of seeds into run directories, watched by an observer.
 
 The runs are those of `make bench` (same Trainer, same Writer, same identity), without checkpoints: a pack takes a few
 minutes, and one that was cut off begins anew, also with the seeds of it that had ended. They keep no policy.pt.
@@ -21,7 +21,8 @@ from bench.machine.provenance import provenance
 from bench.runs import FORMAT, AlreadyFinished, Writer, write_study
 from bench.studies.job import Job
 from bench.studies.study import Study
-from bench.training.trainer import Diverged, Rows, Step, Trainer
+from bench.training.events import Diverged, Rows, Step
+from bench.training.trainer import Trainer
 
 EXECUTION: dict[str, Any] = {"mode": "eager", "device": "cpu", "threads": 1, "dtype": "float32"}
 
@@ -30,7 +31,7 @@ def train(root: Path, study: Study, algo: str, observe: Callable[[Trainer], None
     """Train all seeds of `algo` (as a study spells it) on the study's one task as one pack.
 
     root: of these results; the runs lie in root/<study's name>. observe: called at the start and after every step.
-    Returns the trainer as it stands at the end; close it.
+    Returns the trainer at its end; close it.
 
     Raises:
         UserError: a run's folder cannot be written, is damaged, or another process writes it.
@@ -90,7 +91,7 @@ def visited(trainer: Trainer) -> NDArray[np.float32]:
 def sample(trainer: Trainer, obs: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     """n actions of every seed's policy at one observation (obs_dim,): (S, n, act_dim).
 
-    The generators are put back, so that the run goes on as if nobody had asked.
+    The generators are restored afterwards, so the run is not changed.
     """
     agent = trainer.agent
     noise = agent.noise["evaluation noise"]

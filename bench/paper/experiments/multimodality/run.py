@@ -9,9 +9,9 @@ With exact Q, QSM's loss is least where eps(a, t) = -M_q grad Q(a), that is wher
 -eps / sqrt(1 - abar_t), is that of exp(Q / alpha_t) with alpha_t = sqrt(1 - abar_t) / M_q. So the temperature falls
 along the chain, from about 1 / M_q at full noise; with the option `score_scale` it is 1 / M_q at every t. A step of the
 chain is one of Langevin dynamics, a <- a + beta (a / 2 + score) + sqrt(beta) z to first order in beta, whose stationary
-density is exp(2 Q / alpha_t + |a|^2 / 2): half the temperature. Where steps are small beside the width of an optimum,
-the chain must therefore end near the Boltzmann density at alpha = alpha_0 / 2 (`last_temperature`): the reference, and
-beside it stands the alpha that fits a policy's samples best.
+density is exp(2 Q / alpha_t + |a|^2 / 2): half the temperature. Where steps are small compared with the width of an
+optimum, the chain must therefore end near the Boltzmann density at alpha = alpha_0 / 2 (`last_temperature`), which is
+the reference. The alpha that fits a policy's samples best is given with it.
 
 Controls: samples of that density ("boltzmann"); each policy before training; and "qsm-exact", the same chain with
 eps = -M_q grad Q in place of a network, which separates the sampler's effect from learning's. The first grid's M_q
@@ -80,7 +80,7 @@ def parts() -> list[Part]:
 
 
 def scores(folder: Path) -> list[Row]:
-    """What the rules of the claims judge, and every other measure."""
+    """The numbers that the rules of the claims judge, and all other measures."""
     return all_scores(folder, parts())
 
 

@@ -8,7 +8,7 @@ probabilities, so that the world is a finite Markov decision process with contin
 The policy is the reverse chain of the suite's noise schedule, clipped to [-1, 1] at every step as in the QSM authors'
 sampler. eps_t(s, a) is a table over whole positions and a grid of actions; outside [-1, 1] the nearest action's holds.
 The law of the chain on the grid of actions is carried through its steps without sampling: a normal variable goes to
-the grid point nearest to it (the outermost take what clipping puts there), a mean without noise to its neighbours in
+the grid point nearest to it (clipped actions to the outermost), a mean without noise to its neighbours in
 proportion. V solves a linear system. Nothing is estimated.
 """
 
@@ -38,7 +38,7 @@ STATES = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij"), 
 
 
 def split(x: Array, points: Array) -> Array:
-    """Weights (n, len(points)) of the two points beside each x, so that their mean is x; clipped at the ends."""
+    """Weights (n, len(points)) of the two points next to each x, so that their mean is x; clipped at the ends."""
     at = np.clip((x - points[0]) / (points[1] - points[0]), 0, len(points) - 1)
     return np.maximum(0.0, 1 - np.abs(at[..., None] - np.arange(len(points))))
 

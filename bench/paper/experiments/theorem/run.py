@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algos.core.diffusion import vp_schedule
-from bench.paper.experiments.parts import Part, Row, Tables, all_scores, read_rows
+from bench.paper.experiments.data import read_rows
+from bench.paper.experiments.parts import Part, Row, Tables, all_scores
 from bench.paper.experiments.theorem import gridworld, linear_quadratic
 
 Array = NDArray[np.float64]
@@ -84,7 +85,7 @@ def parts() -> list[Part]:
 
 
 def scores(folder: Path) -> list[Row]:
-    """What the rules of the claims judge, and every other measure."""
+    """The numbers that the rules of the claims judge, and all other measures."""
     return all_scores(folder, parts()) + [
         row
         for problem in SEEDS

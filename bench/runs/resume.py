@@ -1,0 +1,53 @@
+"""Where a run resumes: its checkpoint, also one that lies elsewhere, and whether the tables agree with it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench.disk import DamagedFile, read_bytes
+from bench.runs import checkpoints, places
+from bench.runs.checks import JobLike
+from bench.runs.tables import TABLES
+
+
+def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = None) -> int:
+    """The environment step from which the run of `job` would resume; 0 without a checkpoint.
+
+    For grouping seeds into packs. Read from the manifest alone: `Writer.open` may still find damaged files.
+    """
+    folder = places.checkpoint_folder(root, job.path, checkpoint_root)
+    try:
+        if not os.path.lexists(folder / checkpoints.MANIFEST):
+            folder = belonging(root, job, checkpoint_root) or folder
+        return checkpoints.read_manifest(folder, job.hash)["env_step"]
+    except (OSError, DamagedFile):
+        return 0
+
+
+def belonging(root: Path, job: JobLike, checkpoint_root: Path | None) -> Path | None:
+    """A checkpoint in another folder that belongs to this run, as its tables with their times show."""
+    for folder in places.elsewhere(root, job.path, checkpoint_root):
+        with suppress(OSError, DamagedFile):
+            if not folder.is_symlink():
+                check_tables(root / job.path, checkpoints.read_manifest(folder, job.hash))
+                return folder
+    return None
+
+
+def check_tables(path: Path, manifest: Mapping[str, Any]) -> None:
+    """DamagedFile unless the tables in the run's folder begin with the bytes that they had at the checkpoint."""
+    for table in TABLES:
+        length, digest = manifest["csv_bytes"][table], manifest["csv_sha256"][table]
+        try:
+            data = read_bytes(path / table)
+        except FileNotFoundError:
+            data = b""
+        if len(data) < length:
+            raise DamagedFile(f"{table} is shorter than at the checkpoint")
+        if hashlib.sha256(memoryview(data)[:length]).hexdigest() != digest:
+            raise DamagedFile(f"{table} has changed since the checkpoint (SHA-256)")
