@@ -18,14 +18,8 @@ from tests.installed import PIP, bench, install
 from tests.launching import REPO, python_path
 
 SMALL = "td3:hidden=16x16,critic_hidden=16x16"
-SHORT = (
-    "--seeds",
-    "1",
-    "--steps",
-    "400",
-    "--set",
-    "random_steps=200 eval_episodes=1 final_episodes=1 eval_every=200",
-)
+SHORT = ["--seeds", "2", "--pack", "2", "--steps", "400"]
+SHORT += ["--set", "random_steps=200 eval_episodes=1 final_episodes=1 eval_every=200"]
 OURS = "task_package:SlideToGoal-v0 arena/Slide-v1 hover"
 
 
@@ -52,7 +46,7 @@ def robotics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_grid_of_them_says_where_their_code_comes_from(site: Path, tmp_path: Path) -> None:
     done = bench(site, tmp_path, "run", "--algos", SMALL, "--envs", OURS, *SHORT)
-    assert "3 of 3 runs done" in done.stdout, done.stdout + done.stderr
+    assert "6 of 6 runs done" in done.stdout, done.stdout + done.stderr
     runs = {
         path.parents[2].name: json.loads(path.read_text())
         for path in tmp_path.glob("results/*/*/*/*/run.json")
@@ -68,7 +62,7 @@ def test_a_grid_of_them_says_where_their_code_comes_from(site: Path, tmp_path: P
         assert package["git"]["commit"] is None  # installed, not in a checkout
     provenance = next(tmp_path.glob("results/*/report/tables/provenance.csv")).read_text()
     assert "task hover.files_sha256" in provenance
-    assert "3 runs, 3 done" in bench(site, tmp_path, "run", "--algos", SMALL, "--envs", OURS, *SHORT).stdout
+    assert "6 runs, 6 done" in bench(site, tmp_path, "run", "--algos", SMALL, "--envs", OURS, *SHORT).stdout
 
 
 @pytest.mark.slow

@@ -215,14 +215,42 @@ def test_pooled_code_of_an_outside_package_is_said_with_every_table(tmp_path):
     results = load(tmp_path, "made-up")
     (line,) = run_tables.pooled_code(results)
     assert line == (
-        "Scores of different code of the algorithm qsm are pooled, by digest of its package: "
-        "aaaaaaaa (3 runs), bbbbbbbb (1 run)."
+        "Scores of different code of the algorithm qsm are pooled: mine 1 with digest aaaaaaaa (3 runs), "
+        "mine 1 with digest bbbbbbbb (1 run)."
     )
     assert line in run_tables.warnings(results)
     assert line in score_tables.final_return(results).notes
     for odd in ("x", [1], [{}]):  # a file from elsewhere
         _attempts(folder / "cheetah-run/qsm/seed-0", (0, {"plugins": odd}))
         run_tables.pooled_code(load(tmp_path, "made-up"))
+
+
+def _package(task, digest, **more):
+    record = {"offers": f"task {task}", "distribution": "mine", "version": "1.0", "git": {"commit": None}}
+    return record | {"modules_sha256": "c" * 64, "files_sha256": digest * 64} | more
+
+
+def test_pooled_code_of_a_package_is_said(tmp_path):
+    folder = helpers.study(tmp_path, seeds=2)
+    one, other = _package("mine:A-v0", "a"), _package("mine:A-v0", "b", version="1.1")
+    algorithm = {"offers": "algorithm sac", "title": "SAC", "modules_sha256": "d" * 64}
+    _attempts(folder / "cheetah-run/qsm/seed-0", (0, {"plugins": [one]}))
+    _attempts(folder / "cheetah-run/qsm/seed-1", (0, {"plugins": [one, algorithm]}))
+    _attempts(folder / "cheetah-run/sac/seed-0", (0, {"plugins": [one]}))
+    build(tmp_path, "made-up")
+    page = (folder / "report/index.html").read_text()
+    assert "are pooled" not in page
+    table = (folder / "report/tables/provenance.csv").read_text()
+    assert f"task mine:A-v0.files_sha256,{'a' * 64},3" in table
+    assert f"algorithm sac.modules_sha256,{'d' * 64},1" in table
+    _attempts(folder / "cheetah-run/sac/seed-0", (0, {"plugins": [one]}), (3000, {"plugins": [other]}))
+    _attempts(folder / "cheetah-run/sac/seed-1", (0, {"plugins": [3, {"offers": 4}, {"offers": "task x"}]}))
+    build(tmp_path, "made-up")
+    page = (folder / "report/index.html").read_text()
+    assert (
+        "Scores of different code of the task mine:A-v0 are pooled: mine 1.0 with digest aaaaaaaa (3 runs), "
+        "mine 1.1 with digest bbbbbbbb (1 run)." in page
+    )
 
 
 def test_no_study_and_no_right_to_write(tmp_path):
