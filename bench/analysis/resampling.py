@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as distributions
+from scipy import special
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int16]
@@ -27,7 +27,7 @@ RESAMPLES = 10_000  # for every interval that is printed
 CURVE_RESAMPLES = 1000  # for a band that is looked at, not read off
 INFLUENCE_RESAMPLES = 2000  # the first of those drawn, for the degrees of freedom
 LEVEL = 0.95
-CACHED_GROUPS = 64  # groups whose draws are kept: every table of a study asks for the same ones
+CACHED_GROUPS = 512  # groups whose draws are kept, 20 kB a seed: every table of a study asks for the same ones
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def resample(groups: Sequence[Group], draws: int = RESAMPLES) -> Resamples:
     sizes = tuple(n for n, _ in groups)
     if math.prod(math.comb(2 * n - 1, n) for n in sizes) <= 2 * draws:
         return every_resample(sizes)
-    return Resamples(tuple(_drawn(n, key, draws) for n, key in groups), None)
+    return Resamples(tuple(_drawn(n, key, max(draws, RESAMPLES))[:draws] for n, key in groups), None)
 
 
-@functools.lru_cache(CACHED_GROUPS)
+@functools.lru_cache(64)
 def every_resample(sizes: tuple[int, ...]) -> Resamples:
     """Every different resample of groups of these sizes: all combinations of the groups' multisets."""
     counts, weights = zip(*map(_multisets, sizes))
@@ -73,7 +73,8 @@ def draws(n: int, *key: str, resamples: int = RESAMPLES) -> NDArray[np.int32]:
     """Seeds drawn with replacement: (resamples, n) indices below n.
 
     They depend on the key alone (task and algorithm), so that every measure and every checkpoint of a cell
-    sees the same resampled seeds, and no cell's interval changes when another cell is added.
+    sees the same resampled seeds, and no cell's interval changes when another cell is added. With fewer `resamples`
+    they are the first of more.
     """
     rng = np.random.default_rng([zlib.crc32(part.encode()) for part in key])
     return rng.integers(0, n, size=(resamples, n), dtype=np.int32)
@@ -108,6 +109,15 @@ class Resampled:
 
     def percentile(self, level: float = LEVEL) -> tuple[Array, Array]:
         """The plain percentile interval, as rliable has it: low (...), high (...)."""
+        if level not in self._percentiles:
+            self._percentiles[level] = self._percentile(level)
+        return self._percentiles[level]
+
+    @cached_property
+    def _percentiles(self) -> dict[float, tuple[Array, Array]]:
+        return {}
+
+    def _percentile(self, level: float) -> tuple[Array, Array]:
         if self.resamples.weights is None:
             return interval(self.samples, level)
         ordered, below, above = self._in_order
@@ -142,7 +152,7 @@ class Resampled:
             return np.full_like(self.value, np.nan), np.full_like(self.value, np.nan)
         low, high = self.percentile(level)
         tail = 0.5 + level / 2
-        t = distributions.t.ppf(tail, self.degrees_of_freedom) / distributions.norm.ppf(tail)
+        t = special.stdtrit(self.degrees_of_freedom, tail) / special.ndtri(tail)
         stretch = self.widening * t
         below, above = np.maximum(self.value - low, 0.0), np.maximum(high - self.value, 0.0)
         return self.value - stretch * below, self.value + stretch * above

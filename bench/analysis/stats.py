@@ -12,8 +12,6 @@ an easy task is no better for it.
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -262,18 +260,24 @@ def permutation_p(ours: Array, theirs: Array) -> float:
     pooled = pooled - pooled.mean()
     seen = abs(pooled[:n].sum()) * (1 - 1e-9)  # a sum in another order rounds differently
     if math.comb(n + m, n) <= SPLITS:
-        return float((np.abs(_splits(n, m) @ pooled) >= seen).mean())
+        half = (n + m) // 2  # a split takes k of this half and n - k of the other: no list of splits is needed
+        first, second = _subset_sums(pooled[:half]), _subset_sums(pooled[half:])
+        extreme = sum(
+            np.count_nonzero(np.abs(first[k][:, None] + second[n - k]) >= seen)
+            for k in range(max(0, n - len(second) + 1), min(n, half) + 1)
+        )
+        return float(extreme / math.comb(n + m, n))
     drawn = np.random.default_rng(0).permuted(np.tile(pooled, (RANDOM_SPLITS, 1)), axis=1)
     return float((1 + (np.abs(drawn[:, :n].sum(axis=1)) >= seen).sum()) / (1 + RANDOM_SPLITS))
 
 
-@functools.lru_cache(8)
-def _splits(n: int, m: int) -> Array:
-    """Which of n + m runs are among the first n, for every split: (splits, n + m)."""
-    chosen = np.array(list(itertools.combinations(range(n + m), n)))
-    member = np.zeros((len(chosen), n + m))
-    np.put_along_axis(member, chosen, 1.0, axis=1)
-    return member
+def _subset_sums(values: Array) -> list[Array]:
+    """The sums of all subsets of values (N,), by size: [(1,), (N,), ..., (1,)]."""
+    sums = [np.zeros(1)]
+    for value in values:
+        larger = [found + value for found in sums]
+        sums = [np.concatenate(pair) for pair in zip([*sums, np.empty(0)], [np.empty(0), *larger])]
+    return sums
 
 
 def mann_whitney_interval(share: Array, n: int, m: int, level: float = LEVEL) -> tuple[Array, Array]:
