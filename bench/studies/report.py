@@ -1,7 +1,7 @@
 """What a report shows, and how: the `[report]` table of a study file, or a figures file with the same keys.
 
-docs/analysis.md explains the keys. Here only their form is checked; whether an algorithm or task of that name was run is
-seen where results are drawn.
+docs/analysis.md explains the keys. Here only their form is checked; whether an algorithm or task of that name was run
+is seen where results are drawn.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_choice(table: Any) -> Choice:
     try:
         choice = msgspec.convert(dict(table), Choice)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at ")
+        place = str(error).partition(" - at ")[2]
         key = re.split(r"[.\[]", place.strip("`").removeprefix("$.").removeprefix("key` in `$."))[0]
         raise UserError(f"{key}: {EXPECTED[key]}, not {one_line(repr(table.get(key)), 80)}") from None
     if choice.steps < 0:
@@ -72,7 +72,7 @@ EXPECTED = {
     "names": 'expected a table such as { "sac-actor_q=min" = "SAC, min" }',
     "colors": 'expected a table such as { qsm = "#0173b2" }',
     "steps": "expected a whole number of environment steps",
-    "normalise": 'expected a table of lowest and highest such as { "Hopper-v5" = [20, 3200] } or { "*" = ["random", "sac"] }',
+    "normalise": 'expected a table of lowest, highest: { "Hopper-v5" = [20, 3200] } or { "*" = ["random", "sac"] }',
     "metrics": 'expected a list of names such as ["q_gradient"]',
     "sensitivity": 'expected a list of settings such as ["M_q", "qsm:T"]',
     "others": 'expected a list of names such as ["dime", "sac@simba"]',

@@ -103,7 +103,7 @@ def _view(section: Section, folder: Path) -> dict[str, object]:
             }
             for table in section.tables
         ],
-        "videos": [{"source": quote(video), "caption": video} for video in section.videos],
+        "videos": [{"source": quote(video), "caption": video.lstrip("./")} for video in section.videos],
         "commands": section.commands,
     }
 

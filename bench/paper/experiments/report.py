@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from bench.analysis import style
-from bench.analysis.report.output import REPORT, write_report
+from bench.analysis.report.output import write_report
 from bench.analysis.report.page import Heading
 from bench.analysis.report.sections import Section
+from bench.analysis.scores.results import REPORT
 from bench.analysis.table import MISSING, Entry, Table, number
 from bench.analysis.verdicts import Verdict
 from bench.disk import DamagedFile, read_json
