@@ -14,6 +14,7 @@ import matplotlib
 import seaborn
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 
 from bench.analysis.scores.results import Results, name_parts
@@ -253,7 +254,7 @@ def legend(
         handlelength=3.2,
     )
     if title:
-        made.set_title(title, prop={"size": 7.5})
+        made.set_title(title, prop=FontProperties(size=7.5))
 
 
 def _without_shared(labels: Sequence[str]) -> tuple[Sequence[str], str | None]:
