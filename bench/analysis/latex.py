@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from bench.analysis.table import Entry, Number, Table, entry_text, plain_entry
@@ -104,8 +105,8 @@ def _text_column(table: Table, i: int) -> str:
 def _layout(table: Table) -> tuple[int, list[list[int]]]:
     """The index of a size in SIZES, and the columns of each block that stands on a line.
 
-    One block at the first size at which it fits; else the fewest blocks that \\scriptsize allows, at the largest size that
-    needs no more of them.
+    One block at the first size at which it fits; else the fewest blocks that \\scriptsize allows, at the largest size
+    that needs no more of them.
     """
     every = list(range(len(table.columns)))
     characters = _characters(table)
@@ -129,8 +130,8 @@ def _blocks(table: Table, characters: Sequence[int], size: int) -> list[list[int
             blocks.append(list(leading))
         blocks[-1].append(column)
     rest = every[len(leading) :]
-    share = -(-len(rest) // len(blocks))
-    even = [[*leading, *rest[i : i + share]] for i in range(0, len(rest), share)]
+    ends = [round(i * len(rest) / len(blocks)) for i in range(len(blocks) + 1)]
+    even = [[*leading, *rest[low:high]] for low, high in itertools.pairwise(ends)]
     return even if all(_width(characters, block, size) <= LINE for block in even) else blocks
 
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import seaborn
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 
 from bench.analysis.scores.results import Results, name_parts
@@ -234,7 +235,7 @@ def legend(
     handles: Sequence[Any],
     labels: Sequence[str],
     *,
-    place: str = "outside upper center",
+    place: Literal["outside upper center", "outside lower center"] = "outside upper center",
     title: str | None = None,
 ) -> None:
     """One legend for all panels, above them or where `place` says.
@@ -250,15 +251,15 @@ def legend(
     figure.set_figheight(
         figure.get_figheight() + 0.16 * (rows + (title is not None))
     )  # the panels keep their height
-    figure.legend(
+    made = figure.legend(
         handles,
         [plain(label) for label in shown],
         loc=place,
         ncols=per_row,
         handlelength=3.2,
-        title=title,
-        title_fontsize=7.5,
     )
+    if title:
+        made.set_title(title, prop=FontProperties(size=7.5))
 
 
 def _without_shared(labels: Sequence[str]) -> tuple[Sequence[str], str | None]:

@@ -30,17 +30,19 @@ Request = tuple[
 
 
 def request(root: Path, options: Namespace) -> Request | None:
-    """What was chosen; None for whole studies as their own reports show them. Raises UserError for what nothing can mean."""
+    """What was chosen; None for whole studies as their reports show them. Raises UserError for what means nothing."""
     given = {name: text for name in OPTIONS if (text := getattr(options, name))}
-    words = [options.study] if Path(options.study).is_file() else options.study.split()
-    files = [Path(word) for word in words if word.endswith(".toml")]
+    asked = options.study or ""
+    words = [asked] if Path(asked).is_file() else asked.split()
+    # the file of a study that was run may be gone: its name is enough
+    files = [Path(word) for word in words if word.endswith(".toml") and Path(word).is_file()]
     base = Choice()
     name = ""
     for file in files:
         if (found := read_figures_file(file)) is not None:
             if len(words) > 1:
                 raise UserError(
-                    f"STUDY={options.study}: {file} is a figures file; expected it alone, or names of studies"
+                    f"STUDY={asked}: {file} is a figures file; expected it alone, or names of studies"
                 )
             base, words, name = found, list(found.studies), file.stem
     if not name and len(words) < 2 and not given:
@@ -54,7 +56,7 @@ def request(root: Path, options: Namespace) -> Request | None:
         base = _own(root, studies[0], files)
         studies = list(dict.fromkeys([*studies, *base.studies]))
     changes = {**{LISTS[x]: _words(given[x]) for x in LISTS if x in given}, **_others(given)}
-    return studies, msgspec.structs.replace(base, **changes), _command(options.study, files, given), name
+    return studies, msgspec.structs.replace(base, **changes), _command(asked, files, given), name
 
 
 def _own(root: Path, study: str, files: Sequence[Path]) -> Choice:

@@ -31,7 +31,7 @@ EXPERIMENTS = "experiments"  # what STUDY names in `make figures`, and their fol
 
 
 def figures(options: Namespace) -> int:
-    """Tables, figures and report of one study, of a choice, or of everything that has results; 2 if a run is damaged."""
+    """Tables, figures and report of a study, of a choice, or of everything that has results; 2 if a run is damaged."""
     root = results_folder(options)
     if (asked := chosen.request(root, options)) is not None:
         return report_damaged(_draw_chosen(root, *asked))
@@ -40,14 +40,14 @@ def figures(options: Namespace) -> int:
         _draw_experiments(root)
         if options.study or not on_disk(root):
             return 0
-    file = Path(options.study) if options.study.endswith(".toml") else None
+    file = Path(options.study) if (options.study or "").endswith(".toml") else None
     for name in studies_on_disk(root, options.study):
         damaged += draw_report(root, name, file)
     return report_damaged(damaged)
 
 
 def draw_report(root: Path, study: str, file: Path | None = None) -> list[str]:
-    """Build the study's report and print its summary; a line for each damaged run. file: the study's, where one was named."""
+    """Build the study's report and print its summary; a line for each damaged run. file: the study's, if named."""
     from bench import analysis
     from bench.paper import sections
 

@@ -7,9 +7,9 @@ A document marks such a part with two comments, and everything between them is r
 
 The first word is a study, the others are the names of tables and figures of its report, in this order; `facts` is
 the line under the report's title. A document can also show `overview`, `claims_both_rules` and `learning` of a study.
-`generated: gates` shows the gates (bench/paper/gates.py), `generated: perf` how fast we are beside other libraries, `generated: qsm-targets` how large the target of QSM's loss
-is in all runs, `generated: cost` what an update costs, and `experiments` in the place of a study takes from the
-experiments' report.
+`generated: gates` shows the gates (bench/paper/gates.py), `generated: perf` the speed beside other libraries,
+`generated: qsm-targets` the size of the target of QSM's loss in all runs, `generated: cost` what an update costs, and
+`experiments` in the place of a study takes from the experiments' report.
 Figures go to docs/figures/<study>-<name>.png.
 """
 

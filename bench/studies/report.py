@@ -1,7 +1,7 @@
 """What a report shows, and how: the `[report]` table of a study file, or a figures file with the same keys.
 
-docs/analysis.md explains the keys. Here only their form is checked; whether an algorithm or task of that name was run is
-seen where results are drawn.
+docs/analysis.md explains the keys. Here only their form is checked; whether an algorithm or task of that name was run
+is seen where results are drawn.
 """
 
 from __future__ import annotations

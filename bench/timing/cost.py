@@ -2,8 +2,8 @@
 
 Two sizes of each: the settings of its authors, and one width, batch and number of denoising steps for all. Everything
 is timed in turns on one core, plain matrix products among it: their best rate is the bound. What takes seconds is timed
-a few times only. Writes results/timing/<machine>-<size>-<execution>/: samples.csv and facts.csv as the protocol of the parts
-does, and bound.csv, the products.
+a few times only. Writes results/timing/<machine>-<size>-<execution>/: samples.csv and facts.csv as the protocol of the
+parts does, and bound.csv, the products.
 """
 
 from __future__ import annotations

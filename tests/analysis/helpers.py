@@ -120,3 +120,9 @@ def with_config(folder: Path, **config: object) -> None:
     for run in sorted(folder.glob("*/*/seed-*")):
         chain = run.parent.name in ("qsm", "dql")
         change_meta(run, config={key: value for key, value in config.items() if chain or key != "T"})
+
+
+def read_grid(folder: Path) -> list[dict[str, object]]:
+    """The grid in study.json."""
+    grid: list[dict[str, object]] = json.loads((folder / "study.json").read_text())["grid"]
+    return grid

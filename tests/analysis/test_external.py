@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.analysis.external import beside
+from bench.analysis.external import beside, others
 from bench.analysis.external.curves import COLUMNS, common_steps, curves, load_curves
 from bench.analysis.external.importing import import_scores
 from bench.analysis.external.scores import load_external
@@ -156,17 +156,20 @@ def test_laid_under_ours_and_marked(tmp_path):
     records = beside.table(results, external).records
     assert [(record["env_step"], record["external_mean"]) for record in records] == [(1000, 15), (2000, 30)]
     assert records[0]["ours_n"] == 3
-    figure = beside.figure(results, external)
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["QSM (n = 3†)", "SAC (n = 3†)", "external: theirs"]
-    assert beside.figure(results, external[:0]) is None
+    curves = others.load_curves(tmp_path)
+    figure = others.figure(results, curves, external[:0])
+    names = [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
+    assert names == [["QSM (n = 3†)", "SAC (n = 3†)"], ["SAC (theirs) (n = 2†)"]]
+    assert others.figure(results, {}, external[:0]) is None
 
 
 def test_scores_of_an_algorithm_that_the_study_lacks_are_said_to_be_missing(tmp_path):
     write(tmp_path / "external/theirs.csv", PER_SEED.replace("SAC", "REDQ"))
     helpers.study(tmp_path)
     made = {section.id: section for section in sections(load(tmp_path, "made-up"))}["external"]
-    assert made.text == ["Not shown, as this study has no runs of the same algorithm: redq."]
+    assert made.text == [
+        'Not shown, as this study has no runs of the same algorithm: redq. OTHERS="redq" shows them.'
+    ]
     assert (made.tables, made.pictures) == ([], [])
 
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
 from bench.analysis import style
 from bench.analysis.scores import figures
@@ -20,6 +21,33 @@ def test_every_algorithm_has_a_colour_a_line_and_a_marker_of_its_own():
     looks = style.styles(ALGOS).values()
     assert len({look.color for look in looks}) == len(ALGOS)
     assert len({(str(look.linestyle), look.marker) for look in looks}) == len(ALGOS)  # in grey
+
+
+def test_two_dozen_strangers_have_looks_of_their_own():
+    """Distinct in grey, by line and marker; the first dozen and a half in colour as well."""
+    algos = {name: name for name in [*ALGOS, *(f"algo-{i}" for i in range(24))]}
+    looks = style.styles(algos)
+    assert len({(str(look.linestyle), look.marker) for look in looks.values()}) == len(algos)
+    dozen = style.styles({name: name for name in list(algos)[: len(style._KNOWN) + 18]})
+    assert len({look.color for look in dozen.values()}) == len(dozen)
+
+
+def test_colours_can_be_told_apart():
+    """By their distance in CIE L*a*b*, in which 2.3 is just noticeable."""
+    colors = [*(look[0] for look in style._KNOWN.values()), *style._OTHERS]
+    points = [cspace(color) for color in colors]
+    nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2))
+    assert nearest > 8
+
+
+def cspace(color: str) -> np.ndarray:
+    """sRGB -> CIE L*a*b* (D65)."""
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    matrix = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    scaled = np.array(matrix) @ linear / np.array([0.9505, 1.0, 1.089])
+    f = np.where(scaled > (6 / 29) ** 3, np.cbrt(scaled), scaled / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 def test_a_colour_does_not_depend_on_who_else_is_there():
@@ -41,6 +69,28 @@ def test_figures_have_a_papers_widths(count, width):
     figure, axes = figures.panels(count)
     assert figure.get_figwidth() == width
     assert len(axes) == count
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "inches", "columns"), [(3, "column", 3.25, 2), (1, "page", 6.75, 1)]
+)
+def test_or_the_width_that_was_chosen(count, width, inches, columns):
+    figure, axes = figures.panels(count, width=width)
+    assert (figure.get_figwidth(), axes[0].get_gridspec().ncols) == (inches, columns)
+
+
+def test_single_runs_are_drawn_while_they_are_few(tmp_path):
+    helpers.study(tmp_path / "few", algos=list(ALGOS)[:4], seeds=5)
+    helpers.study(tmp_path / "many", algos=list(ALGOS)[:4], seeds=6)
+    few, many = (figures.learning_curves(load(tmp_path / name, "made-up")) for name in ("few", "many"))
+    assert (len(few.axes[0].lines), len(many.axes[0].lines)) == (4 * 5 + 4, 4)
+
+
+def test_a_legend_of_many_gives_their_number_of_seeds_once(tmp_path):
+    helpers.study(tmp_path, algos=[*ALGOS, "own-a", "own-b"], seeds=2)
+    (legend,) = figures.learning_curves(load(tmp_path, "made-up")).legends
+    assert legend.get_title().get_text() == "n = 2†"
+    assert "SAC" in [text.get_text() for text in legend.get_texts()]
 
 
 def test_axes_of_learning_curves(tmp_path):

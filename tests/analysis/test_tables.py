@@ -13,6 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from bench.analysis import latex
 from bench.analysis.latex import to_latex
 from bench.analysis.report.output import write_table
 from bench.analysis.table import (
@@ -131,6 +132,22 @@ def test_what_stands_beside_a_number_in_latex_is_never_larger_than_it(width, siz
     assert f"1 {{\\{size} [0, 2]}}" in to_latex(table(rows))
 
 
+@pytest.mark.parametrize("rows", [8, 20])
+def test_latex_sets_columns_that_do_not_fit_in_blocks(rows):
+    """Ten algorithms with their intervals: each once, each block a line wide, with the task beside it."""
+    columns = ["Task", *(f"Algorithm {i} (n = 10)" for i in range(10))]
+    body = [["quadruped-walk", *(number(100.0 + i, detail="[1,000, 1,000]") for i in range(10))]] * rows
+    made = Table("n", "A title", columns, body, ())
+    size, blocks = latex._layout(made)
+    assert [column for block in blocks for column in block[1:]] == list(range(1, 11))
+    assert all(block[0] == 0 for block in blocks)
+    assert all(latex._width(latex._characters(made), block, size) <= latex.LINE for block in blocks)
+    text = to_latex(made)
+    assert text.count("\\caption") == 1
+    assert text.count("quadruped-walk") == rows * len(blocks)
+    assert [text.count(f"Algorithm {i} ") for i in range(10)] == [2 if rows * len(blocks) > 45 else 1] * 10
+
+
 def test_latex_breaks_a_table_longer_than_a_page():
     made = to_latex(table([["a", number(i)] for i in range(100)]))
     assert "\\usepackage{longtable}" in made
@@ -151,7 +168,7 @@ def compile_latex(folder, body):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not BOOKTABS, reason="no pdflatex with booktabs (texlive-latex-recommended)")
-@pytest.mark.parametrize("columns", range(3, 8))
+@pytest.mark.parametrize("columns", [*range(3, 8), 10, 20])
 def test_latex_fits_a_line(tmp_path, columns):
     rows = [["cartpole-swingup", *[number(123456.0)] * columns]]
     made = to_latex(Table("n", "A title", ("Task", *["Parameters"] * columns), rows, ()))

@@ -1,8 +1,8 @@
 """Others' learning curves as curves: each algorithm of each source a thin line with its band, beside ours.
 
 Steps are environment steps (frames) everywhere, as the files have them (results/published/curves/README.md). Seeds are
-brought to the steps at which any of them was evaluated, on straight lines between a seed's own evaluations, from the last
-seed's first to the first seed's last one.
+brought to the steps at which any of them was evaluated, on straight lines between a seed's own evaluations. A curve
+begins where the last seed does and ends where the first seed ends.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Key = tuple[str, str]  # algorithm, source
 class Curve:
     """One algorithm of one source on one task: returns (n, K) of n seeds at env_steps (K,).
 
-    evaluated: (K,), whether all seeds were evaluated at the step, or a line between two evaluations of some of them is drawn.
+    evaluated: (K,), whether all seeds were evaluated at the step; otherwise some lie on a line between evaluations.
     """
 
     env: str
@@ -111,7 +111,8 @@ def points_beside(results: Results, external: pd.DataFrame, curves: Curves) -> p
 def chosen(results: Results, curves: Curves, points: Collection[Key] = ()) -> list[Key]:
     """The curves that a report shows: those asked for, else those of algorithms that the study has too.
 
-    points: who has published single scores; one that has nothing else is shown by these. Raises UserError for a name ("dime", or "sac@simba" of one source) that no source has, or none on a task shown here.
+    points: who has published single scores; one that has nothing else is shown by these. Raises UserError for a name
+    ("dime", or "sac@simba" of one source) that no source has, or none on a task shown here.
     """
     here = {key for key, tasks in curves.items() if any(env in tasks for env in results.envs)}
     if not results.choice.others:
@@ -133,8 +134,8 @@ def chosen(results: Results, curves: Curves, points: Collection[Key] = ()) -> li
     return found
 
 
-def name_of(key: Key, keys: Sequence[Key]) -> str:
-    """Of an algorithm of a source: "DIME", or "SAC (simba)" where another source has the name, or it is ours."""
+def name_of(key: Key) -> str:
+    """Of an algorithm of a source: "SAC (simba)", or "DIME" where the source is called so too."""
     algo, source = key
     shown = display_name(algo, algo)
     return shown if source == algo or source.lower() == shown.lower() else f"{shown} ({source})"
@@ -148,7 +149,7 @@ def look_of(results: Results, keys: Sequence[Key]) -> dict[Key, Style]:
 
 
 def draw(ax: Axes, curve: Curve, style: Style, bounded: bool, last: float) -> Any:
-    """Up to the step `last`: a thin line, its band, and a small open marker at each step that all seeds were evaluated at."""
+    """Up to the step `last`: a thin line, its band, and a small open marker where all seeds were evaluated."""
     low, high = curve.band(bounded)
     inside = curve.env_steps <= last
     x = np.append(curve.env_steps[inside], [last] if curve.env_steps[-1] > last > curve.env_steps[0] else [])
@@ -218,7 +219,7 @@ def _their_legend(
 ) -> None:
     """A legend of their own, below the panels: who measured what, with how many seeds."""
     names = [
-        f"{name_of(key, keys)} (n = {_sizes(curves[key][env] for env in envs if env in curves[key])})"
+        f"{name_of(key)} (n = {_sizes(curves[key][env] for env in envs if env in curves[key])})"
         for key in keys
     ]
     sources = [source for source in markers if source in theirs]
@@ -245,8 +246,8 @@ def _their_legend(
 
 def _sizes(shown: Iterable[Curve]) -> str:
     sizes = sorted({curve.n for curve in shown})
-    shown = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
-    return f"{shown}{mark(sizes[0])}"
+    ends = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
+    return f"{ends}{mark(sizes[0])}"
 
 
 def _point(ax: Axes, marker: str, color: str, item: dict[str, Any]) -> Any:
@@ -294,9 +295,10 @@ def table(results: Results, curves: Curves, points: pd.DataFrame) -> Table:
             record |= {"mean": values.mean(), "low": values.min(), "high": values.max(), "n": len(values)}
             records.append({**record, "interpolated": between})
     notes = [
-        f"Return at environment step {last:,.0f}, mean over seeds; brackets: lowest and highest seed. External curves were "
-        "taken under protocols that differ from ours in widths, learning rate, updates per step, batch or action repeat; see "
-        "results/published/curves/README.md. Between: on a line between a seed's evaluations before and after this step."
+        f"Return at environment step {last:,.0f}, mean over seeds; brackets: lowest and highest seed. External curves "
+        "were taken under protocols that differ from ours in widths, learning rate, updates per step, batch or action "
+        "repeat; see results/published/curves/README.md. Between: on a line between a seed's evaluations before and "
+        "after this step."
     ]
     return Table(
         "others", "Beside others' curves", ["Task", "Algorithm", "Source", "Return"], rows, records, notes

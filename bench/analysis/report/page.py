@@ -124,7 +124,7 @@ def _view(section: Section, folder: Path) -> dict[str, object]:
         "tables": [
             _table_view(table, i, closed=bool(section.verdicts)) for i, table in enumerate(section.tables)
         ],
-        "videos": [{"source": quote(video), "caption": video} for video in section.videos],
+        "videos": [{"source": quote(video), "caption": video.lstrip("./")} for video in section.videos],
         "commands": section.commands,
     }
 

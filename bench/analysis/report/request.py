@@ -44,7 +44,7 @@ def load_chosen(root: Path, studies: Sequence[str], choice: Choice, again: str, 
 def own_choice(root: Path, study: str, file: Path | None = None) -> Choice:
     """The `[report]` table of a study. Raises UserError where it has a mistake."""
     recorded = read_study_file(root, study).get("report", {})
-    file = file or STUDIES / f"{name_parts(study)[0]}.toml"
+    file = file if file and file.is_file() else STUDIES / f"{name_parts(study)[0]}.toml"
     table = read_toml(file, file.name).get("report", {}) if file.is_file() else recorded
     try:
         return read_choice(table)

@@ -103,8 +103,8 @@ def _aggregates(results: Results) -> Section:
     curve = f"IQM of {score} over tasks and seeds, with 95% stratified bootstrap intervals."
     profiles = f"Performance profiles: share of runs whose final {score} is above τ, with 95% intervals."
     improvement = (
-        "Probability that a run of one algorithm has a higher final return than one of the other on the same task, averaged "
-        "over tasks, with 95% intervals; 0.5: neither is better."
+        "Probability that a run of one algorithm has a higher final return than one of the other on the same task, "
+        "averaged over tasks, with 95% intervals; 0.5: neither is better."
     )
     text = []
     if len(results.envs) > 1 and results.cells and not results.bounds:
@@ -156,8 +156,8 @@ def _sensitivity(results: Results) -> Section:
     drawn = [
         (
             f"sensitivity-{name}",
-            f"Final return over {name}, one line for variants that differ in nothing else: mean over seeds with its 95% "
-            "interval.",
+            f"Final return over {name}, one line for variants that differ in nothing else: mean over seeds with its "
+            "95% interval.",
             figure,
         )
         for name, figure in sensitivity.sensitivity_figures(results, results.choice.sensitivity).items()
@@ -169,8 +169,8 @@ def _metrics(results: Results) -> Section:
     drawn = [
         (
             f"metric-{name}",
-            f"{name}, as logged in training, averaged between evaluations: mean over seeds with its 95% bootstrap interval, "
-            "as far as all seeds have it.",
+            f"{name}, as logged in training, averaged between evaluations: mean over seeds with its 95% bootstrap "
+            "interval, as far as all seeds have it.",
             figure,
         )
         for name, figure in metrics.metric_figures(results, results.choice.metrics).items()
@@ -190,8 +190,8 @@ def _beside(results: Results) -> Section:
             f'OTHERS="{" ".join(lacking[:2])}" shows them.'
         )
     caption = (
-        "Our mean learning curves (thick) beside curves measured by others (thin, with 95% intervals over their seeds; open "
-        "markers: evaluations, bars: from the lowest to the highest seed), whose protocols differ from ours."
+        "Our mean learning curves (thick) beside curves measured by others (thin, with 95% intervals over their seeds; "
+        "open markers: evaluations, bars: from the lowest to the highest seed), whose protocols differ from ours."
     )
     return Section(
         "external",

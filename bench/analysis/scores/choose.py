@@ -1,4 +1,4 @@
-"""A comparison of one's own: several studies side by side, and what of them is shown, in which order and as of which step.
+"""A comparison of one's own: several studies side by side, and what of them is shown, in which order, at which step.
 
 Nothing is averaged or interpolated here. Studies put side by side share the environment steps at which all of them were
 evaluated, and their scores are those of these evaluations.
@@ -72,7 +72,8 @@ def _together(parts: Sequence[Results]) -> Results:
     if len(parts) == 1:
         return parts[0]
     apart = {label for label in {x for part in parts for x in part.labels} if not _is_one(label, parts)}
-    scores, algos = [], {}
+    scores: list[RunScore] = []
+    algos: dict[str, str] = {}
     for part in parts:
         names = {label: f"{label}@{part.study}" if label in apart else label for label in part.labels}
         algos |= {names[label]: part.algos[label] for label in part.labels}
@@ -147,7 +148,7 @@ def _on_steps(results: Results, last: int) -> Results:
     if last and last not in shared:
         near = sorted(shared, key=lambda step: abs(step - last))[:2]
         raise UserError(
-            f"STEPS={last}: no evaluation there; {'those next to it are at' if len(near) > 1 else 'the only one is at'} "
+            f"STEPS={last}: no evaluation there; next to it are those at "
             f"{' and '.join(f'{step:.0f}' for step in sorted(near))}"
         )
     kept = (shared[shared <= last] if last else shared).astype(np.int64)
@@ -183,7 +184,7 @@ def _spelled(steps: NDArray[Any]) -> str:
 
 
 def _with_labels(results: Results, choice: Choice) -> Choice:
-    """The choice with every algorithm as the label that it has in the results. Raises UserError for one that is not there."""
+    """The choice with every algorithm as its label in the results. Raises UserError for one that is not there."""
 
     def one(word: str, key: str) -> str:
         found = matching(word, results.labels, f"{key}: ")

@@ -58,10 +58,9 @@ def sample_efficiency(results: Results) -> Table:
         for label, estimates in _on_task(results, env, shares).items():
             add(env, label, results.cells[env, label].n, 1, estimates, 0)
     notes = [
-        f"Return at the last evaluation at or before each share of the environment steps, with 95% intervals over seeds"
-        f"{f'; the IQM is of {results.score_name}' if len(tasks.envs) > 1 else ''}. A single evaluation: the final return "
-        "is the mean of the last tenth of them.",
-        *(results.scale_notes if len(tasks.envs) > 1 else ()),
+        "Return at the last evaluation at or before each share of the environment steps, with 95% intervals over "
+        "seeds. It is a single evaluation; the final return is the mean of the last tenth of them.",
+        *([f"The IQM is of {results.score_name}.", *results.scale_notes] if len(tasks.envs) > 1 else []),
         *common_notes(results),
     ]
     heads = ["Task", "Algorithm", "n", *(name for name, _ in shares)]

@@ -121,8 +121,8 @@ def common_tasks(results: Results, *, without_extremes: bool = False, any_scale:
     """The tasks with a common scale (`Results.bounds`) on which every aggregated algorithm has scores.
 
     An algorithm with scores on fewer than half of the study's tasks is left out; so is a task that one of the
-    others lacks. `without_extremes` leaves out the tasks at floor or ceiling too. `any_scale`: also tasks without a common
-    scale, for what compares runs of one task only.
+    others lacks. `without_extremes` leaves out the tasks at floor or ceiling too. `any_scale`: also tasks without a
+    common scale, for what compares runs of one task only.
     """
     tasks = [env for env in results.envs if any_scale or env in results.bounds]
     covered = {label: [env for env in tasks if results.cell(env, label)] for label in results.labels}
@@ -270,7 +270,7 @@ def bootstrapped_improvement(ours: Sequence[Cell], theirs: Sequence[Cell]) -> Es
 
 
 def compared_labels(results: Results, labels: Sequence[str]) -> list[str]:
-    """Those of `labels` that are compared with each other: the learners, and the random policy where it was asked for."""
+    """Those of `labels` that are compared: the learners, and the random policy where it was asked for."""
     chosen = (results.choice.subject, *results.choice.baselines)
     return [label for label in labels if label in results.learners or label in chosen]
 

@@ -43,7 +43,7 @@ def legend_name(results: Results, label: str, cells: Sequence[Cell], tasks: int 
 
 
 def panels(count: int, *, height: float = 1.6, width: str = "") -> tuple[Figure, list[Axes]]:
-    """A grid of `count` axes as wide as a "column" of a paper or its "page"; "": a column for one panel, else the page."""
+    """A grid of `count` axes, as wide as a "column" of a paper or its "page"; "": a column for one, else the page."""
     narrow = width == "column" or (not width and count == 1)
     columns = min(count, 2) if narrow else 3 if count in (5, 6, 9) else min(count, 4)  # few empty places
     rows = -(-count // columns)
@@ -120,7 +120,7 @@ def finish_panel(ax: Axes, results: Results, env: str, format_axis: Callable[[Ax
 def label_panels(
     figure: Figure, axes: Sequence[Axes], xlabel: str, ylabel: str, *, legend_below: bool = False
 ) -> None:
-    """One label below all panels, and one at the first of each row; with a legend below, one under each column instead."""
+    """One label below all panels (under each column where a legend is below), and one at the first of each row."""
     for ax in axes:
         place = ax.get_subplotspec()
         assert place is not None
@@ -213,7 +213,7 @@ def performance_profiles(results: Results) -> Figure | None:
     # by tenths; where scores have bounds of their own, those alone
     unit = results.score_name == UNIT_SCORE
     ends = (0.0, 1.0) if unit else (min(0, np.floor(10 * lowest) / 10), max(1, np.ceil(10 * highest) / 10))
-    thresholds = np.linspace(*ends, 101)
+    thresholds = np.linspace(ends[0], ends[1], 101)
     figure, (ax,) = panels(1, width=single_width(results))
     handles, names = [], []
     for label in tasks.labels:

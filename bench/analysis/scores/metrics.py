@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -37,13 +38,12 @@ def _logged(score: RunScore) -> Logged:
         return {}  # what is damaged is named elsewhere; its scores were read before
     kinds, names = table["kind"].astype(str), table["name"].astype(str)
     full = np.where(kinds == "episode", np.char.add("episode_", names), names)
-    order = np.argsort(full, kind="stable")
-    starts = np.flatnonzero(np.r_[True, full[order][1:] != full[order][:-1]]) if len(full) else []
-    groups = np.split(order, starts[1:]) if len(full) else []
-    return {str(full[rows[0]]): (table["env_step"][rows], table["value"][rows]) for rows in groups}
+    return {
+        str(name): (table["env_step"][full == name], table["value"][full == name]) for name in np.unique(full)
+    }
 
 
-def _figure(results: Results, name: str, logged: dict[object, Logged]) -> Figure | None:
+def _figure(results: Results, name: str, logged: Mapping[Path, Logged]) -> Figure | None:
     """Between two evaluations the mean of what was logged: the steps at which metrics are logged differ."""
     cells = {}
     for key, cell in results.cells.items():

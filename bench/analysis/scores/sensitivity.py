@@ -34,8 +34,8 @@ class Line:
 
 
 def sensitivity_figures(results: Results, wanted: Sequence[str]) -> dict[str, Figure]:
-    """A figure for each setting: those wanted ("M_q", "qsm:M_q", "qsm:M_q=5,20,120"), else every number that variants of
-    one algorithm have at least ENOUGH values of. Raises UserError for a setting in which no variants differ.
+    """A figure for each setting: those wanted ("M_q", "qsm:M_q", "qsm:M_q=5,20,120"), else every number of which
+    variants of one algorithm have at least ENOUGH values. Raises UserError for a setting in which no variants differ.
     """
     settings = _settings(results)
     if not wanted:

@@ -1,0 +1,85 @@
+"""What a report shows: the keys of a `[report]` table and of a figures file, checked before anything is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import UserError
+from bench.studies.file import load_study
+from bench.studies.report import Choice, read_choice, read_figures_file
+
+STUDY = 'algos = ["qsm"]\nenvs = ["cheetah-run"]\nseeds = 1\n'
+
+
+def test_a_table_is_read_as_it_is_meant() -> None:
+    choice = read_choice(
+        {"algos": ["a", "b"], "steps": 50_000, "normalise": {"*": ["random", 3]}, "names": {"a": "A"}}
+    )
+    assert (choice.algos, choice.steps, choice.normalise, choice.names) == (
+        ("a", "b"),
+        50_000,
+        {"*": ("random", 3.0)},
+        {"a": "A"},
+    )
+    assert read_choice({}) == Choice()
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ({"widht": "page"}, "no such key as 'widht'; did you mean 'width'?"),
+        ({"algos": "qsm sac"}, 'algos: expected a list of names such as ["qsm", "sac"], not \'qsm sac\''),
+        ({"envs": [1]}, "envs: expected a list of names"),
+        ({"names": {"a": 1}}, "names: expected a table such as"),
+        ({"normalise": {"a": [1]}}, "normalise: expected a table of lowest, highest"),
+        ({"width": "wide"}, 'width: expected "column" or "page", not \'wide\''),
+        ({"steps": 1.5}, "steps: expected a whole number of environment steps, not 1.5"),
+        ({"steps": True}, "steps: expected a whole number"),
+        ({"steps": -1}, "steps: expected a whole number"),
+        ([], "expected a table, not []"),
+    ],
+)
+def test_a_mistake_is_refused_with_its_key(table: Any, complaint: str) -> None:
+    with pytest.raises(UserError) as refused:
+        read_choice(table)
+    assert str(refused.value).startswith(complaint)
+
+
+def test_a_study_file_may_have_one_and_study_json_records_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(STUDY + '[report]\nsubject = "qsm"\n')
+    study = load_study(str(file))
+    assert study.to_dict()["report"] == {"subject": "qsm"}
+    (job,) = study.jobs()
+    file.write_text(STUDY)
+    plain = load_study(str(file))
+    assert "report" not in plain.to_dict()
+    assert plain.jobs()[0].hash == job.hash  # what is shown changes no run
+    file.write_text(STUDY + '[report]\nsubjects = "qsm"\n')
+    with pytest.raises(
+        UserError, match=r"mine\.toml: report: no such key as 'subjects'; did you mean 'subject'\?"
+    ):
+        load_study(str(file))
+
+
+def test_a_figures_file_is_told_from_a_study_file(tmp_path: Path) -> None:
+    file = tmp_path / "figures.toml"
+    file.write_text('studies = ["a", "b"]\nsubject = "qsm"\n')
+    assert read_figures_file(file) == Choice(studies=("a", "b"), subject="qsm")
+    file.write_text(STUDY)
+    assert read_figures_file(file) is None
+    for text, complaint in (
+        ('subject = "qsm"\n', "figures.toml: studies: missing"),
+        (
+            'studies = ["a"]\nsubjct = "qsm"\n',
+            "figures.toml: no such key as 'subjct'; did you mean 'subject'?",
+        ),
+        ("studies = [\n", "figures.toml: not valid TOML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError) as refused:
+            read_figures_file(file)
+        assert str(refused.value).startswith(complaint)
