@@ -24,7 +24,7 @@
   function swatch(look) {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    const set = { x1: 1, x2: 27, y1: 5, y2: 5, stroke: look.color, "stroke-width": 2.5 };
+    const set = { x1: 1, x2: 27, y1: 5, y2: 5, stroke: look.color, "stroke-width": 2.5 * look.width };
     if (look.dash.length) set["stroke-dasharray"] = look.dash.map((part) => 2 * part).join(" ");
     svg.setAttribute("viewBox", "0 0 28 10");
     svg.setAttribute("class", "swatch");
@@ -56,7 +56,7 @@
       }
       const dash = look.dash.map((part) => 1.6 * part);
       const points = { show: panel.xs[curve.x].length < 2, size: 6, fill: look.color };
-      add(curve, "mean", curve.y, { stroke: look.color, width: 2, dash, paths, points });
+      add(curve, "mean", curve.y, { stroke: look.color, width: 2 * look.width, dash, paths, points });
     }
     return { data: uPlot.join(tables), roles, options, bands };
   }
@@ -77,8 +77,7 @@
     // The figure's own range, or what is zoomed to or left when names are hidden; an axis that begins at 0 stays so.
     const range = (self, low, high) => {
       const [bottom, top] = panel.ylim;
-      const whole = self.scales.x.min <= panel.xlim[0] && self.scales.x.max >= panel.xlim[1] && !state.hidden.size;
-      if (whole || low === null) return [bottom, top];
+      if ((!self.zoomed && !state.hidden.size) || low === null) return [bottom, top];
       const room = 0.05 * (high - low) || 1;
       return [Math.max(bottom, low - room), high + room];
     };
@@ -178,7 +177,12 @@
       all((plot) => plot.show());
     }
 
-    keys.append(...buttons);
+    // A legend with a title of its own keeps it.
+    buttons.forEach((button, name) => {
+      const { group } = chart.names[name];
+      if (group && (name === 0 || group !== chart.names[name - 1].group)) keys.append(element("span", "group", `${group}:`));
+      keys.append(button);
+    });
     if (chart.panels.some((panel) => panel.curves.some((curve) => curve.seeds))) {
       const button = element("button", "key seeds", "single seeds");
       button.type = "button";

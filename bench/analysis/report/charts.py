@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from bench.analysis.resampling import Array
@@ -31,8 +34,8 @@ Data = dict[str, Any]
 def chart(figure: Figure) -> str | None:
     """The figure's panels and curves as JSON that may stand in a script element of a page.
 
-    None where the figure shows anything besides such curves (bars, marks, reference lines): part of a figure would
-    not be that figure.
+    None where the figure shows anything besides such curves (bars, marks, reference lines, names of values in place of
+    numbers, logarithms): part of a figure would not be that figure.
     """
     names = dict(_named(figure))
     panels = [_panel(ax, list(names)) for ax in figure.axes if ax.axison]
@@ -40,7 +43,8 @@ def chart(figure: Figure) -> str | None:
         return None
     record = {
         "names": [
-            {"name": name, "color": color, "dash": dashes} for (color, dashes, _), name in names.items()
+            {"name": name.text, "group": name.group, "color": color, "dash": dashes, "width": name.width}
+            for (color, dashes, _), name in names.items()
         ],
         "panels": panels,
     }
@@ -48,12 +52,22 @@ def chart(figure: Figure) -> str | None:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _named(figure: Figure) -> Iterator[tuple[Look, str]]:
+@dataclass(frozen=True)
+class _Name:
+    """An entry of a legend. group: the legend's title; width: of its line, 1 for the usual one."""
+
+    text: str
+    group: str
+    width: float
+
+
+def _named(figure: Figure) -> Iterator[tuple[Look, _Name]]:
     """What each look stands for, in the order of the legends."""
     for legend in figure.legends:
         for handle, text in zip(legend.legend_handles, legend.get_texts()):
             if isinstance(handle, Line2D):
-                yield _look(handle), unplain(text.get_text())
+                width = round(handle.get_linewidth() / matplotlib.rcParams["lines.linewidth"], 2)
+                yield _look(handle), _Name(unplain(text.get_text()), legend.get_title().get_text(), width)
 
 
 def _look(line: Line2D) -> Look:
@@ -64,14 +78,12 @@ def _look(line: Line2D) -> Look:
 
 def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
     """One pair of axes; None where something in it is no curve of the legend, nor belongs to one."""
-    known = sum(isinstance(artist, PolyCollection | Line2D) for artist in ax.get_children())
-    if known < len([*ax.lines, *ax.collections, *ax.patches, *ax.texts, *ax.images]):
+    if not _shows_lines_alone(ax):
         return None
     waiting: list[PolyCollection | Line2D] = []
     curves: list[Data] = []
     xs: list[Array] = []
-    largest = max((float(np.nanmax(np.abs(line.get_ydata()), initial=0)) for line in ax.lines), default=0)
-    decimals = DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
+    decimals = _decimals(ax)
     for artist in ax.get_children():  # in the order in which they were drawn
         if not isinstance(artist, PolyCollection | Line2D):
             continue
@@ -105,6 +117,23 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
         "ylim": _rounded(np.array(ax.get_ylim()), decimals),
         "curves": curves,
     }
+
+
+def _shows_lines_alone(ax: Axes) -> bool:
+    """Whether all that is drawn is lines and bands, on linear axes of numbers."""
+    drawn = [*ax.lines, *ax.collections, *ax.patches, *ax.texts, *ax.images]
+    named = any(isinstance(axis.get_major_locator(), FixedLocator) for axis in (ax.xaxis, ax.yaxis))
+    linear = ax.get_xscale() == ax.get_yscale() == "linear"
+    return linear and not named and all(isinstance(artist, PolyCollection | Line2D) for artist in drawn)
+
+
+def _decimals(ax: Axes) -> int:
+    """Of the numbers in a panel: its largest has DIGITS digits."""
+    values = np.abs(
+        np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines] or [np.zeros(1)])
+    )
+    largest = float(np.max(values[np.isfinite(values)], initial=0))
+    return DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
 
 
 def _labels(ax: Axes) -> dict[str, str]:

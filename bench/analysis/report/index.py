@@ -23,6 +23,7 @@ from bench.names import INDEX, is_safe_name
 from bench.runs.ownership import locked
 
 PAGE = "index.html"  # in a report's folder
+REPORTS = "reports"  # below the root of all results: reports of more than one study, or of a part of one
 FILE = "entry.json"  # in a report's folder
 LARGEST = 2**20  # bytes of such a file; ours have hundreds
 NAMES = 5  # algorithms or tasks that a row names before it counts
@@ -104,16 +105,17 @@ def save(folder: Path, made: IndexEntry) -> None:
 
 def table(root: Path, report: str) -> Table:
     """One row per report below `root`, the latest first; report: the name of its folder in a study's."""
-    found = []
-    for folder in sorted(path for path in root.iterdir() if is_safe_name(path.name)):
-        if (folder / report / PAGE).is_file():
-            found.append((folder.name, _read(root, folder / report)))
-    found.sort(key=lambda item: item[1].when[-1] if item[1] and item[1].when else "", reverse=True)
+    folders = {path.parent: path.parents[1].name for path in root.glob(f"*/{report}/{PAGE}")}
+    folders |= {path.parent: path.parent.name for path in root.glob(f"{REPORTS}/*/{PAGE}")}
+    found = [
+        (folder, name, _read(root, folder)) for folder, name in sorted(folders.items()) if is_safe_name(name)
+    ]
+    found.sort(key=lambda item: item[2].when[-1] if item[2] and item[2].when else "", reverse=True)
     rows: list[list[Entry]] = []
-    for name, each in found:
-        link = Link(name, quote(f"{name}/{report}/{PAGE}"))
+    for folder, name, each in found:
+        link = Link(name, quote((folder / PAGE).relative_to(root).as_posix()))
         if each is None:
-            rows.append([link, f"drawn by other code: make figures STUDY={name}", *[MISSING] * 4])
+            rows.append([link, "drawn by other code: draw it again with make figures", *[MISSING] * 4])
             continue
         states = ", ".join(f"{count} {state}" for state, count in each.runs.items())
         row: list[Entry] = [link, f"{each.title}: {each.what}", " to ".join(each.when) or MISSING]
