@@ -108,7 +108,7 @@ def test_the_special_goes_before_the_general() -> None:
 def test_a_common_setting_is_left_out_where_an_algorithm_s_own_critic_makes_no_use_of_it() -> None:
     plain, own = study(algos=("qsm", "dime"), config={"tau": 0.02}).jobs()[:2]
     assert (plain.config["tau"], own.config["tau"]) == (0.02, 0.005)  # DIME's critic has no target networks
-    with pytest.raises(UserError, match="tau = 0.02: the critic distributional makes no use of tau"):
+    with pytest.raises(UserError, match=r"tau = 0\.02: the critic distributional makes no use of tau"):
         study(algos=("dime:tau=0.02",)).jobs()
 
 
