@@ -142,9 +142,13 @@ def to_terminal(table: Table, width: int = 80) -> str:
         if widths[longest] <= 6:
             break
         widths[longest] -= 1
+    fitted = [_fitted([row[i] for row in cells[1:]], size) for i, size in enumerate(widths)]
     lines = []
-    for row in cells:
-        shown = [_fit(text, size, table.numeric[i]) for i, (text, size) in enumerate(zip(row, widths))]
+    for row in [[_cut(text, size) for text, size in zip(cells[0], widths)], *zip(*fitted)]:
+        shown = [
+            text.rjust(size) if table.numeric[i] else text.ljust(size)
+            for i, (text, size) in enumerate(zip(row, widths))
+        ]
         lines.append("| " + " | ".join(shown) + " |")
     dashes = ["-" * (size + 1) + (":" if table.numeric[i] else "-") for i, size in enumerate(widths)]
     lines.insert(1, "|" + "|".join(dashes) + "|")
@@ -161,10 +165,22 @@ def plain_entry(entry: Entry) -> str:
     return f"{'*' if entry.bold else ''}{entry.text} {entry.detail}".strip()
 
 
-def _fit(text: str, size: int, right: bool) -> str:
-    if len(text) > size:
-        text = text[: size - 1] + "…"
-    return text.rjust(size) if right else text.ljust(size)
+def _cut(text: str, size: int, end: int = 0) -> str:
+    """`text` in at most `size` characters, the last of which are its `end` last ones where it is shortened."""
+    return text if len(text) <= size else f"{text[: size - 1 - end]}…{text[len(text) - end :]}"
+
+
+def _fitted(texts: Sequence[str], size: int) -> list[str]:
+    """The texts in at most `size` characters; what differs keeps differing, by its end or, at worst, by a number."""
+    different = list(dict.fromkeys(texts))
+    for end in (0, (size - 1) // 2, size - 1):
+        short = {text: _cut(text, size, end) for text in different}
+        if len(set(short.values())) == len(different):
+            return [short[text] for text in texts]
+    for place, text in enumerate(different, start=1):
+        if len(text) > size:
+            short[text] = _cut(f"{text}{place}", size, len(str(place)))
+    return [short[text] for text in texts]
 
 
 # --- HTML -------------------------------------------------------------------------------------------------

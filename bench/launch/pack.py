@@ -187,7 +187,7 @@ class _Pack:
         from bench.training.events import Diverged, Evaluating, Rows
 
         self.saved_rows = trainer.replay.written
-        pace = _Pace(trainer.env_step)
+        pace = _Pace()
         next_checkpoint = time.monotonic() + CHECKPOINT_EVERY_S
         for event in trainer.events():
             if isinstance(event, Rows):
@@ -211,7 +211,9 @@ class _Pack:
     def _beat(self, trainer: Any, pace: _Pace) -> None:
         """A sign of life for every run, and how far it is."""
         self.pulse.step()
-        steps, rate = trainer.settings.steps, pace.rate(trainer.env_step)
+        steps, rate = trainer.settings.steps, math.nan
+        if trainer.env_step > trainer.settings.random_steps:  # those before take next to no time
+            rate = pace.rate(trainer.env_step, time.monotonic() - trainer.prepared_s)
         for k, writer in enumerate(self.writers):
             if writer is not None:
                 writer.heartbeat(
@@ -311,17 +313,17 @@ class _Pace:
 
     WINDOW_S = 60.0
 
-    def __init__(self, env_step: int):
-        self.marks = [(time.monotonic(), env_step)]
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, int]] = []
 
-    def rate(self, env_step: int) -> float:
-        now = time.monotonic()
-        if now - self.marks[-1][0] >= 1.0:
+    def rate(self, env_step: int, now: float) -> float:
+        """now: in seconds, of time that counts: without compiling. nan as long as nothing can be said."""
+        if not self.marks or now - self.marks[-1][0] >= 1.0:
             self.marks.append((now, env_step))
             while now - self.marks[0][0] > self.WINDOW_S:
                 self.marks.pop(0)
         start, first = self.marks[0]
-        return (env_step - first) / (now - start) if now > start else 0.0
+        return (env_step - first) / (now - start) if now > start else math.nan
 
 
 def stopping_signals() -> list[signal.Signals]:

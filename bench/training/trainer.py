@@ -56,6 +56,7 @@ class Trainer:
         spec = envs.spec(job.env)
         self.spec = spec
         self.clock = Clock()
+        self.prepared_s = 0.0  # of compiling, in this attempt
         self.agent = agent_class(job.algo)(
             build_config(job.algo, job.config),
             spec.obs_dim,
@@ -155,6 +156,7 @@ class Trainer:
         execution = self.agent.execution
         seconds, execution.preparation_s = execution.preparation_s, 0.0
         self.clock.move(seconds, "compile")
+        self.prepared_s += seconds
 
     def _interact(self, actions: np.ndarray) -> np.ndarray:
         """Step the environments and store the transition; which episodes ended, (S,) bool."""

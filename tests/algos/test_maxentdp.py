@@ -84,6 +84,21 @@ def test_the_log_probability_of_a_known_normal_distribution():
     torch.testing.assert_close(ours, exact, rtol=0, atol=0.15)
 
 
+def test_the_first_noise_level_of_the_log_probability_is_not_free_of_noise():
+    """abar at the first time of the grid, 0.001, is below 1 by 4e-5: too little for the golden files to see."""
+    config = MaxEntDPConfig(log_prob_steps=1, log_prob_samples=1, log_prob_clip=False)
+    agent = Normal(config, 3, 2, [0], dtype=torch.float64)
+    action, n = torch.tensor([[[0.3, -0.2]]]).double(), torch.tensor([[[[[0.7, -1.1]]]]]).double()
+    ours = agent.log_prob({}, torch.zeros(1, 1, 3).double(), action, Draws({"log_prob.noise": n}))
+    cosine = lambda t: math.cos((t + 0.008) / 1.008 * math.pi / 2)  # noqa: E731
+    first, abar = ((cosine(t) / cosine(0.0)) ** 2 for t in (0.001, 0.9946))
+    x = abar**0.5 * action + (1 - abar) ** 0.5 * n.view(1, 1, 2)
+    eps = (1 - abar) ** 0.5 * x / (abar * Normal.std**2 + 1 - abar)
+    error = (eps - n.view(1, 1, 2)).square().sum().item()
+    exact = (first - abar) / (2 * abar * (1 - abar)) * (2 * abar - error) - math.log(2 * math.pi * math.e)
+    assert ours.item() == pytest.approx(exact, rel=1e-7)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -110,6 +110,22 @@ def test_terminal_fits_80_columns_and_shortens_no_number():
     assert "…" in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("names", "width"),
+    [
+        (["sac actor_q=min critic_loss=sum init=torch", "sac actor_q=min critic_loss=sum init=haiku"], 40),
+        (["qsm M_q=50 T=5 score_scale=true", "qsm M_q=20 T=5 score_scale=true"], 24),
+        (["dime T=44", "dime T=45"], 14),
+    ],
+)
+def test_names_that_differ_look_different_on_a_terminal(names, width):
+    rows = [[name, number(1.0)] for name in [*names, names[0]]]
+    lines = to_terminal(table(rows, ("A", "V")), width).splitlines()
+    assert {len(line) for line in lines} == {width}
+    one, other, again = lines[2:]
+    assert one == again != other
+
+
 def test_write_gives_three_files(tmp_path):
     paths = write_table(table([["a", number(1)]], records=[{"a": 1}]), tmp_path)
     assert [path.name for path in paths] == ["name.csv", "name.md", "name.tex"]
