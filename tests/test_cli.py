@@ -310,8 +310,8 @@ def group_is_empty(leader: int) -> bool:
 @pytest.mark.slow
 def test_a_stopped_grid_goes_on_where_it_was(folder: Path) -> None:
     """Stopped by `kill`, by ^C and by a second ^C at once, one after the other."""
-    arguments = (*RUN, "--set", "steps=2500,eval_every=500", "--algos", "stub:delay=0.01", "--jobs", "2")
-    cell = folder / "results/s-eval_every=500-steps=2500/stubs_Toy-v0/stub-delay=0.01"
+    arguments = (*RUN, "--set", "steps=1500,eval_every=500", "--algos", "stub:delay=0.01", "--jobs", "2")
+    cell = folder / "results/s-eval_every=500-steps=1500/stubs_Toy-v0/stub-delay=0.01"
     runs = [cell / "seed-0", cell / "seed-1"]
     begun = [[0, 0]]
     for signals in ((signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)):
