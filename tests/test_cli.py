@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from bench.__main__ import main
+from bench.commands import grid
 from bench.envs import tasks as envs
 from bench.launch import estimate, pack
 from bench.launch.local import pool as local
@@ -150,6 +151,24 @@ def test_a_read_only_disk(folder: Path, read_only: Path, capsys: pytest.CaptureF
 
 
 # -- grids -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [("studies",), ("status", "--results", "r")])
+def test_output_that_cannot_be_written(folder: Path, arguments: tuple[str, ...]) -> None:
+    """As into a file on a full disk."""
+    study = load_study("s.toml")
+    grid._register(folder / "r", study, study.jobs())
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(*arguments),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            timeout=300,
+        )
+    complaint = "bench: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, complaint)
 
 
 def tree(root: Path) -> dict[str, bytes]:
