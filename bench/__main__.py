@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -25,15 +26,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in clean(os.environ, sys.path):
             print(f"bench: {line}", file=sys.stderr)
         options = parse(arguments)
-        return int(options.command(options))
+        code = int(options.command(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _print_no_more()
         return 1
+    except OSError as error:
+        if error.errno not in DISKS:
+            raise
+        if not error.filename:
+            _print_no_more()
+        print(f"bench: {error.filename or 'the output'} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
+
+
+#: Errors of a disk, wherever they turn up: nothing that a command does is to blame.
+DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+
+
+def _print_no_more() -> None:
+    """What is left to print goes nowhere, so that Python does not try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def script() -> int:

@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 150.0, what: str = "
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"{what} did not happen within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(0.1)
     return value
 
 

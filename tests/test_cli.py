@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from bench.__main__ import main
+from bench.commands import grid
 from bench.envs import tasks as envs
 from bench.launch import estimate, pack
 from bench.launch.local import pool as local
@@ -150,6 +151,24 @@ def test_a_read_only_disk(folder: Path, read_only: Path, capsys: pytest.CaptureF
 
 
 # -- grids -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [("studies",), ("status", "--results", "r")])
+def test_output_that_cannot_be_written(folder: Path, arguments: tuple[str, ...]) -> None:
+    """As into a file on a full disk."""
+    study = load_study("s.toml")
+    grid._register(folder / "r", study, study.jobs())
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(*arguments),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            timeout=300,
+        )
+    complaint = "bench: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, complaint)
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -310,13 +329,12 @@ def group_is_empty(leader: int) -> bool:
 @pytest.mark.slow
 def test_a_stopped_grid_goes_on_where_it_was(folder: Path) -> None:
     """Stopped by `kill`, by ^C and by a second ^C at once, one after the other."""
-    arguments = (*RUN, "--set", "steps=2500,eval_every=500", "--algos", "stub:delay=0.01", "--jobs", "2")
-    cell = folder / "results/s-eval_every=500-steps=2500/stubs_Toy-v0/stub-delay=0.01"
-    runs = [cell / "seed-0", cell / "seed-1"]
-    begun = [[0, 0]]
+    arguments = (*RUN, "--seeds", "1", "--set", "steps=1500,eval_every=500", "--algos", "stub:delay=0.01")
+    run = folder / "results/s-eval_every=500-steps=1500/stubs_Toy-v0/stub-delay=0.01/seed-0"
+    begun = [0]
     for signals in ((signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)):
         process = start(*arguments)
-        wait_for(lambda: all(is_training(path, len(begun)) for path in runs), what="training")
+        wait_for(partial(is_training, run, len(begun)), what="training")
         time.sleep(1)
         for number in signals:
             # ^C reaches the whole group, as from a terminal.
@@ -326,24 +344,19 @@ def test_a_stopped_grid_goes_on_where_it_was(folder: Path) -> None:
         assert code == 130, out
         assert "Traceback" not in out
         wait_for(partial(group_is_empty, process.pid), what="the workers' end")
-        assert {read_run(path).state for path in runs} == {"stale"}
-        begun.append([checkpoint_step(path) for path in runs])
+        assert read_run(run).state == "stale"
+        begun.append(checkpoint_step(run))
         if len(signals) == 1:
-            assert "stopped: 2 runs are left; the same command goes on where they are" in out
-            assert all(later > earlier for later, earlier in zip(*begun[:-3:-1]))
+            assert "left; the same command goes on where they are" in out
+            assert begun[-1] > begun[-2]
     done = bench(*arguments)
     assert done.returncode == 0, done.stderr
-    assert [resumed_at(path) for path in runs] == [list(steps) for steps in zip(*begun)]
+    assert [attempt["resumed_at_step"] for attempt in read_run(run).meta["attempts"]] == begun
 
 
 def is_training(path: Path, attempt: int) -> bool:
     run = read_run(path)
     return run.state == "running" and len(run.meta["attempts"]) == attempt
-
-
-def resumed_at(path: Path) -> list[int]:
-    """The step at which each attempt at a run began."""
-    return [attempt["resumed_at_step"] for attempt in read_run(path).meta["attempts"]]
 
 
 def checkpoint_step(path: Path) -> int:

@@ -93,8 +93,8 @@ def test_the_algorithm_in_one_file(checkout: Path) -> None:
     assert "all rules hold" in python(checkout, "bench", "check", "awac")
 
     grid = (
-        "run", "--algos", "awac awac:temperature=0.1 random", "--envs", "Pendulum-v1", "--seeds", "1", "--set",
-        "steps=300 random_steps=100 eval_episodes=1 final_episodes=1 eval_every=150",
+        "run", "--algos", "awac awac:temperature=0.1 random", "--envs", "Pendulum-v1", "--seeds", "1",
+        "--jobs", "1", "--set", "steps=300 random_steps=100 eval_episodes=1 final_episodes=1 eval_every=150",
     )  # fmt: skip
     out = python(checkout, "bench", *grid)
     assert "3 of 3 runs done" in out
@@ -106,5 +106,4 @@ def test_the_algorithm_in_one_file(checkout: Path) -> None:
 
     # A file that does not load concerns nobody else.
     (checkout / "algos" / "broken.py").write_text("import flux_capacitor\n")
-    assert "awac" in python(checkout, "bench", "studies")
     assert "3 runs, 3 done" in python(checkout, "bench", *grid, "--dry", "1")

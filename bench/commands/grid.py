@@ -209,6 +209,7 @@ def submit(options: Namespace) -> int:
         for pack in make_packs(group, pack_size(options, device, len(study.seeds)))
     ]
     if not dry:
+        slurm.check_possible(root)
         _register(root, study, jobs)
     submission = slurm.submit(
         root,

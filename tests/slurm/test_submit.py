@@ -36,11 +36,42 @@ def seeds(submission: slurm.Submission) -> list[list[list[int]]]:
     return [[[job.seed for job in pack] for pack in task] for task in submission.tasks]
 
 
+def test_a_folder_that_slurm_would_take_for_a_pattern_is_refused(commands, tmp_path, profile):
+    """Its tasks' logs could not be opened, and the tasks would end without a word."""
+    commands.slurm()
+    study = make_study("study")
+    packs = [[job] for job in study.jobs()]
+    with pytest.raises(UserError, match="Slurm takes % for a pattern: name another folder"):
+        slurm.submit(tmp_path / "100%a", study, packs, profile(), execution=EAGER)
+    assert not commands.calls("sbatch")
+
+
 def test_without_slurm_nothing_can_be_submitted_and_nothing_is_written(tmp_path, profile):
     with pytest.raises(UserError, match="there is no sbatch here"):
         dry(tmp_path / "results", profile(), dry=False)
     dry(tmp_path / "results", profile())
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"), [("r", "there is no sbatch here"), ("100%a", "takes % for a pattern")]
+)
+def test_the_command_that_cannot_submit_writes_nothing(tmp_path, monkeypatch, capsys, folder, said):
+    if "%" in folder:
+        monkeypatch.setattr(slurm.sbatch, "need_slurm", lambda: None)
+    (tmp_path / "p.toml").write_text('time = "01:00:00"\n')
+    command = [
+        "slurm",
+        "--algos",
+        "sac",
+        "--profile",
+        str(tmp_path / "p.toml"),
+        "--results",
+        str(tmp_path / folder),
+    ]
+    assert main(command) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / folder).exists()
 
 
 def test_packs_are_dealt_out_to_tasks(tmp_path, profile):

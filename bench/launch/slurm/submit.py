@@ -66,7 +66,7 @@ def submit(
     folder = records.folder(root, study.name)
     profile = with_defaults(profile, client.meant())
     if not dry:
-        sbatch.need_slurm()
+        check_possible(root)
     with nullcontext() if dry else _alone(folder):
         arrays, entries = queue.survey(folder)
         submission = Submission(study.name, profile, dry=dry, notes=_notes(profile))
@@ -95,6 +95,15 @@ def submit(
                 "no figures yet: FIGURES=1 with the command that submits the last of the tasks"
             )
         return submission
+
+
+def check_possible(root: Path) -> None:
+    """UserError where nothing can be submitted from here, or not with results below `root`."""
+    sbatch.need_slurm()
+    if "%" in str(root.absolute()):  # a task whose log cannot be opened ends without a word
+        raise UserError(
+            f"RESULTS={root}: in the path of a log Slurm takes % for a pattern: name another folder"
+        )
 
 
 def _notes(profile: Profile) -> list[str]:
