@@ -98,11 +98,11 @@ def seeds_that_decide(contrast: Contrast, n: int, margin: float) -> float:
     below the distance to 0, or fit within the margin. Infinity where MANY seeds are not enough.
     """
     half = (contrast.high - contrast.low) / 2
-    room = max(abs(contrast.value), margin - abs(contrast.value))
+    allowed = max(abs(contrast.value), margin - abs(contrast.value))
     seeds = np.arange(n + 1, MANY + 1)
     freedom, tail = contrast.degrees_of_freedom, 0.5 + contrast.level / 2
     t = distributions.t.ppf(tail, [freedom, *freedom * (seeds - 1) / max(n - 1, 1)])
-    enough = half * np.sqrt(n / seeds) * t[1:] / t[0] < room
+    enough = half * np.sqrt(n / seeds) * t[1:] / t[0] < allowed
     return float(seeds[enough.argmax()]) if enough.any() else float(np.inf)
 
 

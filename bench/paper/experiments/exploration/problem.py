@@ -4,8 +4,8 @@ Every step pays near + far, near = 0.3 exp(-d^2 / (2 0.15^2)) at (0.3, 0.3) and 
 (-0.7, -0.7). The start is the centre, where only the reward of the near goal has a slope: it leads away from
 the better goal. An action moves the point by a tenth of it; episodes end by their time limit alone.
 
-Its constants were chosen before any algorithm was trained on it, by the behaviour of the uniform random policy, which comes near
-the far goal in a few episodes of a hundred.
+Its constants were chosen before any algorithm was trained on it, by the behaviour of the uniform random policy, which
+comes near the far goal in a few episodes of a hundred.
 """
 
 from __future__ import annotations
