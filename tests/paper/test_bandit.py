@@ -81,7 +81,7 @@ def test_optima_that_are_covered(bandit, actions, covered):
 
 def test_at_the_edge_nothing_is_covered(monkeypatch):
     """However good the samples are there."""
-    monkeypatch.setattr(room, "CENTRES", ((0.96, 0.96), (-0.5, 0.5), (-0.5, -0.5), (0.94, -0.5)))
+    monkeypatch.setattr(bandit, "CENTRES", ((0.96, 0.96), (-0.5, 0.5), (-0.5, -0.5), (0.94, -0.5)))
     at = lambda k: np.tile(bandit.CENTRES[k], (100, 1))  # noqa: E731
     assert EQUAL.modes_covered(at(0)) == 0
     assert EQUAL.modes_covered(at(3)) == 1
