@@ -33,7 +33,7 @@ class DIMEConfig(Config):
     prior_std: float = 2.5  # of x_0, and of the process that the path cost compares with
     dt: float = 0.1  # initial value of the learned step size
     friction: float = 1.0  # initial value, learned for every action dimension
-    dt_floor: float = 0.001  # share of dt that the schedule never goes below
+    dt_floor: float = 0.001  # lower bound of the schedule, as a share of dt
     dt_shift: float = 0.008
     dt_power: float = 2.0
     actor_beta1: float = 0.5

@@ -22,7 +22,7 @@ from algos.core.optim import Adam, clip_by_norm
 
 @dataclass(frozen=True)
 class SACConfig(Config):
-    """The defaults are the QSM authors'; each departure from the paper is a field, with the paper's value beside it."""
+    """The defaults are the QSM authors'; each departure from the paper is a field, commented with its value."""
 
     critic_loss: str = "mean"
     temperature_lr: float = 3e-4
