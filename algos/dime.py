@@ -118,9 +118,8 @@ class DIME(Agent):
         c, S = self.config, len(self.seeds)
         actor = self.network.initial(generators)
         last = len(c.hidden)
-        actor[f"w{last}"] = torch.full_like(
-            actor[f"w{last}"], 1e-8
-        )  # the chain begins as the reference process
+        # the chain begins as the reference process
+        actor[f"w{last}"] = torch.full_like(actor[f"w{last}"], 1e-8)
         full = lambda value, *shape: torch.full((S, *shape), value, dtype=torch.float64)  # noqa: E731
         process = {
             "dt": full(inverse_softplus(c.dt), 1, 1),

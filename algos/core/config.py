@@ -50,9 +50,8 @@ class Config:
     distributional_atoms: int = later(101)  # returns in [low, high]
     distributional_low: float = later(-200.0)
     distributional_high: float = later(200.0)
-    distributional_entropy: float = later(
-        0.005
-    )  # weight of the entropy of a critic's own distribution in its loss
+    # weight of the entropy of a critic's own distribution in its loss
+    distributional_entropy: float = later(0.005)
 
     #: Defaults that another critic's authors have in place of these: critic -> field -> value. A subclass adds its own.
     by_critic: ClassVar[Mapping[str, Mapping[str, Any]]] = {

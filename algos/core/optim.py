@@ -68,9 +68,8 @@ class Adam:
         m = [state[f"m.{name}"] for name in params]
         v = [state[f"v.{name}"] for name in params]
         p, g = list(params.values()), [grads[name] for name in params]
-        if (
-            torch.compiler.is_compiling()
-        ):  # written out, the compiler fuses it with the gradient that it consumes
+        # written out, the compiler fuses it with the gradient that it consumes
+        if torch.compiler.is_compiling():
             t = step.double()  # 1 - beta2^t in float32 would be off by 5e-5 at first
             correction = (1 - beta2**t).sqrt()
             rate, eps_t = lr * correction / (1 - beta1**t), eps * correction

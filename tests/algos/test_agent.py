@@ -143,9 +143,8 @@ def test_every_setting_changes_what_is_computed(name):
         agent = make(name, [0], **overrides)
         for i in range(4):
             batch = random_batch(agent, i)
-            agent.update(
-                batch._replace(obs=5 * batch.obs, next_obs=5 * batch.next_obs)
-            )  # saturates some actions
+            # saturates some actions
+            agent.update(batch._replace(obs=5 * batch.obs, next_obs=5 * batch.next_obs))
         return parameters(agent) | {"action": agent.act(observations(1, 8), mode="behaviour").clone()}
 
     base = fingerprint()
@@ -153,11 +152,12 @@ def test_every_setting_changes_what_is_computed(name):
     for field in dataclasses.fields(config):
         if field.name in ("critic", "network", "actor_network"):  # names of code, not numbers
             continue
+        # of a falling rate, of evaluation
         if field.name in (
             "actor_lr_hold",
             "actor_lr_end",
             "eval_candidates",
-        ):  # of a falling rate, of evaluation
+        ):
             continue
         if field.name.partition("_")[0] in CRITICS:  # of a critic that is not asked for (test_critics.py)
             continue

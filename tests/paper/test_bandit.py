@@ -44,9 +44,8 @@ def test_boltzmann_is_normalised_and_proportional_to_exp_q(alpha):
     middle = (2 * np.arange(100) + 1) / 100 - 1
     q = UNEQUAL.values(np.stack(np.meshgrid(middle, middle, indexing="ij"), -1))
     seen = mass > mass.max() / 100
-    assert (
-        np.ptp((np.log(mass) - q / alpha)[seen]) < 0.05 + 0.005 / alpha
-    )  # one constant, up to a square's width
+    # one constant, up to a square's width
+    assert np.ptp((np.log(mass) - q / alpha)[seen]) < 0.05 + 0.005 / alpha
     equal = EQUAL.boltzmann(alpha, 20)
     assert np.allclose(equal, equal.T)
     assert np.allclose(equal, equal[::-1])

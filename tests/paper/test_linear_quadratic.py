@@ -81,9 +81,8 @@ def test_nowhere_below_is_about_every_pair():
     raised = linear_quadratic.Value(value.ss, value.sa, value.aa, value.constant - 1)
     assert raised.nowhere_below(value)
     assert not value.nowhere_below(raised)
-    turned = linear_quadratic.Value(
-        value.ss, value.sa + 0.1, value.aa, value.constant - 1
-    )  # higher here, lower far out
+    # higher here, lower far out
+    turned = linear_quadratic.Value(value.ss, value.sa + 0.1, value.aa, value.constant - 1)
     assert turned.mean() > value.mean()
     assert not turned.nowhere_below(value)
 

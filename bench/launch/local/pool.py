@@ -238,9 +238,8 @@ class Pool:
                 self._tidy(job)
                 self.outcome.done.append(job)
             elif worker.killed_for:
-                with suppress(
-                    UserError, Superseded, OSError
-                ):  # recorded, so that it is not tried again unasked
+                # recorded, so that it is not tried again unasked
+                with suppress(UserError, Superseded, OSError):
                     record_failure(
                         self.root,
                         job,

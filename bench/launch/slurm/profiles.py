@@ -48,9 +48,8 @@ class Profile:
     jobs_per_gpu: int = 1  # packs that share a GPU at the same time
     python: str | None = None  # shell words that start Python; None: the Python of this process
     srun: tuple[str, ...] = ()  # further arguments of srun
-    sbatch: Mapping[str, str | int | bool] = field(
-        default_factory=dict
-    )  # further options, as sbatch calls them
+    # further options, as sbatch calls them
+    sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
     table: str = ""  # the table of the file whose keys come before the others: "algo.sdac", "figures"
     inherited: Mapping[str, str] = field(default_factory=dict)  # key -> its value from the environment
     algos: Mapping[str, Profile] = field(default_factory=dict)  # those that ask for something of their own
