@@ -1,4 +1,4 @@
-# Only forwards to `python -m bench`; `make help` tells what there is.
+# Only forwards to `python -m bench`; `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 # Few shells expand the ~ and $HOME of NAME=~/folder.
@@ -9,7 +9,7 @@ $(if $(VENV),,$(error VENV is empty: expected a folder))
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-# What each target takes. The command of that name has an option for every one of them: STUDY becomes --study.
+# The variables of each target. The command of that name has an option for every one of them: STUDY becomes --study.
 GRID := STUDY ALGOS ENVS SEEDS STEPS SET RESULTS DEVICE EXECUTION PACK RETRY JOBS_PER_GPU DRY
 TAKES_bench := $(GRID) JOBS HANG_MINUTES JOB_MEMORY_MB CHECKPOINTS
 TAKES_slurm := $(GRID) PROFILE JOBS_PER_TASK FIGURES
@@ -47,11 +47,11 @@ elsewhere := $(strip $(foreach goal,$(COMMANDS),$(if $(filter $(WRONG),$(TAKES_$
 $(error make $(GOALS) does not take $(WRONG)$(if $(elsewhere), ($(elsewhere) $(if $(word 2,$(elsewhere)),do,does)))$(if $(close),: did you mean $(close)?,.) It takes $(or $(strip $(TAKEN)),no variables))
 endif
 
-# What is set is passed on as it stands: neither make nor the shell looks into it.
+# Values are passed on unchanged: neither make nor the shell expands them.
 quoted = '$(subst ','\'',$(value $1))'
 options = $(foreach name,$(TAKES_$@),$(if $(or $(value $(name)),$(findstring command line,$(origin $(name)))),$(name)=$(call quoted,$(name))))
 
-# What the shell has set counts too, and nobody may have meant it. (ENV is a variable of POSIX shells.)
+# Variables of the shell count too, perhaps unintentionally, so they are reported. (ENV is a variable of POSIX shells.)
 inherited := $(strip $(foreach name,$(TAKEN),$(if $(filter environment,$(origin $(name))),$(name)=$(value $(name)))))
 ignored := $(strip $(foreach name,$(filter-out ENV,$(patsubst %S,%,$(filter %S,$(TAKEN)))),$(if $(filter environment,$(origin $(name))),$(name))))
 $(if $(inherited),$(warning from the environment: $(inherited)))
@@ -108,10 +108,10 @@ $(STAMP): constraints.txt pyproject.toml bench/machine/install.py
 
 # Every recipe is one process, `exec`ed: a signal sent to make (kill, docker stop) reaches it, and make waits for its end.
 
-bench: $(STAMP)  ## train what is missing of a study here, then draw it
+bench: $(STAMP)  ## train the missing runs of a study here, then draw it
 	@exec $(PY) -m bench run $(options)
 
-status: $(STAMP)  ## how runs stand: done, running, failed and why, missing
+status: $(STAMP)  ## the state of runs: done, running, failed and why, missing
 	@exec $(PY) -m bench $@ $(options)
 
 figures: $(STAMP)  ## tables, figures and report from results/ alone
@@ -123,7 +123,7 @@ experiments: $(STAMP)  ## multi-modality, exploration, the theorem: 40 minutes
 video: $(STAMP)  ## a trained policy as MP4 and GIF: RUN=its run directory
 	@exec $(PY) -m bench $@ $(options)
 
-docs: $(STAMP)  ## bring what README.md and docs/ show of results up to date
+docs: $(STAMP)  ## update the generated parts of README.md and docs/
 	@exec $(PY) -m bench $@ $(options)
 
 slurm: $(STAMP)  ## submit the same grid to a Slurm cluster
@@ -135,7 +135,7 @@ cancel: $(STAMP)  ## cancel a study's Slurm jobs, and no others
 timing: $(STAMP)  ## the wall-clock protocol (an idle machine, please)
 	@exec $(PY) -m bench $@ $(options)
 
-perf: $(STAMP)  ## beside Stable-Baselines3 and SBX (in a .perf-venv)
+perf: $(STAMP)  ## against Stable-Baselines3 and SBX (in a .perf-venv)
 	@exec $(PY) -m bench $@ $(options)
 
 test: $(STAMP)  ## all tests but the long ones below, on every core
@@ -156,5 +156,5 @@ test-slurm: $(STAMP)  ## the cluster on a real one-host Slurm (root, Debian)
 lint: $(STAMP)  ## ruff (format and check) and mypy
 	@exec sh -ec '"$$0" -m ruff format --check .; "$$0" -m ruff check .; exec "$$0" -m mypy' $(PY)
 
-format: $(STAMP)  ## let ruff put the code in order
+format: $(STAMP)  ## format the code with ruff
 	@exec sh -ec '"$$0" -m ruff format .; exec "$$0" -m ruff check --fix .' $(PY)

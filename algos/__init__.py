@@ -1,4 +1,4 @@
-"""What is compared: tensors in, tensors out. The registry of algorithms; a file in this folder adds one.
+"""The compared algorithms: tensors in, tensors out. The registry of algorithms; a file in this folder adds one.
 
 `algos/<stem>.py` is the algorithm named <stem>, dashes for underscores: the Agent subclass in it whose `name` is that.
 A package of your own adds algorithms under the entry-point group "qsm_bench.algorithms":
@@ -41,7 +41,7 @@ def _files() -> dict[str, str]:
 
 
 def _check_name(name: str) -> None:
-    """Raises ImportError where a name means more than one algorithm: nobody could say which one ran."""
+    """Raises ImportError if a name means more than one algorithm, since records could not say which one ran."""
     points = offered().get(name, [])
     packages = " and ".join(sorted({point.dist.name if point.dist else point.value for point in points}))
     if points and name in _files():

@@ -33,7 +33,7 @@ class DIMEConfig(Config):
     prior_std: float = 2.5  # of x_0, and of the process that the path cost compares with
     dt: float = 0.1  # initial value of the learned step size
     friction: float = 1.0  # initial value, learned for every action dimension
-    dt_floor: float = 0.001  # share of dt that the schedule never goes below
+    dt_floor: float = 0.001  # lower bound of the schedule, as a share of dt
     dt_shift: float = 0.008
     dt_power: float = 2.0
     actor_beta1: float = 0.5
@@ -118,9 +118,8 @@ class DIME(Agent):
         c, S = self.config, len(self.seeds)
         actor = self.network.initial(generators)
         last = len(c.hidden)
-        actor[f"w{last}"] = torch.full_like(
-            actor[f"w{last}"], 1e-8
-        )  # the chain begins as the reference process
+        # the chain begins as the reference process
+        actor[f"w{last}"] = torch.full_like(actor[f"w{last}"], 1e-8)
         full = lambda value, *shape: torch.full((S, *shape), value, dtype=torch.float64)  # noqa: E731
         process = {
             "dt": full(inverse_softplus(c.dt), 1, 1),

@@ -22,9 +22,9 @@ GRADIENT = "gradient."  # before a parameter's name, among the metrics of the cr
 
 @dataclass(frozen=True)
 class DPMDConfig(ParticleConfig):
-    """The defaults are the authors'; each departure from the paper is a field, with the paper's form beside it."""
+    """The defaults are the authors'; each departure from the paper is a field, whose comment gives the paper's form."""
 
-    critic_steps: int = 2  # with one gradient (the code's step stands there twice); the paper: 1
+    critic_steps: int = 2  # with one gradient (the code takes the step twice); the paper: 1
     brackets: bool = False  # Q is normalised to Q - mean/std as the code has it; True: (Q - mean)/std
     weight_clip: float = 3.0  # of the normalised Q
     # states, at the TD target's action; the paper: "current" ones, at an action of the policy there

@@ -40,9 +40,8 @@ class DQLBCConfig(DiffusionConfig):
     ema_start: int = 1000  # updates
     act_candidates: int = 50  # drawn for every action; one is chosen from the softmax of Q
 
-    by_critic: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "simba": {"critics": 2}
-    }  # which the loss exchanges
+    # which the loss exchanges
+    by_critic: ClassVar[Mapping[str, Mapping[str, Any]]] = {"simba": {"critics": 2}}
 
     def __post_init__(self) -> None:
         super().__post_init__()

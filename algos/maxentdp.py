@@ -38,7 +38,7 @@ class MaxEntDPConfig(DiffusionConfig):
     target_noise: float = 0.0
     temperature: float = 0.1
     samples: int = 500  # K, clean actions per noisy one
-    score: str = "noise"  # what the actor is regressed on; "gradient" (iDEM), "q-gradient" (QSM)
+    score: str = "noise"  # the actor's regression target; "gradient" (iDEM), "q-gradient" (QSM)
     backup_entropy: bool = True  # the TD target carries -temperature log pi(a'|s')
     log_prob_steps: int = 20
     log_prob_samples: int = 50  # per step

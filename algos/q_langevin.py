@@ -23,7 +23,7 @@ from algos.core.optim import Adam, input_gradient
 
 @dataclass(frozen=True)
 class QLangevinConfig(DiffusionConfig):
-    """As QSM's, without what belongs to its network."""
+    """QSM's settings, without those of its network."""
 
     unused: ClassVar[tuple[str, ...]] = ("actor_lr_decay", "time_features", "time_dim")
 

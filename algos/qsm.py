@@ -26,11 +26,10 @@ class QSMConfig(DiffusionConfig):
         False  # multiply the target by sqrt(1 - abar_t), so that the temperature is the same at every t
     )
     normalise_gradient: bool = False  # divide grad_a Q by its mean absolute value over the batch
-    # What flow-rl's QSM does otherwise (docs/fidelity.md, "Which QSM").
+    # Differences of flow-rl's QSM (docs/fidelity.md, "Which QSM").
     gradient_critic: str = later("online")  # "target": the target critics, already averaged in this update
-    actor_lr_fall: int = later(
-        0
-    )  # updates in which the rate falls linearly to `actor_lr_end`; 0: it does not
+    # updates in which the rate falls linearly to `actor_lr_end`; 0: it does not
+    actor_lr_fall: int = later(0)
     actor_lr_hold: int = later(0)  # updates before that
     actor_lr_end: float = later(0.0)
     clip_behaviour: bool = later(True)  # actions to [-1, 1] after the exploration noise

@@ -104,7 +104,7 @@ class RFM(Agent):
         return super().optimisers() | ({"critic": critic} if c.critic == "mlp" else {})
 
     def phase(self, count: int) -> int:
-        """1 where the target critics move: at update number `target_every` and every so many after it."""
+        """1 where the target critics move: at every `target_every`-th update."""
         return int((count + 1) % self.config.target_every == 0)
 
     def targets_move(self, phase: int) -> bool:
@@ -209,5 +209,5 @@ class RFM(Agent):
             eta = torch.full_like(mean, c.cv_weight)
         else:
             eta = ((1 - t) / t).square().squeeze(2).expand_as(mean)
-        told = {"cv_weight": eta.mean((1, 2)), "ess": (1 / w.square().sum(2)).mean((1, 2))}
-        return mean + eta * mean_score, told
+        metrics = {"cv_weight": eta.mean((1, 2)), "ess": (1 / w.square().sum(2)).mean((1, 2))}
+        return mean + eta * mean_score, metrics

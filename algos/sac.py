@@ -22,7 +22,7 @@ from algos.core.optim import Adam, clip_by_norm
 
 @dataclass(frozen=True)
 class SACConfig(Config):
-    """The defaults are the QSM authors'; each departure from the paper is a field, with the paper's value beside it."""
+    """The defaults are the QSM authors'; each departure from the paper is a field, commented with its value."""
 
     critic_loss: str = "mean"
     temperature_lr: float = 3e-4
@@ -30,9 +30,8 @@ class SACConfig(Config):
     target_entropy_per_dim: float = -0.5  # times |A|; the paper: -1
     actor_q: str = "mean"  # of the two critics, in the actor's loss; the paper: "min"
     actor_network: str = later("mlp")  # one of GAUSSIANS
-    actor_first: bool = later(
-        False
-    )  # before the critics, whose target then takes the new actor and temperature
+    # before the critics, whose target then takes the new actor and temperature
+    actor_first: bool = later(False)
     actor_delay: int = later(1)  # critic updates per actor update
     actor_beta1: float = later(0.9)  # of Adam
     actor_weight_decay: float = later(0.0)  # of AdamW, of all leaves

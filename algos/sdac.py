@@ -17,7 +17,7 @@ from algos.core.particle_agent import ParticleAgent, ParticleConfig
 
 @dataclass(frozen=True)
 class SDACConfig(ParticleConfig):
-    """The defaults are the authors'; what they have hard-coded is a field, with the paper's form beside it."""
+    """The defaults are the authors'; their hard-coded values are fields, whose comments give the paper's form."""
 
     samples: int = 64  # x_0 drawn around each x_t
     q_scale: float = 5.0  # times Q/alpha in the weights; the paper: 1

@@ -17,7 +17,7 @@ from algos.core.optim import polyak
 
 @dataclass(frozen=True)
 class TD3Config(Config):
-    """The defaults are the QSM authors'; each departure from the paper is a field, with the paper's value beside it."""
+    """The defaults are the QSM authors'; each departure from the paper is a field, commented with its value."""
 
     critic_loss: str = "mean"
     action_noise: float = 0.1  # standard deviation, when exploring

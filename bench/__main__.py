@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     run = _command(
-        commands, "run", "run_grid", "train what is missing of a study on this machine, then draw it"
+        commands, "run", "run_grid", "train the missing runs of a study on this machine, then draw it"
     )
     _grid(run)
     run.add_argument("--jobs", default="", help="processes at once (default: one per core)")
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--job-memory-mb", default="0", help="address space of a job; 0: no limit")
     _path_option(run, "--checkpoints", help="folder for checkpoints (default: the run's folder)")
 
-    slurm = _command(commands, "slurm", "submit", "submit what is missing of a study to a Slurm cluster")
+    slurm = _command(commands, "slurm", "submit", "submit the missing runs of a study to a Slurm cluster")
     _grid(slurm)
     slurm.set_defaults(device="")  # cuda where the profile has GPUs
     _path_option(slurm, "--profile", default="local", help="slurm/profiles/NAME.toml, or a path")
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--grids", default="10 100", help="sizes of grids of trivial jobs to run")
 
     command = _command(
-        commands, "experiments", "experiments", "run what is missing of the experiments, then draw them"
+        commands, "experiments", "experiments", "run the missing parts of the experiments, then draw them"
     )
     command.add_argument("--jobs", default="", help="processes at once (default: one per core)")
     _path_option(command, "--results", default="results")

@@ -62,9 +62,8 @@ class Case:
         name, own = parse_overrides(self.algo)
         known = default_config(name, own.get("critic"))
         small = {key: value for key, value in {**SMALL, **agent_class(name).small}.items() if key in known}
-        if (
-            known.get("critic_hidden") or known.get("critic", "mlp") != "mlp"
-        ):  # else the critics are as wide as the actor
+        # else the critics are as wide as the actor
+        if known.get("critic_hidden") or known.get("critic", "mlp") != "mlp":
             small["critic_hidden"] = SMALL["hidden"]
         config = algorithm_config(name, small | own)
         return [Job("traces", self.env, name, name, seed, config, SETTINGS) for seed in self.seeds]

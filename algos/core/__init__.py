@@ -1,1 +1,1 @@
-"""What the algorithms share: the agent, its critics, networks, noise, optimisers, replay and execution."""
+"""The common parts of the algorithms: the agent, its critics, networks, noise, optimisers, replay and execution."""

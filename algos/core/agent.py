@@ -29,7 +29,7 @@ from algos.core.optim import Adam, adam_state, clip_by_norm, cosine_decay, gradi
 from algos.core.stored import Stored
 
 MODES = ("behaviour", "sample", "greedy")
-METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,58}")  # what can stand in train.csv
+METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,58}")  # a valid name in train.csv
 
 
 class Batch(NamedTuple):
@@ -59,7 +59,7 @@ class Selection:
 
 
 class ContractError(Exception):
-    """An algorithm returned something else than the interface asks for; the message says what and where."""
+    """An algorithm's return value breaks the interface; the message says how and where."""
 
 
 class Agent(Stored):
@@ -70,7 +70,7 @@ class Agent(Stored):
         obs_dim, act_dim: sizes of observation and action; actions lie in [-1, 1].
         seeds: one integer per seed of the pack.
         execution: how update and act run; "eager", "compile" or "graph" (CUDA).
-        total_updates: how many updates the whole run makes, for schedules over its length; None: nobody knows.
+        total_updates: the number of updates of the whole run, for schedules over its length; None: unknown.
     """
 
     name: ClassVar[str]
@@ -184,14 +184,14 @@ class Agent(Stored):
         """One step of the optimiser of `part`."""
         self.optimiser[part].step(state[part], grads, state[f"{part}.adam"])
 
-    # -- what an algorithm says --------------------------------------------------------------------
+    # -- defined by an algorithm --------------------------------------------------------------------
 
     def make_critic(self) -> Critic:
         """The critic of the user's choice; an algorithm whose critic is part of it makes its own."""
         return critic_class(self.config.critic)(self.config, self.obs_dim, self.act_dim)
 
     def initial_state(self, generators: Generators) -> State:
-        """Tensors with the seed axis in front. Here the critic's; a subclass adds its actor and what else it trains."""
+        """Tensors with the seed axis in front. Here the critic's; a subclass adds its actor and other parts."""
         return self.critic.initial_state(generators)
 
     def optimisers(self) -> dict[str, Adam]:
@@ -212,7 +212,7 @@ class Agent(Stored):
         raise NotImplementedError(f"{type(self).__name__} has no method target_action")
 
     def actor_step(self, state: State, batch: Batch, draws: Draws, phase: int) -> Metrics:
-        """One step of the actor and what belongs to it; metrics are (S,)."""
+        """One step of the actor and of the parts trained with it; metrics are (S,)."""
         raise NotImplementedError(f"{type(self).__name__} has no method actor_step")
 
     def phase(self, count: int) -> int:
@@ -240,13 +240,13 @@ class Agent(Stored):
         return 0.0
 
     def explore(self, state: State, action: Tensor, draws: Draws) -> Tensor:
-        """What behaviour mode adds to actions (S, n, A); clipped to [-1, 1]."""
+        """Actions (S, n, A) with the exploration of behaviour mode; clipped to [-1, 1]."""
         std = self.exploration_noise(state)
         if isinstance(std, (int, float)) and std == 0:
             return action
         return (action + std * draws.normal("exploration", *action.shape[1:])).clamp(-1.0, 1.0)
 
-    # -- what it may call --------------------------------------------------------------------------
+    # -- called by an algorithm --------------------------------------------------------------------------
 
     def q(
         self, state: State, obs: Tensor, action: Tensor, target: bool = False, first: int | None = None
@@ -285,7 +285,7 @@ class Agent(Stored):
         """The share of the run's updates that are made, a tensor (): 0 in the first update, never above 1.
 
         Raises:
-            ValueError: nobody has said how many there will be.
+            ValueError: `total_updates` was not given.
         """
         if self.total_updates is None:
             raise ValueError(f"{self.name} needs the number of updates to come (total_updates)")
@@ -354,7 +354,7 @@ class Agent(Stored):
         return self._recorded(key, self.act_step, (obs,), (mode, selection))
 
     def _recorded(self, key: tuple, step: Callable[..., Any], tensors: tuple, constants: tuple) -> list[Draw]:
-        """What `step` declares, by one call on a copy of the state, in which results are compared with the contract."""
+        """The draws of `step`, by one call on a copy of the state, which also checks results against the interface."""
         if key not in self._declared:
             recorder = Recorder(len(self.seeds), self.device, self.dtype)
             step(tree_map(torch.clone, self.state), *tensors, recorder, *constants)

@@ -1,4 +1,4 @@
-"""What all algorithms can be set to, and how settings are checked."""
+"""The settings of all algorithms, and their checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def later(default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Config:
-    """What all algorithms have in common; the defaults are the QSM authors' (their repository's configs)."""
+    """The settings common to all algorithms; the defaults are the QSM authors' (their repository's configs)."""
 
     hidden: tuple[int, ...] = (256, 256)
     critic_activation: str = "relu"
@@ -30,7 +30,7 @@ class Config:
     actor_lr: float = 3e-4
     actor_lr_decay: int = 0  # updates of a cosine schedule to zero; 0: constant
     critic_lr: float = 3e-4
-    # over the critics, or "mean": matters beside Adam's epsilon and for clipping
+    # over the critics, or "mean": it matters relative to Adam's epsilon and for clipping
     critic_loss: str = "sum"
     grad_norm: float = 0.0  # each network's gradient is clipped to this norm; 0: not
     discount: float = 0.99
@@ -50,9 +50,8 @@ class Config:
     distributional_atoms: int = later(101)  # returns in [low, high]
     distributional_low: float = later(-200.0)
     distributional_high: float = later(200.0)
-    distributional_entropy: float = later(
-        0.005
-    )  # weight of the entropy of a critic's own distribution in its loss
+    # weight of the entropy of a critic's own distribution in its loss
+    distributional_entropy: float = later(0.005)
 
     #: Defaults that another critic's authors have in place of these: critic -> field -> value. A subclass adds its own.
     by_critic: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -92,7 +91,7 @@ class Config:
 
     @classmethod
     def defaults(cls, critic: str) -> dict[str, Any]:
-        """What the critic of that name has in place of the plain defaults; a subclass's before those of its bases."""
+        """The defaults that the critic of that name replaces; a subclass's before those of its bases."""
         merged: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
             merged |= vars(base).get("by_critic", {}).get(critic, {})

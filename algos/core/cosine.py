@@ -170,7 +170,7 @@ class CosineAgent(DiffusionAgent):
         return signal * batch.action + sigma * noise, t, noise
 
     def sigma(self, steps: Tensor) -> Tensor:
-        """sqrt(1 - abar) at what `noised` gives as the second, (S, B)."""
+        """sqrt(1 - abar) at the second result of `noised`, (S, B)."""
         return levels(steps)[1] if self.continuous else steps @ (1 - self.alpha_bar).sqrt()
 
     def predicted_noise(self, actor: Params, obs: Tensor, noisy_action: Tensor, steps: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class GaussianCritic(MLPCritic):
     """Z(s, a) ~ N(mean, std^2) per critic; Q(s, a) is the mean.
 
     The statistics hold w (S, K), a running mean of each critic's std, in units of which the sampled return is clipped;
-    -1 before the first update. `config` has `z_clip`, `td_clip` and `variance_floor` beside the fields of any critic.
+    -1 before the first update. `config` has `z_clip`, `td_clip` and `variance_floor` besides the fields of any critic.
     """
 
     def initial_state(self, generators: Generators) -> State:
@@ -68,8 +68,8 @@ class GaussianCritic(MLPCritic):
             likelihood = mean * (y - m) / (s.square() + c.variance_floor)
             likelihood = likelihood + std * ((m - sample).square() - s.square()) / (s**3 + c.variance_floor)
             each = -(width.square() + c.variance_floor) * likelihood.mean(-1)  # (S, K)
-            told = {"critic_loss": each.sum(1), "q": m.mean((1, 2)), "q_std": s.mean((1, 2))}
-            return each.sum(), told | {"target_q": y.mean((1, 2)), "critic_stats.width": width}
+            metrics = {"critic_loss": each.sum(1), "q": m.mean((1, 2)), "q_std": s.mean((1, 2))}
+            return each.sum(), metrics | {"target_q": y.mean((1, 2)), "critic_stats.width": width}
 
         metrics = agent.minimise(state, "critic", loss)
         before.copy_(metrics.pop("critic_stats.width"))

@@ -48,7 +48,7 @@ def critic_class(name: str) -> type[Critic]:
 
 
 class Critic:
-    """K critics side by side. A subclass says what its networks are and how one step trains them.
+    """K critics side by side. A subclass defines its networks and the step that trains them.
 
     Its parts of the agent's state: "critic", the trained parameters; "target_critic", an average of them, where there
     are target networks; "critic_stats", running statistics, where there are some. All have the seed axis S in front.
@@ -75,9 +75,9 @@ class Critic:
     def q(
         self, state: State, obs: Tensor, action: Tensor, target: bool = False, first: int | None = None
     ) -> Tensor:
-        """Values (S, K, B) at obs (S, B, O) and action (S, B, A), differentiable in the action; statistics stand still.
+        """Values (S, K, B) at obs (S, B, O) and action (S, B, A), differentiable in the action; statistics are kept.
 
-        target: of the target networks where there are some. first: of so many critics only.
+        target: of the target networks, if there are any. first: of the first critics only, so many.
         """
         raise NotImplementedError
 
@@ -86,7 +86,7 @@ class Critic:
     ) -> Metrics:
         """One step of all critics towards `agent.td_target` by `agent.critic_loss`, through `agent.minimise`.
 
-        What changes beside the parameters, such as running statistics, the loss returns and this method writes.
+        State other than parameters, such as running statistics, is returned by the loss and written by this method.
         """
         raise NotImplementedError
 

@@ -122,7 +122,7 @@ def sample_chain(
 ) -> Tensor:
     """Actions (S, n, A) from the reverse chain, differentiable in the parameters.
 
-    condition: what `network.condition` makes of the observations, (S, n, H). noise=False leaves out what a step adds
+    condition: `network.condition` of the observations, (S, n, H). noise=False leaves out what a step adds
     (x_T stays random). start: standard deviation of x_T. One normal is drawn for each of t = T-1 ... 0 whatever is
     added (the last is never used, as in the references).
     """

@@ -1,4 +1,4 @@
-"""What the algorithms have in common whose policy is the reverse chain of a diffusion model."""
+"""The common base of algorithms whose policy is the reverse chain of a diffusion model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from algos.core.score_network import NETWORKS, TIME_FEATURES
 
 @dataclass(frozen=True)
 class DiffusionConfig(Config):
-    """What QSM and the QSM authors' Diffusion-QL share; the defaults are those of the authors' repository."""
+    """Settings of QSM and the QSM authors' Diffusion-QL; the defaults are those of the authors' repository."""
 
     hidden: tuple[int, ...] = (512, 512)
     T: int = 5  # denoising steps

@@ -38,7 +38,7 @@ class Execution:
         return self._prepared[key](*tensors)
 
     def seldom(self, key: Hashable, fn: Callable[..., Any], tensors: tuple, constants: tuple) -> Any:
-        """The same for what is called too rarely to be worth seconds of compiling; capturing takes none."""
+        """The same for functions called too rarely to repay seconds of compiling; capturing takes none."""
         return self(key, fn, tensors, constants) if self.kind == "graph" else fn(*tensors, *constants)
 
     def _prepare(self, fn: Callable[..., Any], tensors: tuple, constants: tuple) -> Callable[..., Any]:

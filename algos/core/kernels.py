@@ -74,9 +74,8 @@ def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return (x * w.mT).sum(-1, keepdim=True) + b
     if columns >= NARROW:
         return torch.baddbmm(b, x, w)
-    if (
-        torch.compiler.is_compiling()
-    ):  # the compiler lays operands out as it likes: whole registers do as well
+    # the compiler lays operands out as it likes: whole registers do as well
+    if torch.compiler.is_compiling():
         w, b = (F.pad(p, (0, -columns % REGISTER)) for p in (w, b))
         return torch.baddbmm(b, x, w)[..., :columns]
     return _Narrow.apply(x, w, b)

@@ -3,7 +3,7 @@
 DACER (Wang et al. 2024, arXiv 2405.15177, section 4.2) fits one mixture per state with scikit-learn's
 `GaussianMixture(3, covariance_type="full", random_state=...)`. Below are the same steps with the same constants for
 all states at once: k-means++, Lloyd's iterations, expectation-maximisation. No loop ends early (a fit that has
-converged stands still), so that nothing depends on a value and a CUDA graph can hold it; the compiler takes the whole
+converged does not move), so that nothing depends on a value and a CUDA graph can hold it; the compiler takes the whole
 as one operation, where it would unroll hundreds of steps. Shapes: R rows (states), n
 samples, A dimensions, k components.
 """

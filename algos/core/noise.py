@@ -42,7 +42,7 @@ class Draw:
 
 
 class Draws:
-    """The random numbers of one call, by name. What is drawn may depend on the phase or mode, never on values.
+    """The random numbers of one call, by name. The draws may depend on the phase or mode, never on values.
 
     Every method declares a draw and returns it with the seed axis S in front. A name can be declared once per call.
     """
@@ -152,7 +152,7 @@ class Noise:
         # float64: a float32 uniform has 2^24 values, too few to choose fairly among a million transitions
         uniforms = torch.empty(S, size["uniform"], device=self.device, dtype=torch.float64)
         views: dict[str, Tensor] = {}
-        sources: dict[str, Tensor] = {}  # of what is made from float64 uniforms
+        sources: dict[str, Tensor] = {}  # float64 uniforms from which others are made
         offset = {"normal": 0, "uniform": 0}
         for spec in specs:
             kind = "normal" if spec.kind == "normal" else "uniform"

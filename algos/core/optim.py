@@ -13,7 +13,7 @@ from algos.core.networks import Params
 
 
 def gradients(loss: Callable[[Params], tuple[Tensor, Params]], params: Params) -> tuple[Params, Params]:
-    """Gradient of `loss` in every parameter, and what else it returns.
+    """Gradient of `loss` in every parameter, and its other results.
 
     loss(params) -> (scalar, extras). Losses are summed over seeds, so that a seed's gradient is its own.
     """
@@ -45,10 +45,10 @@ Clip = Callable[[Params], Params]
 
 @dataclass(frozen=True)
 class Adam:
-    """How a part of the state is stepped: Adam (Kingma & Ba 2015, algorithm 1) and what is done around it.
+    """How a part of the state is stepped: Adam (Kingma & Ba 2015, algorithm 1) with the steps around it.
 
     schedule: factor of the rate, a function of the number of steps made (a tensor, 0 at the first).
-    weight_decay: decoupled (Loshchilov & Hutter 2019, AdamW), of all leaves. clip: what is done to the gradients first.
+    weight_decay: decoupled (Loshchilov & Hutter 2019, AdamW), of all leaves. clip: applied to the gradients first.
     """
 
     lr: float
@@ -68,9 +68,8 @@ class Adam:
         m = [state[f"m.{name}"] for name in params]
         v = [state[f"v.{name}"] for name in params]
         p, g = list(params.values()), [grads[name] for name in params]
-        if (
-            torch.compiler.is_compiling()
-        ):  # written out, the compiler fuses it with the gradient that it consumes
+        # written out, the compiler fuses it with the gradient that it consumes
+        if torch.compiler.is_compiling():
             t = step.double()  # 1 - beta2^t in float32 would be off by 5e-5 at first
             correction = (1 - beta2**t).sqrt()
             rate, eps_t = lr * correction / (1 - beta1**t), eps * correction
@@ -108,7 +107,7 @@ def polyak(target: Params, online: Params, tau: float) -> None:
 def clip_by_norm(max_norm: float, apart: int = 1) -> Clip | None:
     """Scales a gradient to a global norm of at most `max_norm`, as `torch.nn.utils.clip_grad_norm_`; None for 0.
 
-    apart: so many leading axes are clipped each on its own: 1 the seeds, 2 the critics of every seed too.
+    apart: the number of leading axes clipped separately: 1 the seeds, 2 also the critics of every seed.
     """
     if not max_norm:
         return None
@@ -122,5 +121,5 @@ def clip_by_norm(max_norm: float, apart: int = 1) -> Clip | None:
 
 
 def clip_entries(bound: float) -> Clip:
-    """Each entry of a gradient to [-bound, bound], and what is not a number to 0."""
+    """Each entry of a gradient clipped to [-bound, bound]; nan becomes 0."""
     return lambda grads: {name: g.nan_to_num(nan=0.0).clamp(-bound, bound) for name, g in grads.items()}

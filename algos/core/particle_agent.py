@@ -1,4 +1,4 @@
-"""What SDAC and DPMD share: the best of several chains by Q, noise in proportion to a temperature, that temperature.
+"""Common to SDAC and DPMD: the best of several chains by Q, noise in proportion to a temperature, that temperature.
 
 Ma, Chen, Wang, Li, Dai: Efficient Online Reinforcement Learning for Diffusion Policies, ICML 2025 (arXiv 2502.00361),
 as the authors' repository runs it.
@@ -26,7 +26,7 @@ from algos.core.weighted_agent import WeightedAgent, WeightedConfig
 
 @dataclass(frozen=True)
 class ParticleConfig(WeightedConfig):
-    """The defaults are the authors' (`train_mujoco.py` and what their classes have hard-coded)."""
+    """The defaults are the authors' (`train_mujoco.py` and values hard-coded in their classes)."""
 
     unused: ClassVar[tuple[str, ...]] = (*WeightedConfig.unused, "schedule")
 
@@ -51,7 +51,7 @@ class ParticleConfig(WeightedConfig):
     temperature_lr: float = 7e-3
     temperature_delay: int = 250  # critic updates per update of the temperature
     target_entropy_per_dim: float = -0.9  # times |A|
-    entropy_noise_scale: float = 0.1  # stands for noise_scale in the entropy, hard-coded
+    entropy_noise_scale: float = 0.1  # replaces noise_scale in the entropy, hard-coded
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,7 +139,7 @@ class ParticleAgent(WeightedAgent):
         return 0.5 * self.act_dim * (2 * math.pi * math.e * std.square()).log()
 
     def temperature_step(self, state: State, phase: int) -> Metrics:
-        """In its phase, log alpha moves down the gradient entropy - target; what is reported is alpha after that."""
+        """In its phase, log alpha moves down the gradient entropy - target; the reported alpha is the new one."""
         if phase & 2:
             surplus = self.entropy(state) - self.config.target_entropy_per_dim * self.act_dim
 

@@ -33,7 +33,7 @@ class Replay:
         self.device, self.dtype = torch.device(device), dtype
         self.width = 2 * obs_dim + act_dim + 2
         self.rows = torch.zeros(len(seeds), capacity, self.width, device=self.device, dtype=dtype)
-        self.written = 0  # rows ever added; row i lies at i modulo capacity
+        self.written = 0  # rows ever added; row i is at i modulo capacity
         self.noise = Noise(seeds, "batch indices", self.device, dtype)
         self._staged = np.zeros((len(seeds), self.width), np.float32)
         self._first_row = torch.arange(len(seeds), device=self.device).unsqueeze(1) * capacity

@@ -15,14 +15,14 @@ from algos.core.networks import Generators, Params, init_linear, init_mlp, mlp, 
 
 
 class TimeFeatures(Protocol):
-    """What a network is told of the time."""
+    """The time features that a network gets."""
 
     def sizes(self, dim: int) -> tuple[int, int, int]:
         """Layer sizes of the time network: features (dim), hidden, embedding."""
         ...
 
     def initial(self, generators: Generators, dim: int) -> Params:
-        """What of them is learned."""
+        """Their learned parameters."""
         ...
 
     def __call__(self, params: Params, t: Tensor, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What QVPO and DIPO share, whose authors' code is of one family: a second batch for the actor, Adam's epsilon."""
+"""Common to QVPO and DIPO, whose authors' code is of one family: a second batch for the actor, Adam's epsilon."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SecondBatchConfig(WeightedConfig):
 
 
 class SecondBatchAgent(WeightedAgent):
-    """A diffusion policy trained on a batch of its own, beside the critics'."""
+    """A diffusion policy trained on a second batch, apart from the critics'."""
 
     config: SecondBatchConfig
 

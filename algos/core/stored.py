@@ -1,4 +1,4 @@
-"""What of an agent is stored: its state for going on, its networks for acting."""
+"""The stored parts of an agent: its state for going on, its networks for acting."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Stored:
         return flags.tolist()
 
     def state_dict(self, k: int) -> dict[str, Any]:
-        """Seed k's part of everything that decides what comes next: tensors and plain numbers only."""
+        """Seed k's part of the whole state: tensors and plain numbers only."""
         own = lambda x: x[k : k + 1].clone() if x.dim() else x.clone()  # noqa: E731
         return {
             "updates": self.updates,
@@ -47,7 +47,7 @@ class Stored:
         """Goes on from one `state_dict` per seed, all after the same number of updates.
 
         Raises:
-            ValueError: the seeds stand at different updates, or a tensor is missing or of another shape.
+            ValueError: the seeds are at different updates, or a tensor is missing or of another shape.
         """
         if len({s["updates"] for s in states}) != 1 or len(states) != len(self.seeds):
             raise ValueError("one state per seed is needed, all after the same number of updates")
@@ -69,7 +69,7 @@ class Stored:
         self.updates = states[0]["updates"]
 
     def policy_dict(self, k: int) -> dict[str, Any]:
-        """Seed k's networks without optimiser moments: what is needed to act and to ask the critics."""
+        """Seed k's networks without optimiser moments: enough to act and to evaluate the critics."""
         parts = {
             part: xs for part, xs in self.state.items() if not part.endswith(".adam") and part != "health"
         }

@@ -1,4 +1,4 @@
-"""What SDAC, DPMD, QVPO and DIPO share: a denoising loss on actions with weights, and a target actor.
+"""The common base of SDAC, DPMD, QVPO and DIPO: a denoising loss on actions with weights, and a target actor.
 
 None of them differentiates through the chain: an update samples actions, weighs or moves them by Q, and denoises.
 """
@@ -23,7 +23,7 @@ from algos.core.score_network import ScoreNetwork
 
 @dataclass(frozen=True)
 class WeightedConfig(DiffusionConfig):
-    """What all four authors have in common, and settings of their chains."""
+    """The settings common to all four authors' code, and those of their chains."""
 
     unused: ClassVar[tuple[str, ...]] = ("actor_lr_decay", "action_noise", "target_noise")
 

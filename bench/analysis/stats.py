@@ -88,7 +88,7 @@ def trimmed_share(sizes: Collection[int], tasks: int) -> float:
 
     sizes: the numbers of seeds of all tasks and algorithms in the comparison. A quarter; where all are equal,
     whole runs, their number rounded down, as rliable has it (scipy's trim_mean). That share depends on the
-    number of runs, so that it is no fair one between algorithms whose numbers differ.
+    number of runs, so it does not compare algorithms fairly if their numbers differ.
     """
     if len(set(sizes)) != 1:
         return 0.25

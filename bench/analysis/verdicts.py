@@ -1,4 +1,4 @@
-"""From an interval to a verdict: better, worse, as good, undecided; and what would decide it."""
+"""From an interval to a verdict: better, worse, as good, undecided; and the seeds that would decide it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.analysis.stats import Contrast
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 BETTER, WORSE, AS_GOOD = "better", "worse", "as good"
-MANY = 1000  # seeds; more than so many is no plan
+MANY = 1000  # seeds; more is not a practical plan
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Finding:
     verdict: str
     n: int = 0
     contrast: Contrast | None = None
-    decides: str = ""  # what would decide it; "" where it is decided
+    decides: str = ""  # the further evidence needed; "" if it is decided
     unit: str = "seeds"  # of n; few seeds are marked, rounds of a timing are not
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim as it stands. conditions: under which steps, widths and evaluation it was judged."""
+    """A judged claim. conditions: under which steps, widths and evaluation it was judged."""
 
     claim: Mapping[str, Any]
     verdict: str
@@ -98,11 +98,11 @@ def seeds_that_decide(contrast: Contrast, n: int, margin: float) -> float:
     below the distance to 0, or fit within the margin. Infinity where MANY seeds are not enough.
     """
     half = (contrast.high - contrast.low) / 2
-    room = max(abs(contrast.value), margin - abs(contrast.value))
+    allowed = max(abs(contrast.value), margin - abs(contrast.value))
     seeds = np.arange(n + 1, MANY + 1)
     freedom, tail = contrast.degrees_of_freedom, 0.5 + contrast.level / 2
     t = distributions.t.ppf(tail, [freedom, *freedom * (seeds - 1) / max(n - 1, 1)])
-    enough = half * np.sqrt(n / seeds) * t[1:] / t[0] < room
+    enough = half * np.sqrt(n / seeds) * t[1:] / t[0] < allowed
     return float(seeds[enough.argmax()]) if enough.any() else float(np.inf)
 
 

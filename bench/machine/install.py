@@ -94,11 +94,12 @@ def pip_settings(python: Path) -> "tuple[dict[str, str], list[str]]":
     command = [str(python), "-I", "-m", "pip", "--disable-pip-version-check", "config", "list"]
     own = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
     asked = {key: value for key, value in os.environ.items() if key not in own or key == "PIP_CONFIG_FILE"}
+    # otherwise it lists the file of that kind only
     asked |= {
         "PIP_USER": "0",
         "PIP_GLOBAL": "0",
         "PIP_SITE": "0",
-    }  # otherwise it lists the file of that kind only
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=asked)
     if done.returncode:
         raise Failed(

@@ -113,9 +113,8 @@ class Writer:
             writer = cls(path, job, checkpoint_root)
             path.mkdir(parents=True, exist_ok=True)
             with ownership.locked(path):
-                refuse(
-                    root, job, checkpoint_root, retry_failed
-                )  # again, since another process may have been faster
+                # again, since another process may have been faster
+                refuse(root, job, checkpoint_root, retry_failed)
                 writer._claim(execution, provenance, family)
         except AlreadyFinished:
             remove_leftovers(root, job, checkpoint_root)

@@ -19,9 +19,8 @@ FINAL_MODES = (("sample", 1), ("greedy", 1), ("sample", 10))  # candidates chose
 
 AnyEnvBatch = EnvBatch | ParallelEnvBatch
 Act = Callable[[np.ndarray, str, int | None], np.ndarray]  # (S, n, O), acting mode, candidates -> (S, n, A)
-Played = Mapping[
-    int, Sequence[tuple[float, int]]
-]  # seed number -> (return, length in environment steps) per episode
+# seed number -> (return, length in environment steps) per episode
+Played = Mapping[int, Sequence[tuple[float, int]]]
 
 
 class Evaluation:

@@ -82,9 +82,8 @@ class Trainer:
         self.episode = [0] * self.S
         self.actions: list[list[np.ndarray]] = [[] for _ in jobs]  # of the running episode
         self.returns = np.zeros(self.S)
-        self.sums: defaultdict[str, float] = defaultdict(
-            float
-        )  # per name and seed, since the last row of train.csv
+        # per name and seed, since the last row of train.csv
+        self.sums: defaultdict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
         self.last_return = [math.nan] * self.S  # the mean of the newest evaluation, or the newest episode's
         if snapshots is None:

@@ -143,9 +143,8 @@ def test_every_setting_changes_what_is_computed(name):
         agent = make(name, [0], **overrides)
         for i in range(4):
             batch = random_batch(agent, i)
-            agent.update(
-                batch._replace(obs=5 * batch.obs, next_obs=5 * batch.next_obs)
-            )  # saturates some actions
+            # saturates some actions
+            agent.update(batch._replace(obs=5 * batch.obs, next_obs=5 * batch.next_obs))
         return parameters(agent) | {"action": agent.act(observations(1, 8), mode="behaviour").clone()}
 
     base = fingerprint()
@@ -153,11 +152,12 @@ def test_every_setting_changes_what_is_computed(name):
     for field in dataclasses.fields(config):
         if field.name in ("critic", "network", "actor_network"):  # names of code, not numbers
             continue
+        # of a falling rate, of evaluation
         if field.name in (
             "actor_lr_hold",
             "actor_lr_end",
             "eval_candidates",
-        ):  # of a falling rate, of evaluation
+        ):
             continue
         if field.name.partition("_")[0] in CRITICS:  # of a critic that is not asked for (test_critics.py)
             continue
@@ -437,25 +437,6 @@ def observations(seeds: int, n: int, dtype=torch.float64) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("name", [*ALGORITHMS, "random"])
-@pytest.mark.parametrize("mode", ["behaviour", "sample", "greedy"])
-def test_actions_have_the_pack_s_shape_and_lie_in_the_box(name, mode):
-    agent = make(name, [0, 1])
-    for candidates in (None, 1, 3):
-        action = agent.act(observations(2, 4), mode=mode, candidates=candidates)
-        assert action.shape == (2, 4, ACT_DIM)
-        assert action.abs().max() <= 1
-
-
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_seed_acts_in_a_pack_as_it_acts_alone(name):
-    pack, alone = make(name, SEEDS), make(name, SEEDS[2:3])
-    obs = observations(4, 3)
-    for mode in ("behaviour", "sample", "greedy"):
-        together, single = pack.act(obs, mode=mode), alone.act(obs[2:3], mode=mode)
-        torch.testing.assert_close(together[2:3], single, rtol=0, atol=1e-12)
-
-
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="'evaluation': expected behaviour, sample or greedy"):
         make("td3", [0]).act(observations(1, 1), mode="evaluation")
@@ -575,30 +556,6 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
-
-
-def assert_same_future(one: Agent, other: Agent) -> None:
-    assert one.updates == other.updates
-    for k in range(len(one.seeds)):
-        mine, theirs = parameters(one, k), parameters(other, k)
-        assert mine.keys() == theirs.keys()
-        assert all(torch.equal(mine[leaf], theirs[leaf]) for leaf in mine)
-    obs = observations(len(one.seeds), 2, one.dtype)
-    for mode in ("behaviour", "sample"):
-        assert torch.equal(one.act(obs, mode=mode), other.act(obs, mode=mode))
-
-
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_resumed_agent_goes_on_bit_by_bit(name):
-    straight = make(name, SEEDS[:2], dtype=torch.float32)
-    interrupted = make(name, SEEDS[:2], dtype=torch.float32)
-    for agent in (straight, interrupted):
-        train(agent, 10)
-        agent.act(observations(2, 1, torch.float32), mode="behaviour")  # the noise of acting goes on, too
-    states = [through_a_file(interrupted.state_dict(k)) for k in range(2)]
-    resumed = make(name, SEEDS[:2], dtype=torch.float32)
-    resumed.load_state_dict(states)
-    assert_same_future(train(resumed, 10), train(straight, 10))
 
 
 def test_seeds_can_be_regrouped_from_their_own_states():

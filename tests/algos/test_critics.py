@@ -100,9 +100,8 @@ def statistics(mean: float = 0.5, var: float = 0.3, passes: float = 0.0) -> tupl
 
 def test_until_warm_up_it_is_batch_normalisation_then_ioffes_renormalisation():
     torch.manual_seed(0)
-    norm = BatchRenorm(
-        warm_up=10, eps=1e-12
-    )  # where the authors' eps, which Ioffe's form has elsewhere, is nothing
+    # where the authors' eps, which Ioffe's form has elsewhere, is nothing
+    norm = BatchRenorm(warm_up=10, eps=1e-12)
     x = 2 * torch.randn(S, B, H, dtype=torch.float64) + 1
     mean, std = x.mean(1, keepdim=True), x.std(1, correction=0, keepdim=True)
     plain, _, _ = norm.batch(x, *statistics(passes=9))

@@ -100,9 +100,8 @@ def test_truncated_normal_weights_have_their_variance_and_end(scheme, variance, 
     end = largest * (math.sqrt(2) if scheme == "he_normal" else 1)
     assert 0.99 * end < z.abs().max() < end
     assert z.mean().abs() < 0.02
-    assert z.div(z.std()).pow(4).mean() == pytest.approx(
-        2.37, abs=0.05
-    )  # of a normal truncated at 2 deviations
+    # of a normal truncated at 2 deviations
+    assert z.div(z.std()).pow(4).mean() == pytest.approx(2.37, abs=0.05)
 
 
 @pytest.mark.parametrize("shape", [(2, 30, 20), (20, 30), (8, 8)])

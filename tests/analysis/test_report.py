@@ -300,7 +300,6 @@ def test_no_text_acts(page):
     assert page.run("document.title").startswith("made-up – <script>")
     assert page.run("document.querySelector('h1').textContent") == EVIL
     assert page.run("document.querySelectorAll('script:not([type])').length") == 3
-    assert "49" not in page.run("document.querySelector('h1').textContent")
 
 
 def test_a_script_that_got_in_all_the_same_would_not_run(page):

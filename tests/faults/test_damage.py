@@ -35,10 +35,11 @@ FILES = (*SEALED, DONE)
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of four finished runs."""
     root = tmp_path_factory.mktemp("sound")
+    # the same bytes everywhere
     origin = {
         "git": {"commit": "c" * 40, "dirty": False},
         "code_digest": "a" * 64,
-    }  # the same bytes everywhere
+    }
     make_study(root, "s", ["walker-run"], ["sac", "td3"], [0, 1], 3, np.random.default_rng(0), origin=origin)
     return root
 

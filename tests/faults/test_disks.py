@@ -11,7 +11,7 @@ import pytest
 
 from bench.runs import TABLES, DamagedRun
 from tests.faults.disks import Disk
-from tests.faults.harness import Grid, no_traceback, note, wait_for
+from tests.faults.harness import Grid, Launch, no_traceback, note, wait_for
 
 pytestmark = [pytest.mark.usefixtures("stubs"), pytest.mark.faults]
 
@@ -90,18 +90,22 @@ def test_no_more_files_may_be_made(
     note("quota on files hit", tried=1)
 
 
+def training_on(disk: Disk, tmp_path: Path) -> tuple[Grid, Launch]:
+    """A grid that trains with its results on the disk."""
+    grid = Grid(tmp_path / "g", results=str(disk.path / "results")).define(ALGOS, steps=3000, eval_every=1000)
+    disk.remount("size=20m")
+    since = time.time()
+    launch = grid.start(**CHECKPOINTS)
+    wait_for(lambda: grid.training(since), what="training")
+    return grid, launch
+
+
 @pytest.mark.parametrize("room", [2, 6, 20])
 def test_a_disk_that_fills_up_in_the_middle_of_a_write(
     tmp_path: Path, small_disk: Disk, room: int, wanted: dict[str, dict[str, object]]
 ) -> None:
     """Another user's file takes all but `room` kB while the runs train: the next writes are cut short."""
-    grid = Grid(tmp_path / "g", results=str(small_disk.path / "results")).define(
-        ALGOS, steps=3000, eval_every=1000
-    )
-    small_disk.remount("size=20m")
-    since = time.time()
-    launch = grid.start(**CHECKPOINTS)
-    wait_for(lambda: grid.training(since), what="training")
+    grid, launch = training_on(small_disk, tmp_path)
     with (small_disk.path / "theirs").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(4096, (small_disk.free_kilobytes() - room) * 1024))
     code, out = launch.ends()
@@ -119,13 +123,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write(
 def test_results_that_become_read_only(
     tmp_path: Path, small_disk: Disk, wanted: dict[str, dict[str, object]]
 ) -> None:
-    grid = Grid(tmp_path / "g", results=str(small_disk.path / "results")).define(
-        ALGOS, steps=3000, eval_every=1000
-    )
-    small_disk.remount("size=20m")
-    since = time.time()
-    launch = grid.start(**CHECKPOINTS)
-    wait_for(lambda: grid.training(since), what="training")
+    grid, launch = training_on(small_disk, tmp_path)
     # a bind mount over it, since a disk with open files cannot be made read-only
     subprocess.run(["mount", "--bind", small_disk.path, small_disk.path], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", small_disk.path], check=True)

@@ -38,9 +38,8 @@ class Reader(SecondBatch):
         m = self.meta
         if prefix == "act/explore":
             coin = numbers.pop(0)  # drawn even where nothing is left to chance
-            copies = (
-                m["behavior_sample"] if coin <= m["epsilon"] else 1
-            )  # then theirs is one chain, our first
+            # then theirs is one chain, our first
+            copies = m["behavior_sample"] if coin <= m["epsilon"] else 1
             return self.chains(numbers, "", 1, copies) | {"coin": coin}
         if prefix.startswith("act/"):
             return self.chains(numbers, "", 1)

@@ -11,13 +11,14 @@ from algos.core.agent import Agent
 from bench.check.golden import Golden
 from bench.studies.overrides import agent_class
 
+# keys of `meta` that are no setting of an algorithm
 STRUCTURE = {
     "algo",
     "obs_dim",
     "act_dim",
     "updates",
     "adam",
-}  # keys of `meta` that are no setting of an algorithm
+}
 SETTING = {  # our name of a setting where it differs from the one in `meta`
     "batch": "batch_size",
     "actor_lr_decay_steps": "actor_lr_decay",

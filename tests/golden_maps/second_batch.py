@@ -81,10 +81,11 @@ class SecondBatch(Golden):
         if net == "running":
             return [agent.state["running"][path.removeprefix("q_")][0, 0]]
         module, index, kind = path.split(".")
+        # every second module is an activation
         letter, layer = (
             {"weight": "w", "bias": "b"}[kind],
             int(index) // 2,
-        )  # every second module is an activation
+        )
         params, twin = agent.state[net], {"q1_model": 0, "q2_model": 1}.get(module)
         name = f"time_{letter}{layer}" if module == "time_mlp" else f"{letter}{layer}"
         if module == "layer" and name == "w0":

@@ -381,7 +381,7 @@ def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             self.core, self.gpu = core, gpu
             chosen.append(gpu)
 
-    monkeypatch.setattr(local, "_Worker", Idle)
+    monkeypatch.setattr(local, "WorkerProcess", Idle)
     pool = Pool(tmp_path, Plan(), LocalOptions(workers=4, device="cuda"), lambda pool: None)
     for _ in range(3):
         pool._start_worker(tmp_path / "log")

@@ -136,9 +136,8 @@ def test_packages_of_another_python_are_left_out(tmp_path: Path) -> None:
     )
     (line,) = clean(shell, path)
     assert foreign in line
-    assert shell["PYTHONPATH"] == os.pathsep.join(
-        ["/my/code", own]
-    )  # an algorithm of one's own may lie there
+    # an algorithm of one's own may lie there
+    assert shell["PYTHONPATH"] == os.pathsep.join(["/my/code", own])
     assert path == ["", "/my/code", own, "/lib"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.paper.experiments.multimodality import problem as room
+from bench.paper.experiments.multimodality import problem as bandit
 from bench.paper.experiments.multimodality import run as multimodality
 from bench.paper.experiments.multimodality.exact import make
 from bench.paper.experiments.multimodality.problem import CENTRES, Bandit
@@ -32,8 +32,8 @@ def test_the_gradient_of_q_is_exact():
     action.requires_grad_()
     (found,) = torch.autograd.grad(UNEQUAL.q(action, action).sum(), action)
     apart = action.detach()[..., None, :] - torch.tensor(CENTRES, dtype=torch.float64)  # (1, 7, 4, 2)
-    bump = torch.exp(-apart.square().sum(-1) / (2 * room.SIGMA**2)) * torch.tensor(UNEQUAL.heights)
-    expected = -(apart * bump[..., None]).sum(-2) / room.SIGMA**2
+    bump = torch.exp(-apart.square().sum(-1) / (2 * bandit.SIGMA**2)) * torch.tensor(UNEQUAL.heights)
+    expected = -(apart * bump[..., None]).sum(-2) / bandit.SIGMA**2
     torch.testing.assert_close(found, expected)
 
 
@@ -44,9 +44,8 @@ def test_boltzmann_is_normalised_and_proportional_to_exp_q(alpha):
     middle = (2 * np.arange(100) + 1) / 100 - 1
     q = UNEQUAL.values(np.stack(np.meshgrid(middle, middle, indexing="ij"), -1))
     seen = mass > mass.max() / 100
-    assert (
-        np.ptp((np.log(mass) - q / alpha)[seen]) < 0.05 + 0.005 / alpha
-    )  # one constant, up to a square's width
+    # one constant, up to a square's width
+    assert np.ptp((np.log(mass) - q / alpha)[seen]) < 0.05 + 0.005 / alpha
     equal = EQUAL.boltzmann(alpha, 20)
     assert np.allclose(equal, equal.T)
     assert np.allclose(equal, equal[::-1])
@@ -54,9 +53,9 @@ def test_boltzmann_is_normalised_and_proportional_to_exp_q(alpha):
 
 def test_samples_of_boltzmann_have_its_density():
     drawn = UNEQUAL.sample_boltzmann(0.2, 40_000, np.random.default_rng(0))
-    distance = 0.5 * np.abs(room.masses(drawn, 20) - UNEQUAL.boltzmann(0.2, 20)).sum()
+    distance = 0.5 * np.abs(bandit.masses(drawn, 20) - UNEQUAL.boltzmann(0.2, 20)).sum()
     assert distance < 0.04
-    assert room.masses(drawn, 20).sum() == pytest.approx(1)
+    assert bandit.masses(drawn, 20).sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -81,19 +80,19 @@ def test_optima_that_are_covered(bandit, actions, covered):
 
 def test_at_the_edge_nothing_is_covered(monkeypatch):
     """However good the samples are there."""
-    monkeypatch.setattr(room, "CENTRES", ((0.96, 0.96), (-0.5, 0.5), (-0.5, -0.5), (0.94, -0.5)))
-    at = lambda k: np.tile(room.CENTRES[k], (100, 1))  # noqa: E731
+    monkeypatch.setattr(bandit, "CENTRES", ((0.96, 0.96), (-0.5, 0.5), (-0.5, -0.5), (0.94, -0.5)))
+    at = lambda k: np.tile(bandit.CENTRES[k], (100, 1))  # noqa: E731
     assert EQUAL.modes_covered(at(0)) == 0
     assert EQUAL.modes_covered(at(3)) == 1
 
 
 def test_the_share_at_the_bound():
-    assert room.at_bound(np.array([[1.0, 0.3], [-1.0, 0.99], [0.0, 0.0]])) == pytest.approx(1 / 3)
+    assert bandit.at_bound(np.array([[1.0, 0.3], [-1.0, 0.99], [0.0, 0.0]])) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("algo", ["qsm", "dql", "sac"])
 def test_an_agent_learns_from_exact_q_and_trains_no_critic(algo):
-    agent = make(algo, EQUAL.q, room.OBS_DIM, room.ACT_DIM, [0, 1], hidden=(8, 8), batch_size=20)
+    agent = make(algo, EQUAL.q, bandit.OBS_DIM, bandit.ACT_DIM, [0, 1], hidden=(8, 8), batch_size=20)
     before = {
         part: {name: leaf.clone() for name, leaf in leaves.items()} for part, leaves in agent.state.items()
     }
@@ -101,14 +100,14 @@ def test_an_agent_learns_from_exact_q_and_trains_no_critic(algo):
     for target in (False, True):
         for q in agent.q(agent.state, torch.zeros(2, 5, 1), action, target=target).unbind(1):
             torch.testing.assert_close(q, EQUAL.q(action, action))
-    room.train(agent, updates=40, random_actions=40)
+    bandit.train(agent, updates=40, random_actions=40)
     same = {
         part: all(torch.equal(leaf, agent.state[part][name]) for name, leaf in leaves.items())
         for part, leaves in before.items()
     }
     assert same["critic"]
     assert not same["actor"]
-    assert room.samples(agent, 9).shape == (2, 9, 2)
+    assert bandit.samples(agent, 9).shape == (2, 9, 2)
 
 
 def test_every_part_is_named_and_the_judged_ones_are_there():

@@ -261,9 +261,8 @@ def test_claim_4a_is_judged_on_both_tasks(wide_apart, rows, verdict):
     assert [finding.name.partition(", ")[2] for finding in found.findings] == ["point"] * 3 + [
         "cartpole-swingup"
     ] * 3
-    assert max(f.contrast.level for f in found.findings if f.contrast) == pytest.approx(
-        1 - 0.05 / 6
-    )  # one of six
+    # one of six
+    assert max(f.contrast.level for f in found.findings if f.contrast) == pytest.approx(1 - 0.05 / 6)
 
 
 @pytest.mark.parametrize(

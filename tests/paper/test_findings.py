@@ -135,9 +135,8 @@ def test_a_corner_goes_to_one_point_and_by_coincidence_to_the_opposite_optimum()
     """The last step of the chain with eps = -M_q grad Q, by hand, against the sampled chain."""
     schedule = vp_schedule(5)
     alpha = schedule.alpha[0]
-    slope = (
-        -np.exp(-(0.5**2 + 0.5**2) / (2 * bandit.SIGMA**2)) * 0.5 / bandit.SIGMA**2
-    )  # of Q at (1, 1), each coordinate
+    # of Q at (1, 1), each coordinate
+    slope = -np.exp(-(0.5**2 + 0.5**2) / (2 * bandit.SIGMA**2)) * 0.5 / bandit.SIGMA**2
     ends = {M: (1 + np.sqrt(1 - alpha) * M * slope) / np.sqrt(alpha) for M in multimodality.AT_PRODUCTS}
     assert ends[22.0] == pytest.approx(-0.5, abs=0.05)
     counts = read_table(RESULTS / "experiments/multimodality", "density")

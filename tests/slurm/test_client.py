@@ -69,12 +69,13 @@ def test_what_was_meant_is_honoured_and_what_was_dropped_is_said() -> None:
     said = client.dropped(outer)
     for name in ("SQUEUE_USERS", "SCANCEL_STATE", "SBATCH_GRES", "SBATCH_EXPORT", "SLURM_CLUSTERS"):
         assert name in said
+    # taken, or nobody's loss
     for name in (
         "SBATCH_ACCOUNT",
         "SQUEUE_FORMAT",
         "SLURM_JOB_ID",
         "SACCT_FORMAT",
-    ):  # taken, or nobody's loss
+    ):
         assert name not in said
     assert client.dropped({"PATH": "/bin", "SLURM_CONF": "x", "SLURM_JOB_ID": "5"}) == ""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UserError
-from bench.launch.slurm.profiles import FOLDER, KEYS, Profile, load_profile
+from bench.launch.slurm.profile_keys import KEYS
+from bench.launch.slurm.profiles import FOLDER, Profile, load_profile
 
 READ = ("parsable", "wait", "test-only", "clusters", "quiet", "job_name")
 
@@ -106,6 +107,12 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: list[str]):
     assert "\n" not in message
     for part in said:
         assert part in message
+
+
+def test_an_empty_table_for_the_figures_changes_nothing(tmp_path: Path):
+    read = profile(tmp_path, 'time = "01:00:00"\nmemory = "32G"\n[figures]\n')
+    assert read.figures is None
+    assert read.for_figures().memory == "4G"
 
 
 def test_unknown_profile_suggests(tmp_path: Path):

@@ -285,9 +285,8 @@ def test_tables_of_a_run(tmp_path: Path) -> None:
         assert final["length"].tolist() == final["length"].tolist()[:3] * 3  # the same start states
         losses = result.table("train.csv").query("kind == 'loss'")
         assert {"critic_loss", "actor_loss", "temperature"} <= set(losses["name"])
-        assert (
-            result.table("train.csv")["env_step"].max() == 110
-        )  # nothing after the last full interval is lost
+        # nothing after the last full interval is lost
+        assert result.table("train.csv")["env_step"].max() == 110
         bound = result.table("train.csv").query("kind == 'actions'")["value"]
         assert bound.between(0, 1).all()
         seconds = result.table("time.csv")

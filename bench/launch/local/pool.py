@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import select
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -19,11 +15,11 @@ from typing import Any
 
 from bench.disk import DamagedFile, check_inside
 from bench.errors import UserError
+from bench.launch.local.process import WorkerProcess
 from bench.launch.pack import stopping_signals
 from bench.launch.plan import Plan, choose_execution
 from bench.machine.hardware import available_cores
 from bench.machine.provenance import provenance
-from bench.paths import cache_folder
 from bench.runs import (
     FINISHED,
     NO_CHECKPOINT,
@@ -72,99 +68,6 @@ def default_workers(device: str, jobs_per_gpu: int) -> int:
     return max(1, torch.cuda.device_count()) * jobs_per_gpu
 
 
-class _Worker:
-    """One process of the pool and the pack that it trains. Its output before the first job goes to `log`."""
-
-    def __init__(self, core: int | None, gpu: str | None, memory_mb: int, log: Path):
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
-        }
-        environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
-        if gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
-        self.log, self.log_start = log, _size(log)  # of the pack, and where its own part begins
-        self._answers, answers = os.pipe()
-        try:
-            with log.open("ab") as output:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", "bench.launch.local.child", str(answers), str(memory_mb)],
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=output,
-                    env=environment,
-                    pass_fds=[answers],
-                )
-        except OSError:
-            os.close(self._answers)
-            raise
-        finally:
-            os.close(answers)
-        self.core, self.gpu = core, gpu
-        if core is not None:
-            with suppress(OSError):
-                os.sched_setaffinity(self.process.pid, {core})
-        self.pack: list[Job] = []
-        self.progress: list[Any] = []  # as last reported by its jobs, and when that changed
-        self.moved = self.next_look = 0.0
-        self.killed_for: str | None = None
-        self._received = b""
-
-    def give(self, pack: list[Job], spec: Mapping[str, Any], log: Path) -> None:
-        self.pack, self.progress, self.moved = pack, [], time.monotonic()
-        if log != self.log:
-            self.log, self.log_start = log, _size(log)
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.write((json.dumps({"spec": spec, "log": str(log)}) + "\n").encode())
-            self.process.stdin.flush()
-
-    def answer(self) -> dict[str, str] | None:
-        """The "outcome" of the pack and its "reason", once they have come."""
-        while select.select([self._answers], [], [], 0)[0]:
-            data = os.read(self._answers, 65536)
-            if not data:
-                break
-            self._received += data
-        line, newline, rest = self._received.partition(b"\n")
-        if not newline:
-            return None
-        self._received = rest
-        answer: dict[str, str] = json.loads(line)
-        return answer
-
-    def last_words(self) -> str:
-        """The last line that its pack has written to the log, if any, but for those that say how far it is."""
-        with suppress(OSError), self.log.open("rb") as file:
-            file.seek(max(self.log_start, file.seek(0, os.SEEK_END) - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
-            return next(
-                (one_line(line) for line in reversed(lines) if line.strip() and not _DATED.match(line)), ""
-            )
-        return ""
-
-    def close(self) -> None:
-        """End the process if it has not ended, and free its resources."""
-        with suppress(OSError):
-            self.process.kill()
-        self.process.wait()
-        os.close(self._answers)
-        if self.process.stdin is not None:
-            with suppress(OSError):
-                self.process.stdin.close()
-
-
-_ROOT = Path(__file__).resolve().parents[3]
-_DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 class Pool:
     """Runs the packs of a plan. `run` returns when all have ended or `stop` was asked for."""
 
@@ -172,7 +75,7 @@ class Pool:
         self.root, self.plan, self.options, self.show = root, plan, options, show
         self.queue: deque[list[Job]] = deque(plan.packs)
         self.busy: list[tuple[float, list[Job]]] = []  # written by another process; look again at this time
-        self.workers: list[_Worker] = []
+        self.workers: list[WorkerProcess] = []
         self.outcome = Outcome()
         self.stopping = self.impatient = False
         self.most = options.workers  # less where the system starts no more processes
@@ -243,7 +146,7 @@ class Pool:
                     self._fail(job, f"no worker could be started: {strerror(error)}")
             self.queue.popleft()
 
-    def _start_worker(self, log: Path) -> _Worker:
+    def _start_worker(self, log: Path) -> WorkerProcess:
         core, gpu = None, None
         if self.options.device == "cpu":
             # A pool that leaves cores free may share them with another pool, which would also begin at the first.
@@ -253,7 +156,7 @@ class Pool:
         else:
             taken = Counter(w.gpu for w in self.workers)
             gpu = min(_gpus(), key=lambda gpu: taken[gpu])
-        worker = _Worker(core, gpu, self.options.job_memory_mb, log)
+        worker = WorkerProcess(core, gpu, self.options.job_memory_mb, log)
         self.workers.append(worker)
         return worker
 
@@ -324,7 +227,7 @@ class Pool:
                 self.messages.append(f"{busy[0].path}: another process writes it; waiting")
             self.busy.append((time.monotonic() + BUSY_RETRY_S, busy))
 
-    def _reap(self, worker: _Worker) -> None:
+    def _reap(self, worker: WorkerProcess) -> None:
         """A worker has died with its pack, or could not start."""
         code = worker.process.returncode
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -335,9 +238,8 @@ class Pool:
                 self._tidy(job)
                 self.outcome.done.append(job)
             elif worker.killed_for:
-                with suppress(
-                    UserError, Superseded, OSError
-                ):  # recorded, so that it is not tried again unasked
+                # recorded, so that it is not tried again unasked
+                with suppress(UserError, Superseded, OSError):
                     record_failure(
                         self.root,
                         job,
@@ -361,7 +263,7 @@ class Pool:
         self.outcome.failed.append((job, reason))
         self.messages.append(f"{job.path}: failed: {reason}")
 
-    def _hangs(self, worker: _Worker) -> bool:
+    def _hangs(self, worker: WorkerProcess) -> bool:
         """Whether no job of the pack has reported another step for too long."""
         now = time.monotonic()
         if now < worker.next_look:

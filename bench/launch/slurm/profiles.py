@@ -1,24 +1,22 @@
 """Cluster profiles: the resources that a study's jobs request from Slurm. One TOML file each, in slurm/profiles/.
 
 `slurm/profiles/example-cpu.toml` explains the keys; only `time` has no default. `[algo.<name>]` and `[figures]` change
-keys for one algorithm's runs and for the job that builds the figures. Whatever is wrong in a file is said with the
-file, the key and the reason.
+keys for one algorithm's runs and for the job that builds the figures. Mistakes are reported with file, key and reason.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET
 
 from bench.errors import UserError, suggest
-from bench.paths import expand
+from bench.launch.slurm.profile_keys import Duration, ProfileFile, hint_for
 from bench.shape import Mismatch, fit, read_toml
 
 FOLDER = Path(__file__).parents[3] / "slurm" / "profiles"
@@ -26,147 +24,6 @@ FOLDER = Path(__file__).parents[3] / "slurm" / "profiles"
 # Slurm looks at the clock every 30 s, so the signal comes up to 30 s early, and a job that has no handler yet
 # dies of it: at least this much time must pass between the start and the signal.
 START_S = 45
-
-# Options of sbatch that the suite sets itself, or that would change the output it parses; not allowed in a profile.
-RESERVED = frozenset(
-    (
-        *("array", "chdir", "cluster", "clusters", "dependency", "error", "export-file", "help", "job-name"),
-        *("kill-on-invalid-dep", "nodes", "no-requeue", "ntasks", "ntasks-per-core", "ntasks-per-node"),
-        *("open-mode", "output", "parsable", "quiet", "requeue", "signal", "test-only", "usage", "verbose"),
-        *("version", "wait", "wrap"),
-    )
-)
-# Options of sbatch that a key of the profile stands for.
-OWN = {
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "constraint": "constraint",
-    "time": "time",
-    "mem": "memory",
-    "cpus-per-task": "cpus",
-    "gpus": "gpus",
-    "gpus-per-node": "gpus",
-    "gpus-per-task": "gpus",
-    "gpus-per-socket": "gpus",
-}
-
-
-class Duration(int):
-    """Minutes of "HH:MM:SS" or "D-HH:MM:SS", rounded up. Slurm's shorter forms are too easily misread."""
-
-    text: str
-
-    @classmethod
-    def parse(cls, value: object) -> Duration:
-        match = re.fullmatch(r"(?:(\d+)-)?(\d{1,3}):(\d\d):(\d\d)", value) if isinstance(value, str) else None
-        if match is None:
-            raise ValueError('must be "hours:minutes:seconds" or "days-hours:minutes:seconds"')
-        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-        if total < 60:
-            raise ValueError("must be at least one minute")
-        made = cls(-(-total // 60))
-        made.text = match[0]
-        return made
-
-
-class Text(str):
-    """Text for one line of a job script."""
-
-    @classmethod
-    def parse(cls, value: object) -> Text:
-        if not isinstance(value, str) or not value.strip() or not value.isprintable():
-            raise ValueError("must be text in quotes, on one line and not empty")
-        return cls(value)
-
-
-class Folder(Text):
-    """An absolute path; $VARIABLES and ~ are expanded when the profile is read."""
-
-    @classmethod
-    def parse(cls, value: object) -> Folder:
-        try:
-            path = expand(super().parse(value))
-        except UserError as error:
-            raise ValueError(f"cannot be used: {error}") from None
-        if not os.path.isabs(path):
-            raise ValueError("must be an absolute path that every node sees")
-        return cls(path)
-
-
-class Options(dict[str, str | int | bool]):
-    """Options of sbatch that no key stands for."""
-
-    @classmethod
-    def parse(cls, value: object) -> Options:
-        if not isinstance(value, dict):
-            raise ValueError(
-                'must be a table of sbatch\'s long options, like [sbatch] with exclude = "node7"'
-            )
-        for key, option in value.items():
-            name = key.replace("_", "-")
-            if name in RESERVED:
-                raise ValueError(f"has {key!r}, which is set by the suite itself")
-            if name in OWN:
-                raise ValueError(
-                    f"has {key!r}, which has a key of its own, above [sbatch]: {OWN[name]} = ..."
-                )
-            if not re.fullmatch(r"[a-z][a-z0-9_-]*", key) or not isinstance(option, str | int | bool):
-                raise ValueError(
-                    f"has {key!r}, which must be a long option of sbatch with text, a number or true"
-                )
-        return cls(value)
-
-
-FromZero = Annotated[int, Meta(ge=0)]
-FromOne = Annotated[int, Meta(ge=1)]
-FromFive = Annotated[int, Meta(ge=5)]
-Memory = Annotated[
-    str,
-    Meta(pattern=r"^[1-9]\d*[MG]\Z", description='whole megabytes or gigabytes, like "900M" or "4G"'),
-]
-Lines = Annotated[
-    tuple[str, ...], Meta(description='a list of shell lines, like ["module load python/3.11"]')
-]
-
-
-class Keys(Struct, forbid_unknown_fields=True):
-    """The keys of a profile, and of its tables for one algorithm and for the figures."""
-
-    time: Duration | UnsetType = UNSET
-    partition: Text | UnsetType = UNSET
-    account: Text | UnsetType = UNSET
-    qos: Text | UnsetType = UNSET
-    constraint: Text | UnsetType = UNSET
-    memory: Memory | UnsetType = UNSET
-    cpus: FromOne | UnsetType = UNSET
-    gpus: FromZero | UnsetType = UNSET
-    gpu_type: Text | UnsetType = UNSET
-    array_parallelism: FromOne | UnsetType = UNSET
-    signal_delay: FromFive | UnsetType = UNSET
-    setup: Lines | UnsetType = UNSET
-    checkpoints: Folder | UnsetType = UNSET
-    jobs_per_task: FromOne | UnsetType = UNSET
-    jobs_per_gpu: FromOne | UnsetType = UNSET
-    python: Text | UnsetType = UNSET
-    srun: Lines | UnsetType = UNSET
-    sbatch: Options | UnsetType = UNSET
-
-    def values(self) -> dict[str, Any]:
-        """Those that are set, as `Profile` has them."""
-        found = {key: value for key in KEYS if (value := getattr(self, key)) is not UNSET}
-        return found | {key: Path(value) for key, value in found.items() if isinstance(value, Folder)}
-
-
-KEYS = Keys.__struct_fields__
-
-
-class ProfileFile(Keys):
-    """A profile."""
-
-    algo: dict[str, Keys] = {}
-    figures: Keys | None = None
 
 
 @dataclass(frozen=True)
@@ -191,9 +48,8 @@ class Profile:
     jobs_per_gpu: int = 1  # packs that share a GPU at the same time
     python: str | None = None  # shell words that start Python; None: the Python of this process
     srun: tuple[str, ...] = ()  # further arguments of srun
-    sbatch: Mapping[str, str | int | bool] = field(
-        default_factory=dict
-    )  # further options, as sbatch calls them
+    # further options, as sbatch calls them
+    sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
     table: str = ""  # the table of the file whose keys come before the others: "algo.sdac", "figures"
     inherited: Mapping[str, str] = field(default_factory=dict)  # key -> its value from the environment
     algos: Mapping[str, Profile] = field(default_factory=dict)  # those that ask for something of their own
@@ -254,29 +110,17 @@ def load_profile(name: str, folder: Path = FOLDER) -> Profile:
     try:
         read = fit(read_toml(file, _short(file)), ProfileFile)
     except Mismatch as mismatch:
-        hint = _hint(str(mismatch.place[-1])) if mismatch.unknown else ""
+        hint = hint_for(str(mismatch.place[-1])) if mismatch.unknown else ""
         raise UserError(f"{_short(file)}: {mismatch}{hint}") from None
     if read.time is UNSET:
         raise UserError(f'{_short(file)}: time is missing; how long may a task run? time = "02:00:00"')
     base = read.values()
     algos = {algo: _profile(file, base | own.values(), f"algo.{algo}") for algo, own in read.algo.items()}
     figures = None
-    if read.figures is not None:
+    if read.figures is not None and read.figures.values():
         lean = {key: value for key, value in base.items() if key not in ("gpus", "gpu_type", "cpus")}
         figures = _profile(file, lean | read.figures.values(), "figures")
     return replace(_profile(file, base), algos=algos, figures=figures)
-
-
-def _hint(key: str) -> str:
-    """A hint for an unknown key that is not a misspelling of a known one."""
-    if suggest(key, KEYS):
-        return ""
-    option = key.replace("_", "-")
-    if option in RESERVED:
-        return "; the suite sets it itself: a task is one process on one node, and `cpus` are runs at once"
-    if option in OWN:
-        return f"; here it is called {OWN[option]!r}"
-    return f"; an option of sbatch stands below [sbatch]: {option} = ..."
 
 
 def _profile(file: Path, values: Mapping[str, Any], table: str = "") -> Profile:

@@ -266,9 +266,8 @@ def _scancel(folder: Path, arrays: Sequence[Array]) -> None:
         if not lines or not all(re.search(_GONE, line) for line in lines):
             raise
     for array in arrays:
-        with suppress(
-            OSError
-        ):  # it is only needed to tell a cancelled task from one that is requeued, for seconds
+        # it is only needed to tell a cancelled task from one that is requeued, for seconds
+        with suppress(OSError):
             records.write_array(folder, replace(array, cancelled=True))
 
 

@@ -107,7 +107,7 @@ def _origin(root: Path) -> Section:
     return Section(
         "provenance",
         "Provenance and how to reproduce",
-        text=["Run what is missing of the experiments again, and make this page from their data alone:"],
+        text=["Run missing parts of the experiments, and make this page from their data alone:"],
         tables=[_provenance(root)],
         commands=["make experiments", f"make figures STUDY={NAME}"],
     )

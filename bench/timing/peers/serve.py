@@ -13,9 +13,8 @@ from typing import Any
 
 from bench.timing.stopwatch import timed
 
-Tasks = Mapping[
-    str, Callable[[], float]
-]  # name -> a function that does it once and returns the seconds per call
+# name -> a function that does it once and returns the seconds per call
+Tasks = Mapping[str, Callable[[], float]]
 
 
 def serve(tasks: Tasks, facts: Mapping[str, Any]) -> None:

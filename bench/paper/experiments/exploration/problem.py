@@ -1,11 +1,11 @@
 """A point in the square [-1, 1]^2 with two goals: a near one that pays little and a far one that pays more.
 
 Every step pays near + far, near = 0.3 exp(-d^2 / (2 0.15^2)) at (0.3, 0.3) and far = exp(-d^2 / (2 0.15^2)) at
-(-0.7, -0.7). The start is the centre, where the near goal's slope is felt and the far one's is not: it leads away from
+(-0.7, -0.7). The start is the centre, where only the reward of the near goal has a slope: it leads away from
 the better goal. An action moves the point by a tenth of it; episodes end by their time limit alone.
 
-Its constants were chosen before any algorithm was trained on it, by what the uniform random policy does: it comes near
-the far goal in a few episodes of a hundred.
+Its constants were chosen before any algorithm was trained on it, by the behaviour of the uniform random policy, which
+comes near the far goal in a few episodes of a hundred.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LIMIT = 50  # steps of an episode
 SPEED = 0.1
 NEAR, FAR = np.array([0.3, 0.3]), np.array([-0.7, -0.7])
 PAY_NEAR, PAY_FAR, WIDTH = 0.3, 1.0, 0.15
-START = 0.05  # the point starts within so much of the centre, per axis
-REACHED = 0.3  # within so much of a goal an episode counts as ended there (two widths)
+START = 0.05  # the point starts within this distance of the centre, per axis
+REACHED = 0.3  # within this distance of a goal an episode counts as ended there (two widths)
 
 
 class TwoGoals(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -103,7 +103,7 @@ class Policy:
         E, F = target
         return Policy(self.schedule, keep * self.E + step * E, keep * self.F + step * F)
 
-    def beside(self, target: tuple[Array, Array]) -> tuple[Array, Array]:
+    def with_target(self, target: tuple[Array, Array]) -> tuple[Array, Array]:
         """All coefficients of eps and of a target, as vectors of one length."""
         E, F = (np.broadcast_to(part, (self.schedule.T, *part.shape)) for part in target)
         join = lambda *parts: np.concatenate([part.ravel() for part in parts])  # noqa: E731

@@ -192,7 +192,7 @@ def walk_linear_quadratic(
         value, now = first, policy
         for _ in range(count):
             target = lq.target(value, weight)
-            apart = disagreement(*now.beside(target), keep < 1)
+            apart = disagreement(*now.with_target(target), keep < 1)
             now = now.moved(target, keep, step)
             after = lq.evaluate(problem, now)
             if after is None:
