@@ -260,7 +260,9 @@ def permutation_p(ours: Array, theirs: Array) -> float:
     pooled = pooled - pooled.mean()
     seen = abs(pooled[:n].sum()) * (1 - 1e-9)  # a sum in another order rounds differently
     if math.comb(n + m, n) <= SPLITS:
-        half = (n + m) // 2  # a split takes k of this half and n - k of the other: no list of splits is needed
+        half = (
+            n + m
+        ) // 2  # a split takes k of this half and n - k of the other: no list of splits is needed
         first, second = _subset_sums(pooled[:half]), _subset_sums(pooled[half:])
         extreme = sum(
             np.count_nonzero(np.abs(first[k][:, None] + second[n - k]) >= seen)
