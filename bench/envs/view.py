@@ -21,6 +21,7 @@ class AgentView(gymnasium.Wrapper):
 
     Raises:
         UserError: spaces that cannot be trained on (see spaces.py).
+        ValueError: by `reset` and `step`, where an observation is not of the declared size.
     """
 
     def __init__(self, env: gymnasium.Env, name: str, action_repeat: int = 1):
@@ -28,15 +29,15 @@ class AgentView(gymnasium.Wrapper):
         self.name = name
         self.action_repeat = action_repeat
         self._to_native = spaces.actions(env.action_space, name)
-        obs_dim, self._encode = spaces.observations(env.observation_space, name)
-        self.observation_space = Box(-np.inf, np.inf, (obs_dim,), np.float32)
+        self._obs_dim, self._encode = spaces.observations(env.observation_space, name)
+        self.observation_space = Box(-np.inf, np.inf, (self._obs_dim,), np.float32)
         self.action_space = Box(-1.0, 1.0, (len(self._to_native.half),), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         obs, info = self.env.reset(seed=seed, options=options)
-        return self._encode(obs), info
+        return self._vector(obs), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         native = self._to_native(action)
@@ -46,7 +47,15 @@ class AgentView(gymnasium.Wrapper):
             total += float(reward)
             if terminated or truncated:
                 break
-        return self._encode(obs), total, bool(terminated), bool(truncated), {**info, "frames": frames}
+        return self._vector(obs), total, bool(terminated), bool(truncated), {**info, "frames": frames}
+
+    def _vector(self, obs: Any) -> np.ndarray:
+        vector = self._encode(obs)
+        if len(vector) != self._obs_dim:
+            raise ValueError(
+                f"the environment returned {len(vector)} observations; its space declares {self._obs_dim}"
+            )
+        return vector
 
     def render(self) -> Any:
         """A (height, width, 3) uint8 image.

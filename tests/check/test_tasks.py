@@ -36,7 +36,7 @@ FAULTS = [
     ),
     ("Endless", ENDS, "no end after 200 steps, and it has no time limit: register it with max_episode_steps"),
     ("NotFinite", OBSERVATIONS, "step 4 gives an observation that is not finite"),
-    ("AnotherShape", OBSERVATIONS, r"the reset gives \(3,\) numbers, declared are \(2,\)"),
+    ("AnotherShape", OBSERVATIONS, "the environment returned 3 observations; its space declares 2"),
     ("BeyondItsBounds", OBSERVATIONS, r"number 1 of the observation of step 11 is 11; declared is -1 to 10"),
     ("DiscreteActions", USABLE, "has actions in a Discrete space; it cannot be trained"),
     ("UnboundedActions", USABLE, r"has actions without bounds \(number 0 of 1\); it cannot be trained"),
@@ -47,7 +47,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("name", "what", "wrong"), FAULTS)
 def test_a_fault_is_found(name: str, what: str, wrong: str) -> None:
-    with pytest.raises(AssertionError, match=wrong):
+    with pytest.raises((AssertionError, ValueError), match=wrong):
         CHECKS[what](Subject(f"faulty_tasks:{name}-v0"))
 
 
