@@ -131,7 +131,8 @@ def _trimmed_means(scores: Array, held: NDArray[np.int16] | Array, share: float)
 
 def mean(tasks: Tasks, counts: Sequence[Counts] | None = None) -> Array:
     """Mean over tasks of the mean over seeds."""
-    return np.mean(task_means(tasks, counts), axis=0)
+    means = task_means(tasks, counts)
+    return means[0] if len(means) == 1 else np.mean(means, axis=0)
 
 
 def median(tasks: Tasks, counts: Sequence[Counts] | None = None) -> Array:
@@ -311,14 +312,16 @@ def improvement_interval(
     """Interval of `probability_of_improvement`: Newcombe's of each task, combined by square and add
     (Zou and Donner, Statistics in Medicine 27, 2008): the distances from the value to its bounds add like errors.
     """
-    below, above = [], []
-    for x, y in zip(ours, theirs, strict=True):
-        share = probability_of_improvement([x], [y])
-        low, high = mann_whitney_interval(share, len(x), len(y), level)
-        below.append(share - low)
-        above.append(high - share)
+    pairs = list(zip(ours, theirs, strict=True))
+    shares = np.array([probability_of_improvement([x], [y]) for x, y in pairs])
+    low, high = np.empty(len(pairs)), np.empty(len(pairs))
+    sizes = [(len(x), len(y)) for x, y in pairs]
+    for n, m in dict.fromkeys(sizes):  # tasks of the same numbers of seeds at once
+        at = [i for i, size in enumerate(sizes) if size == (n, m)]
+        low[at], high[at] = mann_whitney_interval(shares[at], n, m, level)
     value = float(probability_of_improvement(ours, theirs))
-    return value - float(np.linalg.norm(below)) / len(ours), value + float(np.linalg.norm(above)) / len(ours)
+    below, above = np.linalg.norm(shares - low), np.linalg.norm(high - shares)
+    return value - float(below) / len(pairs), value + float(above) / len(pairs)
 
 
 def difference_of_shares(
