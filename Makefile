@@ -77,7 +77,7 @@ help:  ## this list
 #:                 PACK=auto|N  JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000
 #:                 CHECKPOINTS=folder  RETRY=1  DRY=1 (only the plan: runs, hours, disk)
 #: On a cluster:   PROFILE=local  JOBS_PER_TASK=4  DRY=1  FIGURES=1
-#: Figures:         STUDY="early-100k sac-choices" or a figures file; ALGOS ENVS STEPS
+#: Figures:        STUDY="early-100k sac-choices" or a figures file; ALGOS ENVS STEPS
 #:                 SUBJECT=qsm BASELINE="sac td3" NORMALISE="random sac" METRIC=q_gradient
 #:                 SENSITIVITY=M_q OTHERS="dime sac@simba" WIDTH=column|page
 #: Status:         JSON=1  EXIT_CODE=1  WATCH=30

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.analysis import build, summary
+from bench.analysis import SUMMARY, build
 from bench.analysis.scores import runs as run_tables
 from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.load import load
@@ -32,7 +32,7 @@ sys.meta_path.insert(0, NoTorch())
 from pathlib import Path
 from bench import analysis
 analysis.build(Path(sys.argv[1]), "made-up")
-print(analysis.summary(Path(sys.argv[1]), "made-up"))
+print((Path(sys.argv[1]) / "made-up/report" / analysis.SUMMARY).read_text())
 """
 
 
@@ -114,7 +114,7 @@ def test_nothing_scored_yet_is_a_report_too(tmp_path):
     for done in folder.glob("*/*/*/done.json"):
         done.unlink()
     build(tmp_path, "made-up")
-    assert "No run has been scored yet." in summary(tmp_path, "made-up")
+    assert "No run has been scored yet." in (folder / "report" / SUMMARY).read_text()
     page = (folder / "report/index.html").read_text()
     assert "4 stale" in page
     assert "No score, stale: cheetah-run/qsm/seed-0, cheetah-run/qsm/seed-1, cheetah-run/sac/seed-0" in page
@@ -124,7 +124,7 @@ def test_an_empty_grid(tmp_path):
     folder = helpers.study(tmp_path, seeds=1)
     helpers.change_study(folder, grid=[])
     build(tmp_path, "made-up")
-    assert "No run has been scored yet." in summary(tmp_path, "made-up")
+    assert "No run has been scored yet." in (folder / "report" / SUMMARY).read_text()
 
 
 def test_a_single_evaluation_of_a_single_seed(tmp_path):
