@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from bench.__main__ import main
 from bench.analysis import build
 from bench.analysis.report import index
 from tests.analysis import helpers
@@ -114,3 +115,13 @@ def test_nothing_is_best_where_nothing_is_scored(tmp_path):
         done.unlink()
     build(tmp_path, "made-up")
     assert rows(tmp_path)["made-up"][5] == "–"
+
+
+def test_status_names_it(root, capsys):
+    assert main(["status", f"--results={root}", "--study=first"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"reports of all studies: {root / 'index.html'}"
+    assert main(["status", f"--results={root}", "--study=first", "--json=1"]) == 0
+    assert json.loads(capsys.readouterr().out)["studies"][0]["study"] == "first"
+    (root / "index.html").unlink()
+    assert main(["status", f"--results={root}", "--study=first"]) == 0
+    assert "index.html" not in capsys.readouterr().out
