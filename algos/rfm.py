@@ -16,7 +16,7 @@ from algos.core.config import Config, at_least, between, not_negative, one_of, p
 from algos.core.flow import INTEGRATORS, VelocityNetwork
 from algos.core.networks import Generators, Params
 from algos.core.noise import Draws
-from algos.core.optim import Adam, clip_by_norm, input_gradient
+from algos.core.optim import Adam, clip_by_norm, gradients
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,13 @@ class RFM(Agent):
             q = self.q(state, repeated, latent.flatten(1, 2).tanh()).amin(1).view(latent.shape[:-1])
             return q / temperature + 2 * (math.log(2) - latent - F.softplus(-2 * latent)).sum(-1)
 
-        w = log_density(x).softmax(-1).unsqueeze(-1)  # (S, B, K, 1)
-        score = t / (1 - t) * noise + input_gradient(lambda latent: log_density(latent).sum(), x)
+        def summed(leaf: Params) -> tuple[Tensor, Metrics]:
+            density = log_density(leaf["x"])
+            return density.sum(), {"density": density}
+
+        slope, found = gradients(summed, {"x": x})  # with the density itself: the critics are asked once
+        w = found["density"].softmax(-1).unsqueeze(-1)  # (S, B, K, 1)
+        score = t / (1 - t) * noise + slope["x"]
         mean, mean_score = (w * x).sum(2), (w * score).sum(2)  # (S, B, A)
         off, off_score = x - mean.unsqueeze(2), score - mean_score.unsqueeze(2)
         if c.control_variate == "tuned":  # the least variance of the estimate

@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from algos.core.agent import Agent
 from algos.core.gaussian import Gaussian
-from algos.core.score_network import ScoreNetwork
 
 _aten = torch.ops.aten
 PRODUCTS = (_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm)
@@ -46,9 +45,9 @@ def gflop(call: Callable[[], Any]) -> float:
 def counted_networks(agent: Agent) -> Iterator[list[int]]:
     """Counts forward evaluations of a network on a batch, in the one entry of the list; each critic counts.
 
-    Counted are the critics (`forward` where they have one, else `q`), the noise-prediction network, a Gaussian
-    policy's network, and the `mlp`s that the algorithm's own module calls; not the embedding of the time, whose T rows
-    are computed once for all.
+    Counted are the critics (`forward` where they have one, else `q`), the agent's network (of noise, of a velocity,
+    or a Gaussian policy's), and the `mlp`s that the algorithm's own module calls; not the embedding of the time,
+    whose T rows are computed once for all.
     """
     counts = [0]
 
@@ -62,13 +61,12 @@ def counted_networks(agent: Agent) -> Iterator[list[int]]:
     with ExitStack() as patches:
         critics = agent.config.critics
         values = "forward" if hasattr(agent.critic, "forward") else "q"
-        targets: list[tuple[Any, str, int]] = [
-            (type(agent.critic), values, critics),
-            (ScoreNetwork, "__call__", 1),
-        ]
+        targets: list[tuple[Any, str, int]] = [(type(agent.critic), values, critics)]
         network = getattr(agent, "network", None)
         if isinstance(network, Gaussian):
             targets.append((type(network), "heads", 1))
+        elif callable(network):
+            targets.append((type(network), "__call__", 1))
         modules = {sys.modules[cls.__module__] for cls in type(agent).__mro__ if issubclass(cls, Agent)}
         targets += [(module, "mlp", 1) for module in modules if hasattr(module, "mlp")]
         for owner, name, networks in targets:
