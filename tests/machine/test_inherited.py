@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,14 @@ def test_a_cache_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(paths.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
     assert not paths.cache_folder().is_relative_to(tmp_path / "qsm-bench")
+
+
+def test_nothing_takes_rights_away_that_the_umask_leaves() -> None:
+    """A group that shares a results folder sets its umask for that. A cache is its user's own (paths.py)."""
+    for path in REPO.glob("bench/**/*.py"):
+        if path.name != "paths.py":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"chmod\(|mkdtemp\(|mkstemp\(|NamedTemporaryFile\(", text), path
 
 
 # -- variables ---------------------------------------------------------------------------------------
