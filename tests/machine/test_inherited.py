@@ -93,9 +93,15 @@ def test_variables_are_named_as_make_names_them() -> None:
 def test_a_cache_is_never_below_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert paths.cache_folder() == tmp_path / "cache" / "qsm-bench"
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert paths.cache_folder() == tmp_path / "home" / ".cache" / "qsm-bench"
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/mine")  # as a shell leaves it in quotes
+    assert paths.cache_folder() == tmp_path / "home" / "mine" / "qsm-bench"
+    monkeypatch.chdir(tmp_path)
+    for other in ("", "relative", "$NOT_SET/x", "~nobody-of-that-name"):
+        monkeypatch.setenv("XDG_CACHE_HOME", other)
+        assert paths.cache_folder() == tmp_path / "home" / ".cache" / "qsm-bench"
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "home"}
+    monkeypatch.delenv("XDG_CACHE_HOME")
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))  # no folder can be made there
     monkeypatch.setattr(paths.tempfile, "gettempdir", lambda: str(tmp_path / "t"))
