@@ -33,7 +33,11 @@ def cache_folder() -> Path:
     """
     places = [Path(tempfile.gettempdir()) / f"qsm-bench-{os.getuid()}"]
     with suppress(RuntimeError):  # no home folder
-        places.insert(0, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qsm-bench")
+        places.insert(0, Path.home() / ".cache" / "qsm-bench")
+    with suppress(UserError):
+        own = Path(expand(os.environ.get("XDG_CACHE_HOME", "")))
+        if own.is_absolute():  # others do not count, says the XDG base directory specification
+            places.insert(0, own / "qsm-bench")
     for folder in places:
         with suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -177,6 +177,7 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_grid_from_its_start_to_its_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = told(capsys, *RUN, "--algos", "stub stub:fault=raise,fault_seed=1", "--jobs", "2")
     assert code == 1

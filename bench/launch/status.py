@@ -139,12 +139,15 @@ def _status(
         return RunStatus(run, name, run.state, "", "", entry)
     if run.state == "running":
         return RunStatus(run, name, run.state, "", restarted, entry, own_log)
-    if entry is not None and entry.active:
+    over = (
+        run.state == "failed" and entry is not None and entry.job == _slurm_job(run)
+    )  # its task goes on to others
+    if entry is not None and entry.active and not over:
         waits = entry.reason if entry.waits else f"for its turn: job {entry.job} is {entry}"
         return RunStatus(run, name, QUEUED, waits, restarted, entry, entry.log)
     reason = "" if run.state == "missing" else run.reason
     task = ""
-    if entry is not None and entry.state != "COMPLETED":
+    if entry is not None and not entry.active and entry.state != "COMPLETED":
         task = f"its task ended as {entry}"
     elif entry is None and past is not None:
         if silent:
@@ -156,6 +159,13 @@ def _status(
     return RunStatus(
         run, name, run.state, "; ".join(filter(None, [reason, task])), restarted, entry or past, log
     )
+
+
+def _slurm_job(run: Run) -> str | None:
+    """The Slurm job of the run's last attempt, as scontrol takes it."""
+    attempts = run.meta.get("attempts") or [{}]
+    ids = (attempts[-1].get("provenance") or {}).get("scheduler") or {}
+    return f"{ids['array_job_id']}_{ids['array_task_id']}" if ids.get("array_job_id") else ids.get("job_id")
 
 
 def _restarted(run: Run) -> str:

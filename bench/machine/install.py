@@ -8,6 +8,7 @@ made it; one that was interrupted, or that another version made, is made anew.
 
 import ast
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -125,7 +126,14 @@ def pip_settings(python: Path) -> "tuple[dict[str, str], list[str]]":
 def _compile(folder: Path) -> None:
     """The switch for MKL's AVX-512 kernels (mkl.py), where there is a C compiler."""
     library = folder / "lib" / "mkl_avx512.so"
-    command = [os.environ.get("CC") or "cc", "-shared", "-fPIC", "-nostdlib", "-o", str(library)]
+    command = [
+        *shlex.split(os.environ.get("CC") or "cc"),
+        "-shared",
+        "-fPIC",
+        "-nostdlib",
+        "-o",
+        str(library),
+    ]
     try:
         done = subprocess.run(
             [*command, str(ROOT / "bench" / "machine" / "mkl_avx512.c")], capture_output=True

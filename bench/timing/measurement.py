@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
@@ -48,7 +48,8 @@ def save(
     name = "-".join(filter(None, (machine_name(origin["hardware"]), part)))
     folder = root / (kind if problem is None else f"{kind}-draft") / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=folder.name, suffix=".tmp", dir=folder.parent))
+    new = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    new.mkdir()
     for name, (columns, rows) in tables.items():
         with (new / f"{name}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -62,7 +63,6 @@ def save(
         "problem": problem,
     }
     (new / "provenance.json").write_text(json.dumps(record, indent=1) + "\n")
-    new.chmod(0o755)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -106,6 +106,26 @@ def test_the_run_s_own_reason_is_shown_while_slurm_remembers_the_job(tmp_path: P
     assert f"failed: ValueError: alpha is negative; its task ended as FAILED (job 77_0, log {log})" in line
 
 
+@pytest.mark.parametrize(
+    ("ids", "state"),
+    [
+        ({"job_id": "78", "array_job_id": "77", "array_task_id": "0"}, "failed: ValueError: no (job 77_0, "),
+        ({"job_id": "12", "array_job_id": "9", "array_task_id": "0"}, "queued (for its turn"),  # RETRY=1
+        (None, "queued (for its turn"),  # it failed in `make bench`
+    ],
+)
+def test_a_run_that_failed_is_no_longer_queued_while_its_task_runs_others(
+    tmp_path: Path, ids: dict[str, str] | None, state: str
+) -> None:
+    jobs = grid(tmp_path, seeds=2)
+    array = submitted(tmp_path, jobs)
+    Writer.open(tmp_path, jobs[0], execution={}, provenance={"scheduler": ids}).fail("ValueError: no")
+    out = told(tmp_path, {0: ("RUNNING", "", "n1"), 1: ("PENDING", "Priority", "")}, array)
+    (line,) = [line for line in out.splitlines() if "seed-0: " in line]
+    assert f"seed-0: {state}" in line
+    assert "ended" not in line
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_task_that_died_before_its_run_began_shows_its_last_words(tmp_path: Path, known: bool) -> None:
     """Whether Slurm still knows the job, or has forgotten it."""

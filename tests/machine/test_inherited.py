@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,9 +93,15 @@ def test_variables_are_named_as_make_names_them() -> None:
 def test_a_cache_is_never_below_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert paths.cache_folder() == tmp_path / "cache" / "qsm-bench"
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert paths.cache_folder() == tmp_path / "home" / ".cache" / "qsm-bench"
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/mine")  # as a shell leaves it in quotes
+    assert paths.cache_folder() == tmp_path / "home" / "mine" / "qsm-bench"
+    monkeypatch.chdir(tmp_path)
+    for other in ("", "relative", "$NOT_SET/x", "~nobody-of-that-name"):
+        monkeypatch.setenv("XDG_CACHE_HOME", other)
+        assert paths.cache_folder() == tmp_path / "home" / ".cache" / "qsm-bench"
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "home"}
+    monkeypatch.delenv("XDG_CACHE_HOME")
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))  # no folder can be made there
     monkeypatch.setattr(paths.tempfile, "gettempdir", lambda: str(tmp_path / "t"))
@@ -110,6 +117,14 @@ def test_a_cache_folder_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(paths.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
     assert not paths.cache_folder().is_relative_to(tmp_path / "qsm-bench")
+
+
+def test_nothing_takes_rights_away_that_the_umask_leaves() -> None:
+    """A group that shares a results folder sets its umask for that. A cache is its user's own (paths.py)."""
+    for path in REPO.glob("bench/**/*.py"):
+        if path.name != "paths.py":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"chmod\(|mkdtemp\(|mkstemp\(|NamedTemporaryFile\(", text), path
 
 
 # -- variables ---------------------------------------------------------------------------------------

@@ -194,6 +194,16 @@ def test_pip_is_alone_with_its_environment(tmp_path: Path, commands: list[list[s
     assert len(without) == (sys.version_info >= (3, 13))
 
 
+@pytest.mark.parametrize(("given", "words"), [("ccache gcc -m64", ["ccache", "gcc", "-m64"]), ("", ["cc"])])
+def test_the_compiler_may_come_with_options(
+    tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch, given: str, words: list[str]
+) -> None:
+    monkeypatch.setenv("CC", given)
+    install.main(tmp_path / "e")
+    (compiling,) = [command for command in commands if "-shared" in command]
+    assert compiling[: len(words) + 1] == [*words, "-shared"]
+
+
 def test_what_is_in_the_way_is_not_removed(tmp_path: Path, commands: list[list[str]]) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "theirs")

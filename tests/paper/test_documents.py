@@ -124,6 +124,7 @@ def tracked(tmp_path):
     return tmp_path / "results"
 
 
+@pytest.mark.slow
 def test_the_documents_of_this_repository_are_current(tracked, monkeypatch):
     """Figures are only looked for: another machine may round a pixel otherwise."""
     monkeypatch.setattr(documents.style, "png", lambda figure: b"")

@@ -110,6 +110,7 @@ def only(monkeypatch):
     return choose
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_not_run_says_so(root):
     shutil.rmtree(root / "experiments/multimodality")
     (root / "experiments/exploration/scores.csv").unlink()  # cut off before the end
@@ -162,6 +163,7 @@ def test_a_table_that_is_gone_is_told(gone, root, capsys, only):
     assert gone.partition("/")[0] in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_a_document_takes_figures_and_tables_of_it(root, tmp_path, only):
     only("theorem")
     (tmp_path / "docs").mkdir()
