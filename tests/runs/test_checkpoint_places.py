@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.runs import Writer, checkpoint_step, places, read_run
-from tests.runs.test_runs import JOB, eval_row, open_writer, rows
+from tests.runs.writing import JOB, eval_row, open_writer, rows
 
 
 @pytest.fixture
