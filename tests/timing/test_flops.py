@@ -70,7 +70,7 @@ def test_network_calls_of_an_action_count_the_chain_and_the_choice() -> None:
 
 def test_network_calls_of_a_flow_are_its_steps() -> None:
     own = {"flow_steps": 3, "act_particles": 4, "particles": 4, "samples": 5}
-    rfm = Subject(Case("rfm", (H, H), B, None, overrides=own), "eager")
+    rfm = CaseTimer(Case("rfm", (H, H), B, None, overrides=own), "eager")
     assert flops.network_calls(rfm.agent, rfm.time("act_1")) == 3 + 2  # and the critics that choose
     # flows of a' and of the endpoint, each with its choice; target critics, critics; critics of the samples; the loss
     assert flops.network_calls(rfm.agent, rfm.update) == 2 * (3 + 2) + 2 + 2 + 2 + 1

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench.analysis import stats
 from bench.analysis.external.scores import load_per_seed
@@ -40,6 +41,7 @@ class Curve:
     env_steps: Array
     returns: Array
     seeds: tuple[int, ...]
+    evaluated: NDArray[np.bool_]  # (K,): whether every seed was evaluated at the step itself
     notes: tuple[str, ...] = ()
 
     @property
@@ -56,6 +58,18 @@ class Curve:
     def mean(self) -> Array:
         """Mean over the seeds that have a value: (K,)."""
         return np.nansum(self.returns, axis=0) / self.n
+
+    @cached_property
+    def whole(self) -> NDArray[np.bool_]:
+        """Whether all seeds have a value at a step: (K,)."""
+        return np.asarray(np.isfinite(self.returns).all(axis=0))
+
+    def at(self, env_step: float) -> Array:
+        """One return per seed at a step, (n,), on a line between two evaluations; empty where some seed has none."""
+        steps = self.env_steps[self.whole]
+        if not len(steps) or not steps[0] <= env_step <= steps[-1]:
+            return np.empty(0)
+        return np.array([np.interp(env_step, steps, seed) for seed in self.returns[:, self.whole]])
 
     @cached_property
     def extent(self) -> tuple[Array, Array]:
@@ -117,6 +131,7 @@ def curve(rows: pd.DataFrame) -> Curve:
         env_steps=grid,
         returns=returns,
         seeds=tuple(seeds),
+        evaluated=np.all([np.isin(grid, steps) for steps, _ in seeds.values()], axis=0),
         notes=tuple(_notes(grid, seeds)),
     )
 

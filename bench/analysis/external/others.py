@@ -1,14 +1,12 @@
 """Others' learning curves as curves: each algorithm of each source a thin line with its band, beside ours.
 
-Steps are environment steps (frames) everywhere, as the files have them (results/published/curves/README.md). Seeds are
-brought to the steps at which any of them was evaluated, on straight lines between a seed's own evaluations. A curve
-begins where the last seed does and ends where the first seed ends.
+Steps are environment steps (frames) everywhere, as the files have them (results/published/curves/README.md). A curve is
+drawn where all its seeds have a value: from where the last seed begins to where the first one ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.analysis import stats
 from bench.analysis.coverage import mark
-from bench.analysis.external.scores import FOLDERS, per_seed
-from bench.analysis.resampling import CURVE_RESAMPLES, Array
+from bench.analysis.external.curves import Curve
+from bench.analysis.external.curves import curves as curves_of
+from bench.analysis.external.curves import load_curves as read_curves
 from bench.analysis.scores.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
 from bench.analysis.scores.results import LARGEST_RETURN, Results
 from bench.analysis.scores.tables import count
@@ -32,68 +30,15 @@ from bench.errors import UserError, suggest
 Key = tuple[str, str]  # algorithm, source
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One algorithm of one source on one task: returns (n, K) of n seeds at env_steps (K,).
-
-    evaluated: (K,), whether all seeds were evaluated at the step; otherwise some lie on a line between evaluations.
-    """
-
-    env: str
-    algo: str
-    source: str
-    env_steps: Array
-    returns: Array
-    evaluated: Array
-
-    @property
-    def n(self) -> int:
-        return len(self.returns)
-
-    def band(self, bounded: bool) -> tuple[Array, Array]:
-        """The same 95% interval over seeds as that of our curves; nan for a single seed."""
-        if self.n == 1:
-            nothing = np.full(len(self.env_steps), np.nan)
-            return nothing, nothing
-        group = (self.n, ("external", self.env, self.algo, self.source))
-        low, high = stats.resampled(stats.mean, [self.returns.T], [group], CURVE_RESAMPLES).interval()
-        return (np.clip(low, 0, LARGEST_RETURN), np.clip(high, 0, LARGEST_RETURN)) if bounded else (low, high)
-
-    def at(self, env_step: float) -> Array:
-        """One return per seed at a step, (n,), on a line between two evaluations; empty outside of the curve."""
-        if not self.env_steps[0] <= env_step <= self.env_steps[-1]:
-            return np.empty(0)
-        return np.array([np.interp(env_step, self.env_steps, seed) for seed in self.returns])
-
-
 Curves = dict[Key, dict[str, Curve]]  # task -> curve
 
 
 def load_curves(root: Path) -> Curves:
-    """(algorithm, source) -> task -> curve, of every file of scores per seed. Files that cannot be read are left out:
-    `external.scores.load_external` names them.
-    """
+    """(algorithm, source) -> task -> curve, of every source whose single seeds are known."""
     found: Curves = {}
-    for folder in FOLDERS:
-        for path in sorted((root / folder).glob("*.csv")):
-            try:
-                frame = per_seed(path)
-            except UserError:
-                continue
-            for (env, algo, source), rows in frame.groupby(["env", "algo", "source"], sort=True):
-                found.setdefault((algo, source), {})[env] = _curve(env, algo, source, rows)
+    for curve in curves_of(read_curves(root)[0]):
+        found.setdefault((curve.algo, curve.source), {})[curve.env] = curve
     return found
-
-
-def _curve(env: str, algo: str, source: str, rows: pd.DataFrame) -> Curve:
-    table = rows.pivot_table(index="env_step", columns="seed", values="value").sort_index()
-    steps, values = table.index.to_numpy(np.float64), table.to_numpy(np.float64)  # (K,), (K, n)
-    known = np.isfinite(values)
-    first = max(steps[seed][0] for seed in known.T)
-    last = min(steps[seed][-1] for seed in known.T)
-    kept = (steps >= first) & (steps <= last)
-    filled = np.array([np.interp(steps[kept], steps[k], v[k]) for k, v in zip(known.T, values.T)])
-    return Curve(env, algo, source, steps[kept], filled, known[kept].all(axis=1))
 
 
 def points_beside(results: Results, external: pd.DataFrame, curves: Curves) -> pd.DataFrame:
@@ -150,13 +95,16 @@ def look_of(results: Results, keys: Sequence[Key]) -> dict[Key, Style]:
 
 def draw(ax: Axes, curve: Curve, style: Style, bounded: bool, last: float) -> Any:
     """Up to the step `last`: a thin line, its band, and a small open marker where all seeds were evaluated."""
-    low, high = curve.band(bounded)
-    inside = curve.env_steps <= last
-    x = np.append(curve.env_steps[inside], [last] if curve.env_steps[-1] > last > curve.env_steps[0] else [])
-    mean = curve.returns.mean(axis=0)
-    value, bottom, top = (np.interp(x, curve.env_steps, y) for y in (mean, low, high))
-    ax.fill_between(x, bottom, top, color=style.color, alpha=0.09, linewidth=0)
-    at = np.flatnonzero(curve.evaluated[inside])
+    steps = curve.env_steps[curve.whole]
+    ends = (0, LARGEST_RETURN) if bounded else (-np.inf, np.inf)
+    x = np.append(steps[steps <= last], [last] if len(steps) and steps[-1] > last > steps[0] else [])
+    if not len(x):
+        return ax.plot([], [], color=style.color, linewidth=0.8)[0]
+    value, bottom, top = (np.interp(x, steps, y[curve.whole]) for y in (curve.mean, *curve.band))
+    ax.fill_between(
+        x, np.clip(bottom, *ends), np.clip(top, *ends), color=style.color, alpha=0.09, linewidth=0
+    )
+    at = np.flatnonzero(curve.evaluated[curve.whole][steps <= last])
     return ax.plot(
         x,
         value,
@@ -245,7 +193,7 @@ def _their_legend(
 
 
 def _sizes(shown: Iterable[Curve]) -> str:
-    sizes = sorted({curve.n for curve in shown})
+    sizes = sorted({len(curve.seeds) for curve in shown})
     ends = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
     return f"{ends}{mark(sizes[0])}"
 
