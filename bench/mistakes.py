@@ -1,4 +1,4 @@
-"""What an algorithm of somebody's own did wrong, in one line that says where."""
+"""What an algorithm or a task of somebody's own did wrong, in one line that says where."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CORE = (str(ROOT / "algos" / "core"), str(ROOT / "bench"))
 
 
 def reason(error: BaseException) -> str:
-    """ "KeyError: 'actor.z' (my_algo.py:125, actor_step)": the error, and the last place in an algorithm's own code.
+    """ "KeyError: 'actor.z' (my_algo.py:125, actor_step)": the error, and the last place outside this suite's core.
 
     Of an error in compiling only what it says first: the rest is advice on how to debug the compiler.
     """
