@@ -1,4 +1,4 @@
-"""An error in a user's algorithm, as one line that says where it is."""
+"""An error in a user's algorithm or task, as one line that says where it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CORE = (str(ROOT / "algos" / "core"), str(ROOT / "bench"))
 
 
 def reason(error: BaseException) -> str:
-    """ "KeyError: 'actor.z' (my_algo.py:125, actor_step)": the error, and the last place in an algorithm's own code.
+    """ "KeyError: 'actor.z' (my_algo.py:125, actor_step)": the error, and the last place outside this suite's core.
 
     Of an error in compiling only what it says first: the rest is advice on how to debug the compiler.
     """

@@ -316,6 +316,18 @@ def test_a_task_of_dm_control_s_kind_is_seeded_by_its_random_state(install: Call
             np.testing.assert_array_equal(ours.step(action)[0], theirs.step(action)[0])
 
 
+def test_a_factory_is_given_the_render_mode_where_it_takes_one(install: Callable[..., Path]) -> None:
+    code = (
+        "import gymnasium\n"
+        "def make(render_mode=None):\n    return gymnasium.make('Pendulum-v1', render_mode=render_mode)\n"
+        "def blind():\n    return make()\n"
+    )
+    install("one", {names.TASKS: {"drawn": "own_one:make", "blind": "own_one:blind"}}, own_one=code)
+    assert envs.spec("drawn").max_episode_steps == 200
+    modes = [envs.make(name, render_mode="rgb_array").unwrapped.render_mode for name in ("drawn", "blind")]
+    assert modes == ["rgb_array", None]
+
+
 # --- what is recorded
 
 
