@@ -101,7 +101,7 @@ def curve(rows: pd.DataFrame) -> Curve:
         source=str(of["source"]),
         env_steps=kept,
         returns=np.array([np.interp(kept, steps, values) for steps, values in runs.values()]),
-        evaluated=evaluated.all(axis=0),
+        evaluated=np.asarray(evaluated.all(axis=0)),
         seeds=tuple(runs),
         notes=tuple(_notes(evaluated, grid, kept, {seed: steps for seed, (steps, _) in runs.items()})),
     )
