@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,22 @@ def test_the_task_in_one_file(tmp_path: Path) -> None:
     assert (package["offers"], package["distribution"]) == ("task my_tasks:Push-v0", None)
 
 
+def test_the_data_of_studies_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = block("analysis.md", "python")
+    assert len([line for line in text.splitlines() if line]) <= 12
+    monkeypatch.chdir(REPO)
+    found: dict[str, Any] = {}
+    exec(text, found)
+    assert len(found["final"]) == 3 * 2 + 2
+    assert set(found["final"]["count"]) == {3}
+    assert len(found["curves"]) == 10 * len(found["data"].runs)
+    assert set(found["losses"]["label"]) >= {"qsm", "sac"}
+    assert (found["hours"] > 0).all()
+    assert set(found["variant"]["study"]) == {"sac-choices"}
+    assert {matrix.shape for matrix in found["matrices"].values()} == {(3, 3)}
+    assert found["action"].shape == (1,)
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The suite with the example's file added."""
@@ -107,3 +125,50 @@ def test_the_algorithm_in_one_file(checkout: Path) -> None:
     # A file that does not load concerns nobody else.
     (checkout / "algos" / "broken.py").write_text("import flux_capacitor\n")
     assert "3 runs, 3 done" in python(checkout, "bench", *grid, "--dry", "1")
+
+
+RUN, METRIC = "Pendulum-v1__td3__", "charts/episodic_return"
+CHART = f"""global_step,{RUN}1__1700000000 - {METRIC},{RUN}2__1700000001 - {METRIC}
+500,-1400.5,
+510,,-1300.25
+1500,-900,-800
+"""
+
+
+@pytest.mark.slow
+def test_a_comparison_from_beginning_to_end(checkout: Path) -> None:
+    """The worked example of docs/analysis.md, with fewer and shorter runs."""
+    page = (REPO / "docs" / "analysis.md").read_text()
+    part = page[page.index("## A comparison from beginning to end") :]
+    study = re.search(r"^   ```toml\n(.*?)^   ```", part, re.M | re.S)
+    command = re.search(r"python -m (bench import .*)", part)
+    assert study
+    assert command
+    (checkout / "mine.toml").write_text(textwrap.dedent(study[1]))
+    assert "18 runs" in python(checkout, "bench", "run", "STUDY=mine.toml", "DRY=1")
+    shorter = [
+        "ENVS=Pendulum-v1",
+        "SEEDS=2",
+        "STEPS=1500",
+        "SET=eval_every=750 eval_episodes=1 final_episodes=1",
+    ]
+    python(checkout, "bench", "run", "STUDY=mine.toml", *shorter)
+    name = next((checkout / "results").glob("mine*")).name
+
+    (checkout / "wandb_export.csv").write_text(CHART)
+    said = python(checkout, *command[1].split())
+    assert "algorithms: td3\nseeds of each: 2; 4 evaluations, steps 500 to 1,500" in said
+    python(checkout, "bench", "figures", f"STUDY={name}")
+    code = f"import bench; print(*sorted(set(bench.load('results/{name}').scores.query('scored').label)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "awac random sac\n"
+    code = (
+        "from pathlib import Path; from bench.analysis.external.curves import curves, load_curves; "
+        "print([(c.source, c.algo, c.n, c.env_steps.tolist()) for c in curves(load_curves(Path('results'))[0])])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[('lab', 'td3', 2, [510.0, 1500.0])]\n"

@@ -207,26 +207,30 @@ def test_curves_of_seeds_with_uneven_steps(tmp_path):
     frame, problems = load_curves(tmp_path)
     assert (tuple(frame.columns), problems) == (COLUMNS, [])
     cheetah, walker = curves(frame)
-    assert cheetah.name == "theirs: sac"
-    assert cheetah.env_steps.tolist() == [0, 1000, 2000, 3000, 4000]
-    np.testing.assert_array_equal(
-        cheetah.returns,
-        [[0, 100, 200, 300, np.nan], [np.nan, 200, 400, 600, 800]],  # 200: between 100 and 300
-    )
-    assert cheetah.n.tolist() == [1, 2, 2, 2, 1]
-    assert cheetah.mean.tolist() == [0, 150, 300, 450, 800]
-    assert cheetah.extent[1].tolist() == [0, 200, 400, 600, 800]
-    low, high = cheetah.band
-    assert np.isnan(low[[0, -1]]).all()  # of a single seed
-    assert (low[1:-1] < cheetah.mean[1:-1]).all()
-    assert (high[1:-1] > cheetah.extent[1][1:-1]).all()  # of two seeds, stretched
+    assert (cheetah.source, cheetah.algo, cheetah.n, cheetah.seeds) == ("theirs", "sac", 2, (0, 1))
+    assert cheetah.env_steps.tolist() == [1000, 2000, 3000]
+    assert cheetah.returns.tolist() == [[100, 200, 300], [200, 400, 600]]  # 200: between 100 and 300
+    assert cheetah.evaluated.tolist() == [True, False, True]
+    assert cheetah.at(1500).tolist() == [150, 300]
+    assert not len(cheetah.at(3500))
+    low, high = cheetah.band(False)
+    assert (low < cheetah.returns.min(axis=0)).all()  # of two seeds, stretched
+    assert cheetah.band(True)[0].min() == 0
+    assert (high > cheetah.returns.max(axis=0)).all()
     assert cheetah.notes == (
-        "seeds were evaluated at different steps: 1 of 8 values lie on the line between a seed's neighbouring "
+        "seeds were evaluated at different steps: 1 of 6 values lie on the line between a seed's neighbouring "
         "evaluations",
-        "1 of 2 seeds began after step 0: seed 1 at 1,000; they count where they have values",
-        "1 of 2 seeds ended before step 4,000: seed 0 at 3,000; they count where they have values",
+        "not shown before step 1,000, where the last seed begins: seed 1 at 1,000",
+        "not shown after step 3,000, where the first seed ends: seed 0 at 3,000",
     )
-    assert (walker.notes, walker.mean.tolist()) == ((), [1.0])
+    assert (walker.notes, walker.returns.tolist()) == ((), [[1.0]])
+    assert np.isnan(walker.band(True)).all()  # of a single seed
+
+
+def test_seeds_that_share_no_span_make_no_curve(tmp_path):
+    write(tmp_path / "external/theirs.csv", PER_SEED.replace("SAC,1,1000", "SAC,1,5000"))
+    frame, _ = load_curves(tmp_path)
+    assert curves(frame) == []
 
 
 def test_steps_that_no_two_seeds_share_become_equally_spaced(tmp_path):
@@ -243,11 +247,12 @@ def test_the_curves_of_published_runs(tmp_path):
     frame, _ = load_curves(Path(__file__).parents[2] / "results")
     found = {(curve.source, curve.algo, curve.env): curve for curve in curves(frame)}
     xqc = found["xqc", "xqc", "cheetah-run"]
-    assert xqc.returns.shape[0] == 10
-    assert xqc.notes == ()
+    assert (xqc.n, xqc.notes, xqc.evaluated.all()) == (10, (), True)
     runs = frame.query("source == 'xqc' and env == 'cheetah-run' and env_step == 500000")["return"]
-    assert xqc.mean[xqc.env_steps == 500_000] == pytest.approx(runs.mean())
-    assert "seed 3 at 700,000" in " ".join(found["sr_sac", "sr-sac-utd16", "quadruped-walk"].notes)
+    assert xqc.returns.mean(axis=0)[xqc.env_steps == 500_000] == pytest.approx(runs.mean())
+    assert found["sr_sac", "sr-sac-utd16", "quadruped-walk"].notes == (
+        "not shown after step 700,000, where the first seed ends: seed 3 at 700,000",
+    )
 
 
 def test_what_is_published_in_the_repository_reads_well():

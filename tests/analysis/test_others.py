@@ -55,14 +55,14 @@ def made(results):
 
 def test_seeds_meet_at_the_steps_of_any_of_them(root):
     curve = others.load_curves(root)["dime", "theirs"]["cheetah-run"]
-    whole = curve.whole
-    assert curve.env_steps[whole].tolist() == [0, 4000, 6000, 8000]  # to the end of the seed that ends first
-    assert curve.returns[:, whole].tolist() == [[0, 40, 60, 80], [10, 50, 70, 90]]
-    assert curve.evaluated[whole].tolist() == [True, False, False, False]
+    assert curve.env_steps.tolist() == [0, 4000, 6000, 8000]  # to the end of the seed that ends first
+    assert curve.returns.tolist() == [[0, 40, 60, 80], [10, 50, 70, 90]]
+    assert curve.evaluated.tolist() == [True, False, False, False]
     assert curve.at(7000).tolist() == [70, 80]
     assert curve.at(9000).size == 0
-    low, high = (end[whole] for end in curve.band)
-    assert ((low < curve.mean[whole]) & (curve.mean[whole] < high)).all()
+    low, high = curve.band(bounded=True)
+    assert (low >= 0).all()
+    assert ((low < curve.returns.mean(axis=0)) & (curve.returns.mean(axis=0) < high)).all()
 
 
 def test_who_is_shown(root):

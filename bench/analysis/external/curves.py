@@ -5,15 +5,14 @@ The runs of one source need not have been evaluated at the same steps. `curve` p
 - where they do not (at most half of all steps are shared, as with returns logged at the end of each episode), equally
   spaced steps, as many as the median seed has evaluations.
 A seed without an evaluation at a step gets the value on the straight line between its own neighbours. Nothing is
-continued beyond a seed's first and last evaluation: there it has no value (nan) and does not count. `Curve.notes` says
-in words what was interpolated, and which seeds began later or ended earlier than others.
+continued beyond a seed's first and last evaluation: the curve begins where the last seed does and ends where the first
+seed ends. `Curve.notes` says in words what was interpolated and what was cut off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,76 +22,49 @@ from numpy.typing import NDArray
 from bench.analysis import stats
 from bench.analysis.external.scores import load_per_seed
 from bench.analysis.resampling import CURVE_RESAMPLES, Array
+from bench.analysis.scores.results import LARGEST_RETURN
 
 COLUMNS = ("source", "algo", "env", "seed", "env_step", "return")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Others' runs of one algorithm on one task.
+    """Others' runs of one algorithm on one task: returns (n, K) of n seeds at env_steps (K,).
 
-    env_steps: (K,), in frames: decisions times action repeat. returns: (n, K), one row per seed, nan where a seed has
-    no value. notes: what a reader must know of it, one line each.
+    env_steps are in frames: decisions times action repeat. evaluated: (K,), whether all seeds were evaluated at the
+    step; elsewhere some lie on a line between their evaluations. notes: what a reader must know of it, one line each.
     """
 
-    source: str
-    algo: str
     env: str
+    algo: str
+    source: str
     env_steps: Array
     returns: Array
+    evaluated: NDArray[np.bool_]
     seeds: tuple[int, ...]
-    evaluated: NDArray[np.bool_]  # (K,): whether every seed was evaluated at the step itself
     notes: tuple[str, ...] = ()
 
     @property
-    def name(self) -> str:
-        """What tells it apart on its task: "dime", or "simbav2: sac" where the source is named otherwise."""
-        return self.algo if self.source == self.algo else f"{self.source}: {self.algo}"
+    def n(self) -> int:
+        return len(self.returns)
 
-    @cached_property
-    def n(self) -> Array:
-        """How many seeds have a value at each step: (K,)."""
-        return np.isfinite(self.returns).sum(axis=0).astype(np.float64)
-
-    @cached_property
-    def mean(self) -> Array:
-        """Mean over the seeds that have a value: (K,)."""
-        return np.nansum(self.returns, axis=0) / self.n
-
-    @cached_property
-    def whole(self) -> NDArray[np.bool_]:
-        """Whether all seeds have a value at a step: (K,)."""
-        return np.asarray(np.isfinite(self.returns).all(axis=0))
-
-    def at(self, env_step: float) -> Array:
-        """One return per seed at a step, (n,), on a line between two evaluations; empty where some seed has none."""
-        steps = self.env_steps[self.whole]
-        if not len(steps) or not steps[0] <= env_step <= steps[-1]:
-            return np.empty(0)
-        return np.array([np.interp(env_step, steps, seed) for seed in self.returns[:, self.whole]])
-
-    @cached_property
-    def extent(self) -> tuple[Array, Array]:
-        """The lowest and the highest seed: (K,), (K,)."""
-        return np.nanmin(self.returns, axis=0), np.nanmax(self.returns, axis=0)
-
-    @cached_property
-    def band(self) -> tuple[Array, Array]:
+    def band(self, bounded: bool) -> tuple[Array, Array]:
         """The 95% interval of the mean over seeds, as those of our own curves are made: (K,), (K,).
 
-        nan where a single seed has a value. Not cut off at the ends of the task's scale.
+        bounded: the returns lie between 0 and 1000, as those of DM Control do; the interval ends there. nan for a
+        single seed.
         """
-        low, high = np.full(len(self.env_steps), np.nan), np.full(len(self.env_steps), np.nan)
-        there = np.isfinite(self.returns)
-        for present in np.unique(there, axis=1).T:  # steps at which the same seeds have a value
-            if present.sum() < 2:
-                continue
-            at = (there == present[:, None]).all(axis=0)
-            group = (int(present.sum()), (self.env, self.name))
-            scores = self.returns[np.ix_(present, at)].T
-            found = stats.resampled(stats.mean, [scores], [group], CURVE_RESAMPLES)
-            low[at], high[at] = found.interval()
-        return low, high
+        if self.n == 1:
+            return np.full_like(self.env_steps, np.nan), np.full_like(self.env_steps, np.nan)
+        group = (self.n, ("external", self.env, self.algo, self.source))
+        low, high = stats.resampled(stats.mean, [self.returns.T], [group], CURVE_RESAMPLES).interval()
+        return (np.clip(low, 0, LARGEST_RETURN), np.clip(high, 0, LARGEST_RETURN)) if bounded else (low, high)
+
+    def at(self, env_step: float) -> Array:
+        """One return per seed at a step, (n,), on a line between two evaluations; empty outside of the curve."""
+        if not self.env_steps[0] <= env_step <= self.env_steps[-1]:
+            return np.empty(0)
+        return np.array([np.interp(env_step, self.env_steps, seed) for seed in self.returns])
 
 
 def load_curves(root: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -108,31 +80,30 @@ def load_curves(root: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def curves(frame: pd.DataFrame) -> list[Curve]:
-    """A curve for each source, algorithm and task of `load_curves`, in its order."""
-    return [curve(rows) for _, rows in frame.groupby(["source", "algo", "env"], sort=False)]
+    """A curve for each source, algorithm and task of `load_curves`, in its order; none of seeds that share no span."""
+    found = [curve(rows) for _, rows in frame.groupby(["source", "algo", "env"], sort=False)]
+    return [made for made in found if len(made.env_steps)]
 
 
 def curve(rows: pd.DataFrame) -> Curve:
-    """The runs of one source, algorithm and task (columns COLUMNS) on common steps."""
-    seeds: dict[int, tuple[Array, Array]] = {}
+    """The runs of one source, algorithm and task (columns COLUMNS) on common steps, none where they share no span."""
+    runs: dict[int, tuple[Array, Array]] = {}
     for seed, run in rows.sort_values("env_step").groupby("seed"):
-        seeds[int(seed)] = run["env_step"].to_numpy(np.float64), run["return"].to_numpy(np.float64)
-    grid = common_steps([steps for steps, _ in seeds.values()])
-    returns = np.array(
-        [np.interp(grid, steps, values, left=np.nan, right=np.nan) for steps, values in seeds.values()]
-    )
-    somewhere = np.isfinite(returns).any(axis=0)  # not between a seed that ends and one that begins later
-    grid, returns = grid[somewhere], returns[:, somewhere]
-    first = rows.iloc[0]
+        runs[int(seed)] = run["env_step"].to_numpy(np.float64), run["return"].to_numpy(np.float64)
+    grid = common_steps([steps for steps, _ in runs.values()])
+    first, last = max(steps[0] for steps, _ in runs.values()), min(steps[-1] for steps, _ in runs.values())
+    kept = grid[(grid >= first) & (grid <= last)]
+    evaluated = np.array([np.isin(kept, steps) for steps, _ in runs.values()])
+    of = rows.iloc[0]
     return Curve(
-        source=str(first["source"]),
-        algo=str(first["algo"]),
-        env=str(first["env"]),
-        env_steps=grid,
-        returns=returns,
-        seeds=tuple(seeds),
-        evaluated=np.all([np.isin(grid, steps) for steps, _ in seeds.values()], axis=0),
-        notes=tuple(_notes(grid, seeds)),
+        env=str(of["env"]),
+        algo=str(of["algo"]),
+        source=str(of["source"]),
+        env_steps=kept,
+        returns=np.array([np.interp(kept, steps, values) for steps, values in runs.values()]),
+        evaluated=np.asarray(evaluated.all(axis=0)),
+        seeds=tuple(runs),
+        notes=tuple(_notes(evaluated, grid, kept, {seed: steps for seed, (steps, _) in runs.items()})),
     )
 
 
@@ -146,26 +117,24 @@ def common_steps(runs: Iterable[Array]) -> Array:
     return np.unique(np.round(np.linspace(union[0], union[-1], max(middle, 2))))
 
 
-def _notes(grid: Array, seeds: dict[int, tuple[Array, Array]]) -> list[str]:
+def _notes(evaluated: NDArray[np.bool_], grid: Array, kept: Array, runs: dict[int, Array]) -> list[str]:
+    """What was interpolated, and what was cut off because of which seeds."""
     notes = []
-    inside = {seed: (grid >= steps[0]) & (grid <= steps[-1]) for seed, (steps, _) in seeds.items()}
-    between = sum(int((inside[seed] & ~np.isin(grid, steps)).sum()) for seed, (steps, _) in seeds.items())
+    between = int((~evaluated).sum())
     if between:
-        every = sum(int(there.sum()) for there in inside.values())
         notes.append(
-            f"seeds were evaluated at different steps: {between} of {every} values lie on the line between a seed's "
-            "neighbouring evaluations"
+            f"seeds were evaluated at different steps: {between} of {evaluated.size} values lie on the line between a "
+            "seed's neighbouring evaluations"
         )
-    late = {seed: steps[0] for seed, (steps, _) in seeds.items() if steps[0] > grid[0]}
-    early = {seed: steps[-1] for seed, (steps, _) in seeds.items() if steps[-1] < grid[-1]}
-    for which, where in (
-        (late, f"began after step {grid[0]:,.0f}"),
-        (early, f"ended before step {grid[-1]:,.0f}"),
-    ):
-        if which:
-            shown = ", ".join(f"seed {seed} at {step:,.0f}" for seed, step in list(which.items())[:4])
-            more = f" and {len(which) - 4} more" if len(which) > 4 else ""
-            notes.append(
-                f"{len(which)} of {len(seeds)} seeds {where}: {shown}{more}; they count where they have values"
-            )
+    late = {seed: steps[0] for seed, steps in runs.items() if steps[0] > grid[0]}
+    early = {seed: steps[-1] for seed, steps in runs.items() if steps[-1] < grid[-1]}
+    if len(kept) and late and kept[0] > grid[0]:
+        notes.append(f"not shown before step {kept[0]:,.0f}, where the last seed begins: {_some(late)}")
+    if len(kept) and early and kept[-1] < grid[-1]:
+        notes.append(f"not shown after step {kept[-1]:,.0f}, where the first seed ends: {_some(early)}")
     return notes
+
+
+def _some(seeds: dict[int, float]) -> str:
+    shown = ", ".join(f"seed {seed} at {step:,.0f}" for seed, step in list(seeds.items())[:4])
+    return shown + (f" and {len(seeds) - 4} more" if len(seeds) > 4 else "")

@@ -1,7 +1,7 @@
 """Others' learning curves as curves: each algorithm of each source a thin line with its band, beside ours.
 
-Steps are environment steps (frames) everywhere, as the files have them (results/published/curves/README.md). A curve is
-drawn where all its seeds have a value: from where the last seed begins to where the first one ends.
+Steps are environment steps (frames) everywhere, as the files have them (results/published/curves/README.md). A curve begins
+where the last seed does and ends where the first seed ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.analysis.external.curves import Curve
 from bench.analysis.external.curves import curves as curves_of
 from bench.analysis.external.curves import load_curves as read_curves
 from bench.analysis.scores.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
-from bench.analysis.scores.results import LARGEST_RETURN, Results
+from bench.analysis.scores.results import Results
 from bench.analysis.scores.tables import count
 from bench.analysis.style import Style, display_name, legend, looks, named, styles
 from bench.analysis.table import Entry, Table, number, within
@@ -95,16 +95,12 @@ def look_of(results: Results, keys: Sequence[Key]) -> dict[Key, Style]:
 
 def draw(ax: Axes, curve: Curve, style: Style, bounded: bool, last: float) -> Any:
     """Up to the step `last`: a thin line, its band, and a small open marker where all seeds were evaluated."""
-    steps = curve.env_steps[curve.whole]
-    ends = (0, LARGEST_RETURN) if bounded else (-np.inf, np.inf)
-    x = np.append(steps[steps <= last], [last] if len(steps) and steps[-1] > last > steps[0] else [])
-    if not len(x):
-        return ax.plot([], [], color=style.color, linewidth=0.8)[0]
-    value, bottom, top = (np.interp(x, steps, y[curve.whole]) for y in (curve.mean, *curve.band))
-    ax.fill_between(
-        x, np.clip(bottom, *ends), np.clip(top, *ends), color=style.color, alpha=0.09, linewidth=0
-    )
-    at = np.flatnonzero(curve.evaluated[curve.whole][steps <= last])
+    steps = curve.env_steps
+    inside = steps <= last
+    x = np.append(steps[inside], [last] if steps[-1] > last > steps[0] else [])
+    value, bottom, top = (np.interp(x, steps, y) for y in (curve.returns.mean(axis=0), *curve.band(bounded)))
+    ax.fill_between(x, bottom, top, color=style.color, alpha=0.09, linewidth=0)
+    at = np.flatnonzero(curve.evaluated[inside])
     return ax.plot(
         x,
         value,
