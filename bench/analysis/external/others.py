@@ -184,7 +184,7 @@ def _their_legend(
         [*(theirs[key] for key in keys), *handles],
         [*names, *sources],
         place="outside lower center",
-        title="Published by others",
+        title="External",
     )
 
 

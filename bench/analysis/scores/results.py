@@ -54,7 +54,8 @@ class RunScore:
     @property
     def diverged(self) -> bool:
         """Whether it diverged within the steps that are looked at."""
-        ended = self.state == "diverged" and (self.run.env_step or 0) <= int(max(self.env_steps, default=0))
+        last = int(self.env_steps[-1]) if len(self.env_steps) else 0
+        ended = self.state == "diverged" and (self.run.env_step or 0) <= last
         return ended or self.note != ""
 
     @property
