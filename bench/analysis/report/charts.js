@@ -205,6 +205,8 @@
       }
     });
     live.classList.toggle("many", chart.panels.length > 1);
+    live.classList.toggle("tall", chart.columns < 4);
+    panels.style.setProperty("--columns", chart.columns);
     for (const panel of chart.panels) {
       const holder = element("div", "panel"), box = element("div", "plot");
       box.panel = panel;

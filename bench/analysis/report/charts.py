@@ -46,6 +46,7 @@ def chart(figure: Figure) -> str | None:
             {"name": name.text, "group": name.group, "color": color, "dash": dashes, "width": name.width}
             for (color, dashes, _), name in names.items()
         ],
+        "columns": grid.ncols if (grid := figure.axes[0].get_gridspec()) else 1,
         "panels": panels,
     }
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
