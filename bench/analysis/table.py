@@ -60,8 +60,7 @@ def number(value: float, digits: int = 0, *, detail: str = "", bold: bool = Fals
     """A number with so many decimals; a dash where there is none."""
     if np.isnan(value):
         return MISSING
-    text = _rounded(value, digits) if np.isfinite(value) else ("∞" if value > 0 else "−∞")
-    return Number(float(value), text, detail, bold)
+    return Number(float(value), _rounded(value, digits), detail, bold)
 
 
 def within(low: float, high: float, digits: int = 0) -> str:
@@ -73,6 +72,8 @@ def within(low: float, high: float, digits: int = 0) -> str:
 
 def _rounded(value: float, digits: int) -> str:
     """With a true minus, and no minus before a zero."""
+    if np.isinf(value):
+        return "∞" if value > 0 else "−∞"
     return f"{value:z,.{digits}f}".replace("-", "−")
 
 

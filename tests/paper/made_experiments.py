@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.disk import write_json
 from bench.paper.experiments import parts
+from bench.paper.experiments.cqsm import run as cqsm
 from bench.paper.experiments.exploration import problem as point
 from bench.paper.experiments.exploration import run as exploration
 from bench.paper.experiments.exploration.training import label
@@ -26,6 +27,7 @@ def make(root: Path) -> Path:
         (multimodality, _multimodality),
         (exploration, _exploration),
         (theorem, _theorem),
+        (cqsm, _cqsm),
     ):
         own = folder / experiment.EXPERIMENT
         for part in experiment.parts():
@@ -124,3 +126,9 @@ def _theorem(part: parts.Part, rng: np.random.Generator) -> parts.Tables:
         for k, gain in enumerate(rng.random(count) / count)
     ]
     return {"scores": _scores("qsm", settings, seeds, measures), "steps": steps}
+
+
+def _cqsm(part: parts.Part, rng: np.random.Generator) -> parts.Tables:
+    setting = f"cost={part.settings['cost']:g},dt={part.settings['dt']:g}"
+    measures = dict.fromkeys(("distance", "regret", "finite"), rng.random)
+    return {"scores": _scores("cqsm-reading", [setting], part.settings["seeds"], measures)}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.analysis.table import plain_entry
 from bench.paper.experiments.cqsm import run as cqsm
+from bench.paper.experiments.cqsm import show
 from bench.paper.experiments.cqsm.run import ACTIONS, RHO, SIGMA, STATES, Problem
+from bench.paper.experiments.parts import write_rows
 
 START = np.hstack([np.zeros((ACTIONS, STATES)), -np.eye(ACTIONS)])
 
@@ -44,3 +47,20 @@ def test_sampled_paths_give_q_and_lead_to_the_optimum(problem):
     path = cqsm.learn(problem, 0.04, np.random.default_rng(0))
     best = problem.best()
     assert np.linalg.norm(path[-1] - best) < 0.2 * np.linalg.norm(best) < np.linalg.norm(path[0] - best)
+
+
+def test_the_table_shows_every_setting_with_its_seeds(tmp_path):
+    cells = cqsm.settings()
+    for part in cqsm.parts():
+        tables = {"scores": [
+            {"measure": m, "setting": f"cost={part.settings['cost']:g},dt={part.settings['dt']:g}",
+             "algo": "cqsm-reading", "seed": seed, "value": value}
+            for m, values in {"distance": (0.1, 0.3, 0.2), "regret": (0.0, np.inf, 0.1), "finite": (1, 0, 1)}.items()
+            for seed, value in enumerate(values)
+        ]}  # fmt: skip
+        write_rows(tmp_path / "scores" / f"{part.name}.csv", tables["scores"])
+    write_rows(tmp_path / "scores.csv", cqsm.scores(tmp_path))
+    (table,) = show.tables(tmp_path)
+    assert len(table.rows) == len(cells)
+    row = [plain_entry(entry) for entry in table.rows[0]]
+    assert row[2:] == ["3", "2", "0.200 [0.100, 0.300]", "0.100 [0.000, ∞]"]

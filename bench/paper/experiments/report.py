@@ -20,6 +20,7 @@ from bench.analysis.verdicts import Verdict
 from bench.disk import DamagedFile, read_json
 from bench.errors import UserError
 from bench.paper.claims import judge as claims
+from bench.paper.experiments.cqsm import show as experiment_cqsm
 from bench.paper.experiments.exploration import show as experiment_exploration
 from bench.paper.experiments.multimodality import show as experiment_multimodality
 from bench.paper.experiments.theorem import show as experiment_theorem
@@ -30,6 +31,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "multimodality": experiment_multimodality,
     "exploration": experiment_exploration,
     "theorem": experiment_theorem,
+    "cqsm": experiment_cqsm,
 }
 
 
