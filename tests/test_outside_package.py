@@ -32,7 +32,8 @@ def test_it_meets_every_demand(site: Path, tmp_path: Path) -> None:
 def test_it_runs_in_a_grid_and_says_where_its_code_comes_from(site: Path, tmp_path: Path) -> None:
     done = bench(
         site, tmp_path, "run", "--algos", "outside outside:warmth=0.5 td3:critic=elu-critic", "--envs", "Pendulum-v1",
-        "--seeds", "1", "--steps", "1200", "--set", "eval_episodes=1 final_episodes=1 eval_every=600",
+        "--seeds", "1", "--jobs", "1",
+        "--set", "steps=300 random_steps=100 eval_episodes=1 final_episodes=1 eval_every=150",
     )  # fmt: skip
     assert "3 of 3 runs done" in done.stdout, done.stdout + done.stderr
     records = {

@@ -331,6 +331,38 @@ def test_a_squeue_that_hangs_is_waited_for_once_however_many_studies(
     assert calls(bin, "squeue") == 1
 
 
+def test_a_sacct_that_hangs_leaves_what_squeue_says(
+    tmp_path: Path, bin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client.ask, "__kwdefaults__", {"timeout": 1.0, "say": None})
+    array = submitted(tmp_path / "r", grid(tmp_path / "r", 2))
+    stand_in(bin, "squeue", f"echo '77|1|PENDING|Resources||{array.name}'")
+    stand_in(bin, "sacct", "sleep 60")
+    begun = time.monotonic()
+    assert main(["status", "--results", str(tmp_path / "r")]) == 0
+    assert time.monotonic() - begun < 60
+    out = capsys.readouterr().out
+    assert "1 queued" in out
+    assert "1 missing" in out
+    assert "seed-1: queued (Resources), job 77" in out
+
+
+@pytest.mark.parametrize(
+    "decorated",
+    ["\x1b[0m{good}\x1b[0m", "{good}\r", "  {good}  ", "{good}\n{good}", "77|N/A|PENDING|(null)|\n{good}"],
+)
+def test_a_line_in_other_dress_is_read_or_skipped(
+    tmp_path: Path, bin: Path, decorated: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Colours of a wrapper, ends of lines of another system, a shorter format."""
+    array = submitted(tmp_path / "r", grid(tmp_path / "r", 1))
+    (bin / "said").write_text(decorated.format(good=f"77|N/A|PENDING|Priority||{array.name}"), newline="")
+    stand_in(bin, "squeue", f"cat {bin}/said")
+    assert main(["status", "--study", "s", "--results", str(tmp_path / "r")]) == 0
+    out = capsys.readouterr().out
+    assert "1 queued" in out or "Slurm does not answer: squeue printed" in out
+
+
 def test_one_sacct_for_all_studies_and_only_about_unfinished_runs(tmp_path: Path, bin: Path) -> None:
     found = []
     for name, job in (("s", "77"), ("t", "78"), ("u", "79")):
