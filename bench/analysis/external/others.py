@@ -1,7 +1,7 @@
 """Others' learning curves as curves: each algorithm of each source a thin line with its band, beside ours.
 
-Steps are environment steps (frames) everywhere, as the files have them (results/published/curves/README.md). A curve begins
-where the last seed does and ends where the first seed ends.
+Steps are environment steps (frames) everywhere, as the files have them (results/published/curves/README.md). A curve
+begins where the last seed does and ends where the first seed ends.
 """
 
 from __future__ import annotations
