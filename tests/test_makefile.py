@@ -144,7 +144,7 @@ def test_what_is_passed_on_is_read_by_neither_make_nor_the_shell(folder: Path) -
         (("bench", "SEED=3"), "make bench does not take SEED: did you mean SEEDS"),
         (("bench", "STUDY=quick", "RESULT=x"), "make bench does not take RESULT: did you mean RESULTS"),
         (("bench", "FIGURES=1"), "make bench does not take FIGURES (slurm does)"),
-        (("status", "STEPS=5"), "make status does not take STEPS (bench slurm do)"),
+        (("status", "STEPS=5"), "make status does not take STEPS (bench figures slurm do)"),
         (("slurm", "JOBS=2"), "(bench experiments do): did you mean JOBS_PER_GPU or JOBS_PER_TASK?"),
         (("video", "RUNS=x"), "make video does not take RUNS: did you mean RUN?"),
         (("lint", "STUDY=x"), "It takes no variables"),
