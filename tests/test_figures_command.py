@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from bench.__main__ import main
+from bench.analysis import load_chosen
+from bench.analysis.external import others
+from bench.analysis.style import named
+from bench.studies.report import read_figures_file
 from tests.analysis import helpers
 
 
@@ -104,3 +109,16 @@ def test_refusals_leave_nothing(
     assert said.count("\n") == 1
     assert not list(root.glob("**/index.html"))
     assert not list(root.glob("**/*.tmp"))
+
+
+def test_the_figures_file_in_the_documentation_works(tmp_path: Path) -> None:
+    """On the results that come with the suite."""
+    repo = Path(__file__).parents[1]
+    text = (repo / "docs" / "analysis.md").read_text()
+    example = next(part for part in re.findall(r"```toml\n(.*?)```", text, re.S) if "studies = [" in part)
+    (tmp_path / "comparison.toml").write_text(example)
+    choice = read_figures_file(tmp_path / "comparison.toml")
+    assert choice is not None
+    results = load_chosen(repo / "results", choice.studies, choice, "make figures", "comparison")
+    assert [named(results, label) for label in results.labels] == ["QSM", "SAC, as published", "SAC"]
+    assert len(others.chosen(results, others.load_curves(repo / "results"))) == len(choice.others)
