@@ -31,7 +31,8 @@ EVIL = '<script>document.title="owned"</script><img src=x onerror="document.titl
 def report(tmp_path_factory) -> Path:
     """A report whose texts try to act."""
     root = tmp_path_factory.mktemp("results")
-    folder = helpers.study(root, envs=["a-run", "b-walk"], algos=["qsm", "sac", "td3"], seeds=12)
+    levels = {"qsm": 600.0, "sac": 500.0, "td3": 700.0}
+    folder = helpers.study(root, envs=["a-run", "b-walk"], algos=list(levels), seeds=12, levels=levels)
     helpers.with_config(folder, hidden=[256, 256], batch_size=256, T=5)
     helpers.change_study(folder, title=EVIL)
     helpers.diverge(folder / "a-run/sac/seed-3", 2000, [10])

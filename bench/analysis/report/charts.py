@@ -26,6 +26,7 @@ from bench.analysis.resampling import Array
 from bench.analysis.style import unplain
 
 DIGITS = 4  # significant ones of the largest number in a panel: more than can be seen, and no more bytes
+MORE = 3  # of what a reader is shown as a number, rounded once more: it must round as in the tables
 
 Look = tuple[str, tuple[float, ...], str]  # colour, dashes, marker
 Data = dict[str, Any]
@@ -96,7 +97,7 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
         mine = [other for other in waiting if _color(other) == to_hex(artist.get_color())]
         waiting = [other for other in waiting if other not in mine]
         curve: Data = {"name": looks.index(_look(artist)), "x": _index(xs, x)}
-        curve["y"] = _rounded(np.asarray(artist.get_ydata(), float), decimals)
+        curve["y"] = _rounded(np.asarray(artist.get_ydata(), float), decimals + MORE)
         for other in mine:
             if isinstance(other, Line2D):
                 if not np.array_equal(x, np.asarray(other.get_xdata(), float)):
@@ -104,7 +105,7 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
                 seed = _rounded(np.asarray(other.get_ydata(), float), decimals)
                 curve.setdefault("seeds", []).append(seed)
             elif (bounds := _bounds(other, x, steps)) is not None:
-                curve["low"], curve["high"] = (_rounded(bound, decimals) for bound in bounds)
+                curve["low"], curve["high"] = (_rounded(bound, decimals + MORE) for bound in bounds)
             elif other.get_paths():
                 return None
         curves.append(curve | ({"steps": True} if steps else {}))
