@@ -24,7 +24,8 @@ LEVEL = 6  # of compression: as small as 9 to a per cent, in a third of the time
 
 def data_files(results: Results) -> dict[str, bytes]:
     """{path below the report's folder: content}."""
-    data = Data(results.runs, (results.study,), results.problems)
+    studies = tuple(part.study for part in results.parts) or (results.study,)
+    data = Data(results.runs, studies, results.problems)
     files = {"tables/curves.csv.gz": gzip.compress(_curves(data).encode(), LEVEL, mtime=0)}
     if importlib.util.find_spec("pyarrow"):
         files["tables/curves.parquet"] = _parquet(data.curves[list(CURVES)])

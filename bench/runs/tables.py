@@ -162,7 +162,7 @@ def _first_fault(columns: Mapping[str, str], text: str) -> str:
 
 
 def _parse_fast(columns: Mapping[str, str], body: bytes) -> dict[str, np.ndarray] | None:
-    """The same for many lines of numbers, by numpy: seven times as fast. None where `_parse` shall decide.
+    """The same for many lines of numbers, by numpy, which is several times as fast. None where `_parse` shall decide.
 
     Less strict in one thing, which changes no value: a number may be written as +7 or as 7.
     """
