@@ -14,7 +14,7 @@ import msgspec
 
 from bench.analysis.report.page import index_page
 from bench.analysis.report.sections import Section
-from bench.analysis.scores.results import Results
+from bench.analysis.scores.results import REPORTS, Results
 from bench.analysis.scores.runs import STATES, days
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Link, Table, number, within
@@ -23,7 +23,6 @@ from bench.names import INDEX, is_safe_name
 from bench.runs.ownership import locked
 
 PAGE = "index.html"  # in a report's folder
-REPORTS = "reports"  # below the root of all results: reports of more than one study, or of a part of one
 FILE = "entry.json"  # in a report's folder
 LARGEST = 2**20  # bytes of such a file; ours have hundreds
 NAMES = 5  # algorithms or tasks that a row names before it counts

@@ -22,8 +22,8 @@ LARGEST_RETURN = 1000.0  # of a task of DM Control: 1000 steps, rewards in [0, 1
 Bounds = tuple[float, float]  # the returns that become the scores 0 and 1
 UNIT: Bounds = (0.0, LARGEST_RETURN)
 UNIT_SCORE = f"return / {LARGEST_RETURN:.0f}"
-REPORT = "report"  # folder in a study's, and REPORTS beside the studies: what was made from results
-REPORTS = "reports"
+REPORT = "report"  # in a study's folder
+REPORTS = "reports"  # below the root of all results: reports of more than one study, or of a part of one
 
 FinalMode = tuple[str, int]  # mode, candidates
 
