@@ -18,11 +18,12 @@ from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.results import Results
 from bench.analysis.table import Table
 from bench.analysis.verdicts import Verdict
+from bench.analysis.wallclock import cost, perf
 from bench.analysis.wallclock import figures as wallclock_figures
-from bench.analysis.wallclock import perf
 from bench.analysis.wallclock import tables as wallclock_tables
 from bench.analysis.wallclock import timings as wallclock
 from bench.analysis.wallclock.timings import TimingSet
+from bench.text import one_line
 
 VIDEO = "video.gif"  # in a run directory
 
@@ -206,7 +207,14 @@ def _beside(results: Results) -> Section:
 def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Sequence[str]) -> Section:
     used, seconds = wallclock.seconds_per_step(results, timing_sets)
     compared, more_problems = perf.load(results.root)
-    text = [f"Left out: {problem}" for problem in (*problems, *more_problems)]
+    problems = [*problems, *more_problems]
+    try:
+        costs = cost.tables(results.root, timing_sets)
+    except (OSError, ValueError) as error:
+        costs = []
+        problems.append(one_line(error))
+    timing_sets = [timings for timings in timing_sets if cost.size(timings) is None]
+    text = [f"Left out: {problem}" for problem in problems]
     lacking = [label for label in results.learners if label not in seconds]
     if lacking:
         text.append(
@@ -225,7 +233,7 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
         "Wall-clock",
         text=text,
         pictures=_pictures(*drawn),
-        tables=_with_rows(*perf.all_tables(compared), *wallclock_tables.all_tables(timing_sets)),
+        tables=_with_rows(*costs, *perf.all_tables(compared), *wallclock_tables.all_tables(timing_sets)),
         detail=True,
     )
 
