@@ -119,7 +119,7 @@ def load_policy(run: Run) -> tuple[Agent, str]:
         raise
     except UnpicklingError:  # torch's message proposes to load it all the same
         raise UserError(
-            f"{run.path / 'policy.pt'} holds other things than tensors and numbers, and is not loaded"
+            f"{run.path / 'policy.pt'} holds objects other than tensors and numbers, so it is not loaded"
         ) from None
     except Exception as error:  # whatever is in a file from elsewhere
         raise UserError(f"{run.path / 'policy.pt'} cannot be used: {one_line(error)}") from None

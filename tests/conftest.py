@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
@@ -30,6 +31,9 @@ for name in list(os.environ):
 given = re.findall(r"(?:^| )(\w+)=", os.environ.get("MAKEFLAGS", ""))
 for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", *given):
     os.environ.pop(name, None)
+
+# Its import closes all handlers of logging, and with them the standard error of the test in which absl was imported.
+importlib.import_module("submitit.core.logger")
 
 # Else whatever logs first, such as dm_control when it is imported, binds the root logger to the standard error of the
 # test that runs then, which is closed after it: "I/O operation on closed file" in the tests of a process that follow.

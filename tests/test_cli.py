@@ -73,7 +73,7 @@ RUN = ("run", "--study", "s.toml")
         ((*RUN, "--algos", "qsm:T=0"), "qsm: T = 0: expected at least 1 denoising step"),
         ((*RUN, "--algos", "qsm:M_q"), "'qsm:M_q': expected qsm:name=value,name=value"),
         ((*RUN, "--envs", "cheeta-run"), "unknown task 'cheeta-run'; did you mean 'cheetah-run'"),
-        ((*RUN, "--envs", "CartPole-v1"), "CartPole-v1 has observations in a Box and actions in a Discrete space"),
+        ((*RUN, "--envs", "CartPole-v1"), "CartPole-v1 has actions in a Discrete space; it cannot be trained"),
         ((*RUN, "--seeds", "0"), "seeds = 0: expected a number from 1"),
         ((*RUN, "--seeds", "-1"), "seeds = -1: expected a number from 1"),
         ((*RUN, "--seeds", "x"), "SEEDS=x: expected how many (SEEDS=5) or which (SEEDS=0,3,7)"),

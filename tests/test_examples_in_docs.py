@@ -54,7 +54,7 @@ def test_every_demand_on_a_task_is_explained() -> None:
 @pytest.mark.slow
 def test_the_task_in_one_file(tmp_path: Path) -> None:
     (tmp_path / "my_tasks.py").write_text(block("adding-a-task.md", "python"))
-    assert "every demand is met" in python(tmp_path, "bench", "check", "my_tasks:Push-v0", path=REPO)
+    assert "all rules hold" in python(tmp_path, "bench", "check", "my_tasks:Push-v0", path=REPO)
     out = python(
         tmp_path, "bench", "run", "--algos", "sac:hidden=16x16,critic_hidden=16x16", "--envs", "my_tasks:Push-v0",
         "--seeds", "1", "--steps", "400", "--set", "random_steps=200 eval_episodes=1 final_episodes=1 eval_every=200",

@@ -83,6 +83,8 @@ def test_what_cannot_be_read_is_named_in_one_line(
     tmp_path: Path, kind: str, saved: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, text, read = FILES[kind]
+    if kind == "scores per seed" and "semicolons" in saved:
+        pytest.skip("semicolons separate columns in what others publish, and are read")
     (tmp_path / name).write_bytes(REFUSED[saved](text))
     with pytest.raises(UserError) as refused:
         read(tmp_path / name)
@@ -96,13 +98,10 @@ def test_what_cannot_be_read_is_named_in_one_line(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (PER_SEED.replace("-20", ""), "line 3: return cannot be ''"),
         (PER_SEED.replace(",1000,-20", ""), "line 3 has 3 cells, the header 5"),
-        (PER_SEED + PER_SEED.splitlines()[1] + "\n", "line 4: this seed and step were given before"),
         (PER_SEED.replace("sac,1,", "sac,0.5,"), "line 3: seed cannot be '0.5'"),
         (PER_SEED.replace("1,1000", "1,1e3.5"), "line 3: env_step cannot be '1e3.5'"),
         (PER_SEED.replace("-20", '"-20,5"'), "line 3: return cannot be '-20,5'"),
-        (PER_SEED.replace(",", "\t"), "cells are separated by tabs, expected ','"),
         (SUMMARY.replace("-250,5", ",5"), "line 3: min and max belong together"),
         (SUMMARY.replace("-250,5", "-250,2.5"), "line 3: n cannot be '2.5'"),
         (SUMMARY.replace("-250,5", "-250,five"), "line 3: n cannot be 'five'"),
@@ -120,6 +119,23 @@ def test_half_rows_rows_given_twice_and_other_numbers(
     assert f"mine.csv{', ' if 'line' in complaint and ':' in complaint else ': '}{complaint}" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (PER_SEED.replace("-20", ""), "1 row without a return left out"),
+        (PER_SEED + PER_SEED.splitlines()[1] + "\n", "1 rows that repeat others were left out"),
+        (PER_SEED.replace(",", "\t"), "seeds of each: 2; 2 evaluations"),
+        (PER_SEED.replace(",", ";"), "seeds of each: 2; 2 evaluations"),
+    ],
+)
+def test_what_was_left_out_is_said(
+    tmp_path: Path, text: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.csv").write_text(text, encoding="utf-8")
+    assert main(["import", str(tmp_path / "mine.csv"), "--results", str(tmp_path / "r")]) == 0
+    assert line in capsys.readouterr().out
 
 
 def test_toml_is_read_in_one_place() -> None:

@@ -161,4 +161,4 @@ def test_an_episode_is_drawn(run, egl, capsys, monkeypatch):
 def test_the_report_shows_the_videos_there_are(tmp_path):
     folder = helpers.study(tmp_path, seeds=2)
     (folder / "cheetah-run/qsm/seed-1/video.gif").write_bytes(b"GIF89a")
-    assert _comparisons(load(tmp_path, "made-up")).videos == ["cheetah-run/qsm/seed-1/video.gif"]
+    assert _comparisons(load(tmp_path, "made-up")).videos == ["../cheetah-run/qsm/seed-1/video.gif"]

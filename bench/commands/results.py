@@ -211,7 +211,8 @@ def check(options: Namespace) -> int:
         for what, wrong in tasks.run(spec) if is_task else conformance.run(spec, slow=options.compile):
             print(f"  ok    {what}" if wrong is None else f"  FAIL  {what}: {wrong}", flush=True)
             failed += wrong is not None
-    print(f"{failed} rules are broken" if failed else "all rules hold")
+    broken = "1 rule is broken" if failed == 1 else f"{failed} rules are broken"
+    print(broken if failed else "all rules hold")
     return 1 if failed else 0
 
 

@@ -60,7 +60,7 @@ def test_what_is_sound_passes(name: str, capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     assert out.count("  ok    ") == len(CHECKS)
     assert out.startswith(f"{name}: ")
-    assert "every demand is met" in out
+    assert "all rules hold" in out
 
 
 def test_what_cannot_be_trained_stops_the_check(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +69,7 @@ def test_what_cannot_be_trained_stops_the_check(capsys: pytest.CaptureFixture[st
         "faulty_tasks:DiscreteActions-v0: cannot be used",
         f"  FAIL  {USABLE}: faulty_tasks:DiscreteActions-v0 has actions in a Discrete space; it cannot be trained, "
         "since the algorithms here choose real numbers (a Box of floats)",
-        "1 demands are not met",
+        "1 rule is broken",
     ]
 
 

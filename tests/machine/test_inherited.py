@@ -25,6 +25,7 @@ NO_PATHS = {
     "hang_minutes", "job_memory_mb", "jobs_per_task", "figures", "quick", "grids", "help",
     "json", "exit_code", "watch", "specs", "compile",
     "source", "columns", "values", "names", "metric", "rename", "action_repeat", "every",
+    "subject", "baseline", "normalise", "sensitivity", "others", "width", "sizes",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
+from bench.shape import Mismatch
 from bench.studies.file import load_study
 from bench.studies.report import Choice, read_choice, read_figures_file
 
@@ -30,20 +31,20 @@ def test_a_table_is_read_as_it_is_meant() -> None:
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [
-        ({"widht": "page"}, "no such key as 'widht'; did you mean 'width'?"),
-        ({"algos": "qsm sac"}, 'algos: expected a list of names such as ["qsm", "sac"], not \'qsm sac\''),
-        ({"envs": [1]}, "envs: expected a list of names"),
-        ({"names": {"a": 1}}, "names: expected a table such as"),
-        ({"normalise": {"a": [1]}}, "normalise: expected a table of lowest, highest"),
-        ({"width": "wide"}, 'width: expected "column" or "page", not \'wide\''),
-        ({"steps": 1.5}, "steps: expected a whole number of environment steps, not 1.5"),
-        ({"steps": True}, "steps: expected a whole number"),
-        ({"steps": -1}, "steps: expected a whole number"),
-        ([], "expected a table, not []"),
+        ({"widht": "page"}, "'widht' is an unknown key; did you mean 'width'?"),
+        ({"algos": "qsm sac"}, "'algos' must be a list of names such as [\"qsm\", \"sac\"], not 'qsm sac'"),
+        ({"envs": [1]}, "'envs[0]' must be text, not 1"),
+        ({"names": {"a": 1}}, "'names.a' must be text, not 1"),
+        ({"normalise": {"a": [1]}}, "'normalise.a' must be"),
+        ({"width": "wide"}, "'width' must be"),
+        ({"steps": 1.5}, "'steps' must be a whole number of environment steps, not 1.5"),
+        ({"steps": True}, "'steps' must be a whole number of environment steps"),
+        ({"steps": -1}, "'steps' must be a whole number of environment steps"),
+        ([], "must be a table, not []"),
     ],
 )
 def test_a_mistake_is_refused_with_its_key(table: Any, complaint: str) -> None:
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(Mismatch) as refused:
         read_choice(table)
     assert str(refused.value).startswith(complaint)
 
@@ -60,7 +61,7 @@ def test_a_study_file_may_have_one_and_study_json_records_it(tmp_path: Path) -> 
     assert plain.jobs()[0].hash == job.hash  # what is shown changes no run
     file.write_text(STUDY + '[report]\nsubjects = "qsm"\n')
     with pytest.raises(
-        UserError, match=r"mine\.toml: report: no such key as 'subjects'; did you mean 'subject'\?"
+        UserError, match=r"mine\.toml: report: 'subjects' is an unknown key; did you mean 'subject'\?"
     ):
         load_study(str(file))
 
@@ -75,7 +76,7 @@ def test_a_figures_file_is_told_from_a_study_file(tmp_path: Path) -> None:
         ('subject = "qsm"\n', "figures.toml: studies: missing"),
         (
             'studies = ["a"]\nsubjct = "qsm"\n',
-            "figures.toml: no such key as 'subjct'; did you mean 'subject'?",
+            "figures.toml: 'subjct' is an unknown key; did you mean 'subject'?",
         ),
         ("studies = [\n", "figures.toml: not valid TOML"),
     ):

@@ -214,7 +214,10 @@ class _Said:
 
 
 def _of_one_metric(logged: Logged, rows: pd.DataFrame, wanted: str, said: _Said) -> pd.DataFrame:
-    """The rows that are returns, without empty cells."""
+    """The rows that are returns; those whose cell is empty are left out, which is said."""
+    empty = int((rows["return"] == "").sum())
+    if empty:
+        said.add(f"{empty} row{'s' * (empty > 1)} without a return left out")
     rows = rows[rows["return"] != ""]
     if "metric" not in rows:
         if wanted:
@@ -321,7 +324,8 @@ def _tasks(frame: pd.DataFrame, known: Iterable[str], wishes: Wishes, said: _Sai
         taken = sorted({*found.values()})
         only = f'; ENVS="{" ".join(taken[:3])}{" ..." * (len(taken) > 3)}" takes only these' if taken else ""
         raise UserError(
-            f"{_some(unknown)}: no task{'s' * (len(unknown) > 1)} of this suite{close}; "
+            f"{frame['file'][frame['env'] == unknown[0]].iloc[0]}: {_some(unknown)}: no "
+            f"task{'s' * (len(unknown) > 1)} of this suite{close}; "
             f'RENAME="{one_line(unknown[0], 60)}=<our name>" maps one{only}'
         )
     renamed = [f"{ours} ({one_line(name, 40)})" for name, ours in found.items() if ours != name]

@@ -5,6 +5,7 @@ ones.
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -225,8 +226,12 @@ def _state(package: dict[str, Any]) -> tuple[str, str]:
 
 
 def pooled_code(results: Results) -> list[str]:
-    """Lines where numbers are of runs of different code: versions of the suite's behaviour, outside packages."""
-    return [*_mixed_behaviours(results), *_mixed_packages(results)]
+    """Lines where numbers are of runs of different code: versions of the suite's behaviour, outside packages.
+
+    They stand under tables of every format, so what records say is shown without signs that a format acts on.
+    """
+    lines = [*_mixed_behaviours(results), *_mixed_packages(results)]
+    return [re.sub(r"[^\w .,:/@+=()-]", "?", line) for line in lines]
 
 
 def warnings(results: Results) -> list[str]:
