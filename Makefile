@@ -19,7 +19,7 @@ TAKES_cancel := STUDY RESULTS
 TAKES_experiments := JOBS RESULTS
 TAKES_video := RUN
 TAKES_docs := RESULTS
-TAKES_timing := QUICK EXECUTION SIZES ALGOS RESULTS
+TAKES_timing := QUICK EXECUTION SIZES DEVICE ALGOS RESULTS
 TAKES_perf := QUICK EXECUTION GRIDS RESULTS
 
 COMMANDS := bench status figures experiments video docs slurm cancel timing perf

@@ -156,7 +156,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--quick", default="", help="1: a one-minute check, not evidence")
         _path_option(command, "--results", default="results")
         if name == "timing":
-            command.add_argument("--sizes", default="", help='"authors matched parts" (default), or some')
+            command.add_argument(
+                "--sizes", default="", help='"authors matched parts" (default), "packs", or some'
+            )
+            command.add_argument(
+                "--device", default="", help="cpu (default), or cuda: packs of seeds on a GPU"
+            )
             command.add_argument("--algos", default="", help='"qsm sac:critic=simba" (default: all)')
         else:
             command.add_argument("--grids", default="10 100", help="sizes of grids of trivial jobs to run")

@@ -112,6 +112,14 @@ def test_they_are_so_with_every_phase_compiled(path, dtype):
     check_compiled(path, dtype, lambda agent: {agent.phase(i) for i in range(10)})
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_updates_captured_as_graphs_on_a_gpu_are_the_reference_s(path, dtype):
+    golden = reader(path, dtype, "cuda")
+    assert compare_updates(golden, golden.agent("graph")) == []
+
+
 # -- files of other dimensions ------------------------------------------------------------------------------
 
 

@@ -73,8 +73,8 @@ class Golden:
     ACTION_ATOL: ClassVar[float] = 1e-5
     SCHEDULE_ATOL: ClassVar[float] = 2e-6  # references compute 1 - exp(-x) in float32
 
-    def __init__(self, path: Path, dtype: torch.dtype):
-        self.path, self.dtype = path, dtype
+    def __init__(self, path: Path, dtype: torch.dtype, device: str = "cpu"):
+        self.path, self.dtype, self.device = path, dtype, device
         with np.load(path, allow_pickle=False) as arrays:
             self.arrays = {key: arrays[key] for key in arrays.files}
         self.meta = json.loads(str(self.arrays.pop("meta")))
@@ -132,7 +132,9 @@ class Golden:
         """
         recorded = self.recorded(prefix)
         if not recorded and prefix.startswith("act/"):
-            return {spec.name: torch.zeros(1, *spec.shape, dtype=self.dtype) for spec in specs}
+            return {
+                spec.name: torch.zeros(1, *spec.shape, dtype=self.dtype, device=self.device) for spec in specs
+            }
         return self.matched(prefix, recorded, specs)
 
     def recorded(self, prefix: str) -> list[tuple[str, Tensor]]:
@@ -175,16 +177,15 @@ class Golden:
     # -- what is the same for all ----------------------------------------------------------------------------------
 
     def tensor(self, key: str) -> Tensor:
-        value = torch.as_tensor(self.arrays[key])
+        value = torch.as_tensor(self.arrays[key], device=self.device)
         return value.to(self.dtype) if value.is_floating_point() else value.long()
 
     def build(self, execution: str = "eager") -> Agent:
         """Our agent with the file's dimensions and settings, as it is initialised."""
         cls = agent_class(self.algorithm)
-        config = cls.Config(**self.settings())
-        return cls(
-            config, self.meta["obs_dim"], self.meta["act_dim"], [0], dtype=self.dtype, execution=execution
-        )
+        dims = self.meta["obs_dim"], self.meta["act_dim"]
+        how = {"dtype": self.dtype, "device": self.device, "execution": execution}
+        return cls(cls.Config(**self.settings()), *dims, [0], **how)
 
     def agent(self, execution: str = "eager") -> Agent:
         """Our agent with the file's dimensions and settings and its initial parameters."""

@@ -29,7 +29,7 @@ from bench.timing.stopwatch import seconds
 from bench.training.events import Step
 from bench.training.trainer import Trainer
 
-DEVICE, THREADS, DTYPE = "cpu", 1, "float32"
+THREADS, DTYPE = 1, "float32"
 HALVES = ("critic_update", "actor_update")
 PARTS = ("update", "critic_update", "actor_update", "act_1", "act_10", "env_step", "end_to_end")
 
@@ -108,11 +108,11 @@ class CaseTimer:
     `period` updates make one sample where they differ (TD3 moves its actor in every second one): their mean.
     """
 
-    def __init__(self, case: Case, execution: str):
-        self.case, self.execution = case, execution
-        self.trainer = Trainer(
-            case.jobs(), {"mode": execution, "device": DEVICE, "threads": THREADS, "dtype": DTYPE}
-        )
+    def __init__(self, case: Case, execution: str, device: str = "cpu", env_workers: int = 0):
+        """env_workers: processes that step the environments of `end_to_end`; 0: this one."""
+        self.case, self.execution, self.device = case, execution, device
+        how = {"mode": execution, "device": device, "threads": THREADS, "dtype": DTYPE}
+        self.trainer = Trainer(case.jobs(), {**how, "env_workers": env_workers})
         self.agent, self.replay = self.trainer.agent, self.trainer.replay
         self.agent.updates = flops.LATE
         self.replay.rows.copy_(torch.from_numpy(transitions(self.agent.obs_dim, self.agent.act_dim)))
@@ -176,7 +176,7 @@ class CaseTimer:
             **self.case.columns,
             "what": what,
             "mode": self.execution,
-            "device": DEVICE,
+            "device": self.device,
             "threads": THREADS,
             "dtype": DTYPE,
             "pack": self.case.pack,
@@ -249,6 +249,9 @@ class CaseTimer:
         pack = self._pack
         return seconds(lambda: pack.step(actions))
 
-    def _end_to_end(self) -> float:
+    def step(self) -> None:
         """One step of training and all that belongs to it but evaluation."""
-        return seconds(lambda: next(event for event in self._events if isinstance(event, Step)))
+        next(event for event in self._events if isinstance(event, Step))
+
+    def _end_to_end(self) -> float:
+        return seconds(self.step)

@@ -15,9 +15,9 @@ from bench.check.golden import Golden
 HERE = Path(__file__).parent
 
 
-def reader(path: Path, dtype: torch.dtype) -> Golden:
+def reader(path: Path, dtype: torch.dtype, device: str = "cpu") -> Golden:
     """The reader of a golden file. Raises ValueError: no module here reads files of that name."""
-    return reader_class(path)(path, dtype)
+    return reader_class(path)(path, dtype, device)
 
 
 def reader_class(path: Path) -> type[Golden]:

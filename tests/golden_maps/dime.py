@@ -148,7 +148,7 @@ class Reader(BatchRenormFiles):
             problems += self._far(f"update {i + 1}: {name}", ours.reshape(theirs.shape), theirs, ROW_RTOL)
         if i == 0:
             shares = self.tensor("schedule/delta_t_factor")
-            ours = torch.tensor(agent.shares, dtype=shares.dtype)  # type: ignore[attr-defined]
+            ours = shares.new_tensor(agent.shares)  # type: ignore[attr-defined]
             problems += self._far("schedule: delta_t_factor", ours, shares, ROW_RTOL)
         return problems + (self._moments(agent, i + 1) if i + 1 in self.moments else [])
 

@@ -30,8 +30,8 @@ class Reader(SecondBatch):
     MEANINGLESS = frozenset({"deterministic", "action_lr", "action_gradient_steps", "ratio"})
     SECOND = "batch2"
 
-    def __init__(self, path: Path, dtype: torch.dtype):
-        super().__init__(path, dtype)
+    def __init__(self, path: Path, dtype: torch.dtype, device: str = "cpu"):
+        super().__init__(path, dtype, device)
         self.MODES = {"eval": "greedy" if self.meta["deterministic"] else "sample", "explore": "behaviour"}
 
     def numbered(self, prefix: str, numbers: list[Tensor]) -> dict[str, Tensor]:
