@@ -27,7 +27,7 @@ from bench.analysis.report import page as report
 from bench.analysis.report.request import load_report
 from bench.analysis.report.sections import Picture, sections
 from bench.analysis.scores import learning
-from bench.analysis.wallclock import cost, perf
+from bench.analysis.wallclock import cost, packs, perf
 from bench.analysis.wallclock import timings as wallclock
 from bench.disk import write_atomic
 from bench.errors import UserError, suggest
@@ -134,11 +134,14 @@ def _make(words: Sequence[str], root: Path, sources: dict[str, _Source]) -> _Par
         )
     if list(words) == ["cost"]:
         return _Part(_costs(root))
+    if list(words) == ["packs"]:
+        found = packs.tables(wallclock.load_timings(root)[0])
+        return _Part([line for table in found for line in _table(table)])
     if list(words) == ["perf"]:
         return _Part(_speed(root))
     if len(words) < 2:
         raise UserError(
-            "expected a study and names of its report's tables and figures, gates, perf, qsm-targets or cost"
+            "expected a study and names of its report's tables and figures, gates, perf, packs, qsm-targets or cost"
         )
     study, *names = words
     with style.drawing():

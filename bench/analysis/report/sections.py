@@ -18,7 +18,7 @@ from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.results import Results
 from bench.analysis.table import Table
 from bench.analysis.verdicts import Verdict
-from bench.analysis.wallclock import cost, perf
+from bench.analysis.wallclock import cost, packs, perf
 from bench.analysis.wallclock import figures as wallclock_figures
 from bench.analysis.wallclock import tables as wallclock_tables
 from bench.analysis.wallclock import timings as wallclock
@@ -213,7 +213,8 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
     except (OSError, ValueError) as error:
         costs = []
         problems.append(one_line(error))
-    timing_sets = [timings for timings in timing_sets if cost.size(timings) is None]
+    seeds = packs.tables(timing_sets)
+    timing_sets = [timings for timings in timing_sets if timings.sizes is None]
     text = [f"Left out: {problem}" for problem in problems]
     lacking = [label for label in results.learners if label not in seconds]
     if lacking:
@@ -233,7 +234,9 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
         "Wall-clock",
         text=text,
         pictures=_pictures(*drawn),
-        tables=_with_rows(*costs, *perf.all_tables(compared), *wallclock_tables.all_tables(timing_sets)),
+        tables=_with_rows(
+            *costs, *seeds, *perf.all_tables(compared), *wallclock_tables.all_tables(timing_sets)
+        ),
         detail=True,
     )
 

@@ -20,9 +20,7 @@ PARTS = {"update": "update", "act_1": "action"}
 
 def size(execution: TimingSet) -> str | None:
     """Which of SIZES a timing study has measured; None: another protocol's."""
-    protocol = execution.provenance.get("protocol")
-    found = protocol.get("sizes") if isinstance(protocol, Mapping) else None
-    return found if found in SIZES else None
+    return execution.sizes if execution.sizes in SIZES else None
 
 
 def tables(root: Path, executions: Sequence[TimingSet]) -> list[Table]:

@@ -71,6 +71,13 @@ class TimingSet:
         return f"{self.study}: {self.how['device']}, {self.how['mode']}, {threads}, {self.how['dtype']}"
 
     @property
+    def sizes(self) -> str | None:
+        """What provenance.json calls the sizes of its protocol ("matched", "packs"); None: those of the parts."""
+        protocol = self.provenance.get("protocol")
+        found = protocol.get("sizes") if isinstance(protocol, Mapping) else None
+        return found if isinstance(found, str) else None
+
+    @property
     def hardware(self) -> str:
         """One line of what provenance.json says about the machine."""
         return hardware_line(self.provenance)
