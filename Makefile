@@ -23,7 +23,7 @@ TAKES_timing := QUICK EXECUTION SIZES DEVICE ALGOS RESULTS
 TAKES_perf := QUICK EXECUTION GRIDS RESULTS
 
 COMMANDS := bench status figures experiments video docs slurm cancel timing perf
-CHECKS := test test-quick test-all test-faults test-slurm lint format
+CHECKS := test test-quick test-slow test-all test-faults test-slurm lint format
 .DEFAULT_GOAL := help
 .PHONY: help setup $(COMMANDS) $(CHECKS) FORCE
 
@@ -138,11 +138,14 @@ timing: $(STAMP)  ## the wall-clock protocol (an idle machine, please)
 perf: $(STAMP)  ## against Stable-Baselines3 and SBX (in a .perf-venv)
 	@exec $(PY) -m bench $@ $(options)
 
-test: $(STAMP)  ## all tests but the long ones below, on every core
-	@exec $(PY) -m pytest -n auto -m "not full and not slurm and not faults"
-
-test-quick: $(STAMP)  ## those of a second or two, while editing
+test: $(STAMP)  ## all tests but those below, on every core
 	@exec $(PY) -m pytest -n auto -m "not slow and not full and not slurm and not faults"
+
+test-quick: $(STAMP)  ## those of a fraction of a second, while editing
+	@exec $(PY) -m pytest -n auto -m "not seconds and not slow and not full and not slurm and not faults"
+
+test-slow: $(STAMP)  ## those that take long: whole grids, kills, compiled updates, documents (CI runs them too)
+	@exec $(PY) -m pytest -n auto -m "slow and not full and not slurm and not faults"
 
 test-all: $(STAMP)  ## every execution mode and precision too
 	@exec $(PY) -m pytest -n auto -m "not slurm and not faults"

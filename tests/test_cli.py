@@ -125,6 +125,7 @@ def test_bad_input_is_told_in_one_line_and_writes_nothing(
     assert [path.name for path in folder.iterdir()] == ["s.toml"]
 
 
+@pytest.mark.seconds
 def test_the_same_in_a_process_of_its_own(folder: Path) -> None:
     done = bench("run", "--study", "s.toml", "--algos", "stup")
     assert (done.returncode, done.stdout) == (2, "")
@@ -153,6 +154,7 @@ def test_a_read_only_disk(folder: Path, read_only: Path, capsys: pytest.CaptureF
 # -- grids -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("studies",), ("status", "--results", "r")])
 def test_output_that_cannot_be_written(folder: Path, arguments: tuple[str, ...]) -> None:
     """As into a file on a full disk."""

@@ -22,12 +22,12 @@ SPECS = [
     *(f"{algo}:critic={c}" for c in CRITICS_HERE for algo in ("sac", "qsm", "dql")),
     *("dql-bc:critic=simba", "td3:critic=crossq", "dime:critic=simba"),
 ]
-COMPILED = ("qsm",)  # by `make test`; the others take a minute each, in `make test-all`
+COMPILED = ("qsm",)  # by `make test-slow`; the others take a minute each, in `make test-all`
 
 
 def marks(spec: str, what: str) -> list[pytest.MarkDecorator]:
     if what not in SLOW:
-        return []
+        return [pytest.mark.seconds]
     return [pytest.mark.slow if spec in COMPILED else pytest.mark.full]
 
 

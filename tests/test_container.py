@@ -54,6 +54,7 @@ def train(folder: Path, mode: str, home: str) -> None:
     assert (folder / "runs/s/report/index.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_suite_trains_and_draws_from_a_read_only_checkout(tmp_path: Path) -> None:
     train(tmp_path, "eager", home="/nonexistent")
 

@@ -26,6 +26,7 @@ def figures(root: Path, *words: str) -> int:
     return main(["figures", f"RESULTS={root}", *words])
 
 
+@pytest.mark.slow
 def test_a_choice_has_a_report_of_its_own(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     helpers.study(root, ("cheetah-run",), ("dql",), 2, name="other")
     assert (
@@ -59,6 +60,7 @@ def test_a_choice_has_a_report_of_its_own(root: Path, capsys: pytest.CaptureFixt
     assert (report / link).is_dir()
 
 
+@pytest.mark.slow
 def test_a_figures_file_and_variables_over_it(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('studies = ["made-up"]\nalgos = ["sac", "qsm"]\n[names]\nsac = "Soft"\ntd3 = "Twin"\n')
@@ -70,6 +72,7 @@ def test_a_figures_file_and_variables_over_it(root: Path, tmp_path: Path) -> Non
     assert "| Task | Twin (n = 2†) | Soft (n = 2†) |" in table.read_text()
 
 
+@pytest.mark.slow
 def test_a_studys_own_table_is_in_its_own_report(root: Path, tmp_path: Path) -> None:
     helpers.change_study(root / "made-up", report={"algos": ["td3", "qsm"]})
     assert figures(root, "STUDY=made-up") == 0
@@ -111,6 +114,7 @@ def test_refusals_leave_nothing(
     assert not list(root.glob("**/*.tmp"))
 
 
+@pytest.mark.seconds
 def test_the_figures_file_in_the_documentation_works(tmp_path: Path) -> None:
     """On the results that come with the suite."""
     repo = Path(__file__).parents[1]

@@ -158,7 +158,7 @@ def write(path: Path, meta: dict[str, Any], after: tuple[int, ...]) -> Path:
     """A file in the references' format with the numbers of our own agent in float32."""
     meta = meta | {"adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8}}
     golden = reader_class(path).__new__(reader_class(path))
-    golden.path, golden.meta, golden.dtype = path, meta, torch.float32
+    golden.path, golden.meta, golden.dtype, golden.device = path, meta, torch.float32, "cpu"
     agent = golden.build()
     arrays: Arrays = {"meta": json.dumps(meta)}
     rng = np.random.default_rng(3)
@@ -346,6 +346,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("file", SETTINGS)
 def test_every_setting_is_read_from_the_file(file, tmp_path):
     """With another value in `meta` the same numbers no longer come out."""

@@ -114,6 +114,7 @@ def test_variables_are_passed_on(folder: Path) -> None:
     assert forwarded(folder, "video", "RUN=a b") == ["video", "RUN=a b"]
 
 
+@pytest.mark.seconds
 def test_what_is_passed_on_is_read_by_neither_make_nor_the_shell(folder: Path) -> None:
     for text in (
         "-1",
@@ -195,6 +196,7 @@ def test_an_environment_s_folder_that_make_cannot_name(folder: Path, text: str) 
     assert "expected a folder" in done.stderr
 
 
+@pytest.mark.seconds
 def test_variables_of_the_shell_count_and_are_said(folder: Path) -> None:
     done = make(folder, "bench", STEPS="500", SEED="3", ENV="/etc/profile")
     assert json.loads(done.stdout)[3:] == ["STEPS=500"]
@@ -244,6 +246,7 @@ def test_tools_are_modules_of_the_environments_python() -> None:
     assert re.findall(r"\$\(VENV\)/bin/(?!python\b)\w+|\bbin/(?:ruff|mypy|pytest|pip)\b", TEXT) == []
 
 
+@pytest.mark.slow
 def test_mistakes_end_with_an_error(tmp_path: Path) -> None:
     copy(tmp_path)
     if not (REPO / ".venv" / "bin" / "python").exists():

@@ -142,6 +142,7 @@ def test_a_gif_is_small_and_endless():
     assert picture.info["loop"] == 0
 
 
+@pytest.mark.slow
 def test_an_episode_is_drawn(run, egl, capsys, monkeypatch):
     monkeypatch.setattr(video, "LONGEST", 40)
     assert main(["video", str(run)]) == 0

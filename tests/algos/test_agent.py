@@ -37,6 +37,7 @@ def other_shape(name: str) -> dict[str, Any]:
 PACK_RTOL = {torch.float32: 2e-4, torch.float64: 1e-10}
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize(
     ("dtype", "other"), [(torch.float32, False), (torch.float64, False), (torch.float64, True)]
@@ -135,6 +136,7 @@ def other_value(name: str, field: str, value: Any) -> Any:
     return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_setting_changes_what_is_computed(name):
     """A setting without effect would give a variant with a label of its own and the same results."""
@@ -232,6 +234,7 @@ def test_only_the_qsm_authors_diffusion_agents_decay_their_actors_rate():
     assert decay == {"qsm": 2_000_000, "dql": 2_000_000, "dql-bc": 0, "sac": 0, "td3": 0}
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["qsm", "dql"])
 def test_the_actors_rate_follows_the_cosine_and_the_critics_does_not(name, monkeypatch):
     """Adam by hand on the gradients that the agent used, at lr (1 + cos(pi count/decay))/2, count from 0 (as optax)."""

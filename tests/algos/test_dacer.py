@@ -34,6 +34,7 @@ def test_alpha_follows_the_entropy_s_distance_from_its_target():
     assert agent.state["alpha"]["log"].item() == pytest.approx(math.log(3.0) - 3e-2)
 
 
+@pytest.mark.seconds
 def test_the_entropy_is_estimated_and_alpha_moves_every_so_many_updates():
     agent, alphas = make(), []
     for i in range(9):

@@ -80,12 +80,14 @@ def trace_update(agent: Agent) -> None:
     }
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_an_update_is_a_function_of_tensors_on_one_device(name, seeds):
     trace_update(make(name, seeds, dtype=torch.float32))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -100,6 +102,7 @@ def test_so_it_is_with_other_settings(name, settings):
     trace_update(make(name, [0, 1], dtype=torch.float32, **settings))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", [*ALGORITHMS, "random"])
 def test_acting_is_a_function_of_tensors_on_one_device(name):
     agent = make(name, [0, 1], dtype=torch.float32)
@@ -248,6 +251,7 @@ def assert_same_state(one: Agent, other: Agent) -> None:
         assert all(torch.equal(mine[leaf], theirs[leaf]) for leaf in mine)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_graph_path_computes_what_the_eager_path_computes(name, tape):
     graph, eager = make(name, [0, 1], execution="graph"), make(name, [0, 1])

@@ -35,6 +35,7 @@ def loss(agent: Agent) -> float:
     return -reward(s, agent.act(s, mode=agent.evaluation_mode)).mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_its_actions_become_those_of_the_highest_reward(name):
     """The loss is less than a fifth of that of uniform actions, 0.55."""

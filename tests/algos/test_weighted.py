@@ -108,6 +108,7 @@ def fingerprint(name: str, **overrides: Any) -> dict[str, Tensor]:
     return parameters(agent) | actions
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_changes_something(name):
     config = make(name).config
@@ -235,6 +236,7 @@ def test_the_entropy_weight_of_qvpo_falls_with_the_run_down_to_its_floor():
     assert float(low.entropy_weight()) == pytest.approx(0.001)  # never above where it began
 
 
+@pytest.mark.seconds
 def test_actor_targets_and_temperature_move_in_their_phases_only():
     def moved(agent: Agent, part: str) -> bool:
         before = {leaf: p.clone() for leaf, p in agent.state[part].items()}
@@ -438,6 +440,7 @@ def test_dipo_moves_actions_uphill_and_not_out_of_the_box():
     assert torch.equal(action, before)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("of", ["batch", "action"])
 def test_dipos_gradient_is_clipped_as_one_vector_or_action_by_action(of):
     """With a norm far below Adam's epsilon the first step is lr g / epsilon, so that the norms can be read off it."""

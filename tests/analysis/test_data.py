@@ -36,6 +36,7 @@ def test_importing_the_suite_loads_nothing_large():
         bench.lode  # noqa: B018
 
 
+@pytest.mark.seconds
 def test_reading_a_study_needs_no_torch():
     code = "import bench, sys; bench.load('results/quick').scores; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
@@ -146,6 +147,7 @@ def test_errors_are_one_line(tmp_path, arguments, choice, complaint):
 # --- files ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_files_of_numbers(folder):
     paths = [path.name for path in build(folder.parent, "made-up")]
     assert {"curves.csv.gz", "score_matrices.json", "score_matrices.npz"} <= set(paths)

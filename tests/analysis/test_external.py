@@ -242,6 +242,7 @@ def test_steps_that_no_two_seeds_share_become_equally_spaced(tmp_path):
     assert np.ptp(np.diff(grid)) <= 1
 
 
+@pytest.mark.seconds
 def test_the_curves_of_published_runs(tmp_path):
     """As the means that results/published/curves gives of them, at a step that all seeds have."""
     frame, _ = load_curves(Path(__file__).parents[2] / "results")

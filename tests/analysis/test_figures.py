@@ -110,6 +110,7 @@ def test_axes_of_learning_curves(tmp_path):
     assert {ax.get_xlim()[0] for ax in figure.axes} == {0}
 
 
+@pytest.mark.seconds
 def test_nothing_is_cut_off_and_legend_and_label_do_not_meet(tmp_path):
     helpers.study(tmp_path, envs=["a-run", "b-run", "c-run", "d-run", "e-run"], algos=list(ALGOS), seeds=2)
     with style.drawing():

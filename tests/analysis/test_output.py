@@ -91,6 +91,7 @@ def test_two_builds_give_the_same_bytes_and_torch_is_never_imported(tmp_path):
     assert b"CreationDate" not in text
 
 
+@pytest.mark.slow
 def test_a_report_replaces_the_one_before_as_a_whole(tmp_path):
     folder = helpers.study(tmp_path, seeds=1)
     build(tmp_path, "made-up")
@@ -101,6 +102,7 @@ def test_a_report_replaces_the_one_before_as_a_whole(tmp_path):
     assert [path.name for path in folder.iterdir() if "report" in path.name] == ["report"]
 
 
+@pytest.mark.seconds
 def test_a_report_takes_away_what_a_killed_process_left(tmp_path):
     folder = helpers.study(tmp_path, seeds=1)
     for name in ("report.1.tmp", "report.2.old"):
@@ -127,6 +129,7 @@ def test_an_empty_grid(tmp_path):
     assert "No run has been scored yet." in (folder / "report" / SUMMARY).read_text()
 
 
+@pytest.mark.seconds
 def test_a_single_evaluation_of_a_single_seed(tmp_path):
     helpers.study(tmp_path, seeds=1, evaluations=1)
     build(tmp_path, "made-up")
@@ -174,6 +177,7 @@ def _attempts(run, *attempts):
     helpers.change_meta(run, attempts=made)
 
 
+@pytest.mark.slow
 def test_pooled_behaviour_is_said_first(tmp_path):
     folder = helpers.study(tmp_path, seeds=2)
     old = {"code_digest": "5cb79156f93f80f8643b97bb5b68c15e3b28d284462c7a5fafd55ceec598d24f"}
@@ -232,6 +236,7 @@ def _package(task, digest, **more):
     return record | {"modules_sha256": "c" * 64, "files_sha256": digest * 64} | more
 
 
+@pytest.mark.slow
 def test_pooled_code_of_a_package_is_said(tmp_path):
     folder = helpers.study(tmp_path, seeds=2)
     one, other = _package("mine:A-v0", "a"), _package("mine:A-v0", "b", version="1.1")

@@ -109,6 +109,7 @@ def click(page, selector: str) -> None:
     page.run(f"document.querySelector({json.dumps(selector)}).click()")
 
 
+@pytest.mark.slow
 def test_no_complaints_and_nothing_from_the_network(page, report):
     assert page.complaints() == []
     assert {urlparse(address).scheme for address in page.requested()} <= {"file", "data"}
@@ -363,6 +364,7 @@ def test_the_page_itself_never_scrolls_sideways(page, width):
     page.size(1280, 900)
 
 
+@pytest.mark.seconds
 def test_print(page, tmp_path):
     page.print(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().count(b"/Type /Page\n") >= 3

@@ -34,6 +34,7 @@ def recorded_coverage(distribution: str, tasks: int, seeds: int, statistic: str)
     return case.percentile, case.stretched
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize(
     ("tasks", "seeds", "statistic"),
@@ -88,6 +89,7 @@ def test_the_note_has_the_ranges_of_the_record():
             assert f"{low:.0f} to {high:.0f}%" in coverage.FEW
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("distribution", "tasks", "seeds"),
     [*((name, *case) for name in DISTRIBUTIONS for case in ((1, 3), (1, 5), (2, 5))), ("normal", 8, 5)],
@@ -121,6 +123,7 @@ def test_false_verdicts_are_as_rare_as_promised():
         assert case["false_stretched"] <= 100 * (0.05 + noise), case
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("n", "share"), [(3, 0.92), (5, 0.92), (5, 0.5)])
 def test_newcombes_interval_covers_the_probability_of_improvement(n, share):
     """Of normal scores, where a bootstrap covers 37% at n = 3 and 60% at n = 5 (truth 0.92)."""

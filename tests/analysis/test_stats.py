@@ -201,6 +201,7 @@ def normal(mean: float, deviation: float) -> Resampled:
     return Resampled(np.array(mean), mean + deviation * quantiles, resamples)
 
 
+@pytest.mark.seconds
 def test_holm_steps_down_from_the_smallest_p():
     contrasts = {"b": normal(0.2, 0.1), "a": normal(1.0, 0.1), "c": normal(0.22, 0.1)}
     found = stats.holm(contrasts)

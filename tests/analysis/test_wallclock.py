@@ -23,6 +23,7 @@ def change(folder, edit, file="samples.csv"):
     edit(frame).to_csv(folder / file, index=False)
 
 
+@pytest.mark.seconds
 def test_timings_of_other_hardware_or_execution_never_share_a_table(tmp_path):
     helpers.timing(tmp_path, "laptop", modes=("eager", "compile"))
     helpers.timing(tmp_path, "server")

@@ -18,6 +18,7 @@ def packs():
     many.close()
 
 
+@pytest.mark.seconds
 def test_the_same_numbers(packs) -> None:
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (40, 3, 4)).astype(np.float32)
@@ -41,6 +42,7 @@ def test_the_same_numbers(packs) -> None:
     assert seen[0][20 * 4 + 3][1].any()
 
 
+@pytest.mark.seconds
 def test_errors_come_back_and_are_forgiven(packs) -> None:
     for pack in packs:
         for k in range(3):
@@ -54,6 +56,7 @@ def test_errors_come_back_and_are_forgiven(packs) -> None:
         assert pack.error == [None] * 3
 
 
+@pytest.mark.seconds
 def test_what_a_caller_does_wrong(packs) -> None:
     for pack in packs:
         with pytest.raises(ValueError, match="shape"):
@@ -65,6 +68,7 @@ def test_what_a_caller_does_wrong(packs) -> None:
         pack.step(np.zeros((3, 4), np.float32))  # and goes on after it
 
 
+@pytest.mark.seconds
 def test_a_dead_process_is_reported() -> None:
     pack = ParallelEnvBatch("cartpole-balance", 2, 1, workers=2)
     for k in range(2):

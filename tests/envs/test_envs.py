@@ -464,6 +464,7 @@ print([name for name in sys.modules if name.split(".")[0] == "OpenGL"])
 """
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("mujoco_gl", [None, "egl"])
 def test_training_loads_no_gl_and_leaves_no_files(mujoco_gl, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
@@ -483,6 +484,7 @@ def test_training_loads_no_gl_and_leaves_no_files(mujoco_gl, tmp_path):
     assert list(tmp_path.iterdir()) == []  # MuJoCo's own handler would write MUJOCO_LOG.TXT
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["cheetah-run", "Hopper-v5"])
 def test_drawing(name):
     try:

@@ -171,6 +171,7 @@ def test_a_run_copied_in_from_another_machine(study: Path) -> None:
     assert "run.json is that of walker-run/sac/seed-0" in left_out(study, "run.json")
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_study_file(
     study: Path, damage: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
@@ -238,6 +239,7 @@ def trained(root: Path, stop_at: int | None = None, **given: Any) -> Path:
 CHECKPOINT = ("checkpoint.json", "state-*.pt", "replay-*.npy")
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("damage", [flip, truncate, empty, half_merged])
 @pytest.mark.parametrize("name", [*CHECKPOINT, "eval.csv", "train.csv"])
 def test_a_damaged_checkpoint(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
@@ -270,6 +272,7 @@ def test_a_run_that_began_again_is_told_of(tmp_path: Path) -> None:
     assert end == f"{jobs[0].path}: done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["owner.json", "heartbeat.json", "failure.json", ".lock"])
 def test_what_only_running_needs_is_damaged(tmp_path: Path, name: str) -> None:
     wanted = substance(trained(tmp_path / "whole"))
@@ -370,6 +373,7 @@ def _read_whole(root: Path) -> StudyResults | None:
     return None
 
 
+@pytest.mark.seconds
 def test_a_thousand_mutated_files_never_bring_the_reader_down(study: Path) -> None:
     fuzz(study, 1000, random.Random(1))
 

@@ -134,6 +134,7 @@ class Page(html.parser.HTMLParser):
         self.attributes += [(name, value or "") for name, value in attrs]
 
 
+@pytest.mark.seconds
 def test_nothing_in_a_report_acts(
     hostile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +210,7 @@ def test_records_of_any_shape_are_shown_or_left_out(tmp_path: Path, key: str) ->
         assert sections.sections(load(root, "s"))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     "key", ["steps", "eval_every", "eval_episodes", "eval_mode", "replay_size", "action_repeat"]
 )
@@ -295,6 +297,7 @@ def outside(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "link", ["s", "s/stubs_Toy-v0", "s/stubs_Toy-v0/stub", "s/stubs_Toy-v0/stub/seed-0", "s/logs", "s/report",
              "s/stubs_Toy-v0/stub/seed-0/checkpoint"]
@@ -387,6 +390,7 @@ def test_a_bomb_goes_off_where_it_is_loaded_without_care(tmp_path: Path, kind: s
     assert (tmp_path / "marker").exists()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("kind", ["pickle", "torch", "numpy"])
 @pytest.mark.parametrize("name", ["policy.pt", "state-*.pt", "replay-*.npy", "checkpoint.json", "eval.csv"])
 def test_nothing_of_a_results_folder_is_unpickled(
@@ -438,6 +442,7 @@ def _register(root: Path, jobs: list[Job]) -> None:
     write_study(root, {"format": FORMAT, "study": "s", "title": "s", "settings": settings, "grid": grid})
 
 
+@pytest.mark.seconds
 def test_a_policy_is_loaded_as_numbers_alone(tmp_path: Path) -> None:
     import torch
 

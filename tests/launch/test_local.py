@@ -152,6 +152,7 @@ def test_how_updates_are_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- crashes -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_crashes_leave_the_others_unharmed(tmp_path: Path) -> None:
     grid = jobs("stub", "stub:fault=raise", "stub:fault=exit", "stub:fault=kill", "stub:tau=0.1")
     most = 0
@@ -227,6 +228,7 @@ def test_a_worker_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert states(tmp_path / "results", grid) == ["missing"] * 3
 
 
+@pytest.mark.slow
 def test_a_machine_that_starts_no_more_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = jobs(seeds=3)
     count = 0
@@ -267,6 +269,7 @@ def test_a_job_that_hangs_is_ended_and_keeps_what_it_has(tmp_path: Path) -> None
 # -- several writers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_writes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +299,7 @@ def training(pool: Pool, grid: list[Job]) -> bool:
 slow = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["SIGTERM", "show fails", pytest.param("SIGINT", marks=slow), pytest.param("SIGHUP", marks=slow)]
 )
@@ -324,6 +328,7 @@ def test_a_stop_leaves_checkpoints(how: str, tmp_path: Path) -> None:
     assert {n: signal.getsignal(n) for n in before} == before
 
 
+@pytest.mark.seconds
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     grid = jobs("stub:fault=hang,fault_at=0")
 
@@ -341,6 +346,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     assert states(tmp_path, grid) == ["stale"]
 
 
+@pytest.mark.seconds
 def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     grid = jobs("stub:fault=hang,fault_at=0")
 
@@ -394,6 +400,7 @@ def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 # -- what is shown -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_log_has_plain_lines_and_a_terminal_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

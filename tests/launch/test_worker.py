@@ -77,6 +77,7 @@ def test_a_finished_run_tells_how_it_was_made(tmp_path: Path) -> None:
     assert read_run(tmp_path / pack[1].path).meta == meta
 
 
+@pytest.mark.seconds
 def test_it_stops_between_two_steps_and_goes_on(tmp_path: Path) -> None:
     pack = jobs(2)
     assert worker.run(spec(tmp_path / "r", pack), after(60)) == "stopped"
@@ -154,6 +155,7 @@ def test_a_run_that_is_taken_away_stops_the_pack(tmp_path: Path) -> None:
     assert "now belongs to" in said[0]
 
 
+@pytest.mark.seconds
 def test_heartbeats_tell_how_far_it_is(tmp_path: Path) -> None:
     (job,) = pack = jobs(steps=400, eval_every=100, delay=0.001)
     told: list[dict[str, Any]] = []
@@ -242,6 +244,7 @@ def give(process: subprocess.Popen[bytes], root: Path, pack: list[Job]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_a_worker_serves_jobs_until_one_fails(tmp_path: Path) -> None:
     process, answers = start(tmp_path)
     good, bad = jobs(name="good"), jobs(name="bad", fault="raise")
@@ -291,6 +294,7 @@ def process_lives(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_memory_limit_fails_the_job_that_needs_more(tmp_path: Path) -> None:
     process, answers = start(tmp_path, 8000)
     (job,) = pack = jobs(fault="memory")

@@ -52,6 +52,7 @@ def test_dm_control_comes_without_labmaze_where_that_has_no_wheels() -> None:
         assert mine is None or all(requirement.specifier.contains(s.version) for s in version)
 
 
+@pytest.mark.seconds
 def test_every_task_is_made_without_labmaze() -> None:
     script = (
         "import sys; sys.modules['labmaze'] = None\n"

@@ -63,6 +63,7 @@ def test_without_the_library_turned_off_and_after_torch_nothing_is_done(tmp_path
     assert not mkl.in_use()
 
 
+@pytest.mark.seconds
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
 def test_products_with_it_are_right(tmp_path: Path) -> None:
     library = tmp_path / "mkl_avx512.so"
@@ -79,6 +80,7 @@ def helps_here() -> bool:
     return "AuthenticAMD" in facts and bool(flags) and "avx512vl" in flags[0] and mkl.LIBRARY.exists()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("first", "loaded"),
     [

@@ -51,6 +51,7 @@ def test_boltzmann_is_normalised_and_proportional_to_exp_q(alpha):
     assert np.allclose(equal, equal[::-1])
 
 
+@pytest.mark.seconds
 def test_samples_of_boltzmann_have_its_density():
     drawn = UNEQUAL.sample_boltzmann(0.2, 40_000, np.random.default_rng(0))
     distance = 0.5 * np.abs(bandit.masses(drawn, 20) - UNEQUAL.boltzmann(0.2, 20)).sum()
@@ -126,6 +127,7 @@ def test_every_part_is_named_and_the_judged_ones_are_there():
     assert judged["small-M_q"] >= {"qsm", "sac", "dql"}
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("algo", ["qsm-exact", "boltzmann"])
 def test_a_control_is_measured(algo, tmp_path, monkeypatch):
     monkeypatch.setattr(multimodality, "SAMPLES", 2_000)
@@ -140,6 +142,7 @@ def test_a_control_is_measured(algo, tmp_path, monkeypatch):
     assert max(row["count"] for row in tables["density"]) > 0
 
 
+@pytest.mark.seconds
 def test_the_second_grid_has_the_sizes_of_target_that_tasks_have(tmp_path, monkeypatch):
     """M_q |dQ/da| with actions of uniform replay: about 0.57 M_q, so 1.4 to 12.6; training's own is returned."""
     monkeypatch.setattr(multimodality, "SAMPLES", 500)

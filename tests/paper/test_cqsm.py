@@ -19,6 +19,7 @@ def problem(request):
     return Problem.random(np.random.default_rng(request.param), 1.0)
 
 
+@pytest.mark.seconds
 def test_q_is_what_the_discounted_reward_adds_up_to(problem):
     """E of the discounted reward over many paths from one z, against -(z'P z + p)."""
     rng, dt, K = np.random.default_rng(5), 0.01, START

@@ -30,6 +30,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.seconds
 def test_a_part_is_replaced_and_nothing_else(folder):
     changed = documents.refresh(folder / "results", folder)
     picture = folder / "docs/figures/made-up-learning_curves.png"
@@ -48,6 +49,7 @@ def test_a_part_is_replaced_and_nothing_else(folder):
     assert documents.refresh(folder / "results", folder) == []  # and again changes nothing
 
 
+@pytest.mark.seconds
 def test_what_is_outdated_is_told_without_writing(folder):
     documents.refresh(folder / "results", folder)
     before = (folder / "README.md").read_bytes()

@@ -152,6 +152,7 @@ def test_what_is_damaged_is_named_in_one_line(path, text, root, capsys, only):
     assert not (root / "experiments/report").exists()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     "gone", ["theorem/steps", "exploration/coverage/point-random.csv", "multimodality/density/equal-sac.csv"]
 )

@@ -134,6 +134,7 @@ def tiny(monkeypatch):
     monkeypatch.setitem(exploration.STUDIES, "point", TINY)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("algo", ["qsm", "random"])
 def test_a_part_on_the_point(algo, tmp_path, tiny):
     tables = exploration.run(tmp_path, "point", algo)
@@ -167,6 +168,7 @@ def test_a_part_that_was_cut_off_after_its_runs_begins_anew(tmp_path, tiny):
     assert [attempt["resumed_at_step"] for attempt in read_run(path).meta["attempts"]] == [0, 0]
 
 
+@pytest.mark.seconds
 def test_looking_at_actions_changes_nothing(tmp_path):
     seen = []
 

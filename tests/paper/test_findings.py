@@ -71,6 +71,7 @@ def test_every_number_in_prose_is_one_of_the_code_or_of_a_source():
     assert found <= {f"{number:,.0f}" for number in own} | claimed | quoted | {"15,000"}
 
 
+@pytest.mark.seconds
 def test_verdicts_in_prose_are_those_of_the_rules(early):
     judged = {v.claim["id"]: v.verdict for v in claims.judge(early, load_timings(RESULTS)[0])}
     said = re.findall(r"Claim (\w+) is (supported|contradicted|mixed|undecided)", PROSE)

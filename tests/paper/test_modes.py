@@ -47,6 +47,7 @@ def pointlike(rng):
     return np.tile([[-1.0, -1.0]], (N, 1))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("drawn", "expected"),

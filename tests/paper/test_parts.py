@@ -41,6 +41,7 @@ def test_a_part_is_run_once_and_kept(tmp_path):
     assert ran(tmp_path) == 2
 
 
+@pytest.mark.slow
 def test_a_part_without_its_record_is_run_again(tmp_path):
     parts.carry_out(tmp_path, part("a"))
     part("a").record(tmp_path).unlink()  # what a kill leaves: tables, no record
@@ -80,6 +81,7 @@ def test_where_the_function_lies_is_not_part_of_its_identity(tmp_path):
     assert parts.is_done(tmp_path, replace(made, function="bench.anywhere:measure"))
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_stops_no_other(tmp_path):
     said: list[str] = []
     luck = tmp_path / "luck"
@@ -99,6 +101,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         parts.write_rows(tmp_path / "made-up/scores/a.csv", [])
 
 
+@pytest.mark.slow
 def test_cut_off_while_it_says_something(tmp_path):
     """The interrupt need not come while it waits: what it raises must not keep the processes alive."""
     wanted = [part("a"), *(part(f"long-{k}", "sleep", pid=str(tmp_path / f"pid-{k}")) for k in range(2))]
@@ -125,6 +128,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_cut_off_at_any_time(how, tmp_path):
     """What had ended is kept, no process is left behind, and no traceback of a worker is shown."""

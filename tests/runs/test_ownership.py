@@ -149,6 +149,7 @@ def test_a_run_whose_folder_was_removed_stops(tmp_path: Path) -> None:
     assert not run.path.exists()
 
 
+@pytest.mark.seconds
 def test_two_processes_at_once_are_one_owner(tmp_path: Path) -> None:
     """Eight processes want the run at the same moment: one gets it, the others are told who has it."""
     start = time.monotonic() + 0.3

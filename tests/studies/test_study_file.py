@@ -159,6 +159,7 @@ def test_an_environment_with_a_namespace_has_a_folder(tmp_path: Path) -> None:
     assert read_run(tmp_path / job.path).env == "my/Task-v1"
 
 
+@pytest.mark.seconds
 def test_two_requests_at_once_are_both_kept(tmp_path: Path) -> None:
     children = []
     for seed in range(8):

@@ -91,6 +91,7 @@ def measured(tmp_path_factory):
     return root
 
 
+@pytest.mark.seconds
 def test_a_measurement_is_written_and_shown(measured):
     (folder,) = (measured / "timing").iterdir()
     assert folder.name.endswith("-authors-eager")

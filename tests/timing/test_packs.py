@@ -33,6 +33,7 @@ def measured(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_every_pack_is_timed_and_some_with_their_environments(measured):
     (folder,) = (measured / "timing").iterdir()
     assert folder.name.endswith("-packs-eager")

@@ -94,6 +94,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "in_fresh_processes", lambda call, given: (call(*each) for each in given))
 
 
+@pytest.mark.seconds
 def test_a_quick_run_writes_a_draft(small: None, tmp_path: Path) -> None:
     (folder,) = timing.run(tmp_path, ["td3"], ["eager"], quick=True)
     assert folder.name.endswith("-eager")

@@ -29,6 +29,7 @@ BEFORE_UPDATES, FROM_UPDATES = 1e-6, 2e-4
 OLD_DIGEST = "5cb79156f93f80f8643b97bb5b68c15e3b28d284462c7a5fafd55ceec598d24f"
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.stem)
 def test_the_code_behaves_as_recorded(case: Case) -> None:
     head, expected = read(case.path)

@@ -84,6 +84,7 @@ def rows(found: list[Any], table: str, k: int = 0) -> list[dict[str, Any]]:
 # -- stopping and going on ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", [*ALGORITHMS, "stub"])
 @pytest.mark.parametrize(("seeds", "env"), [((3,), "stubs/Toy-v0"), ((0, 1, 7), "Hopper-v5")])
 def test_resume_is_exact(algo: str, seeds: tuple[int, ...], env: str, tmp_path: Path) -> None:
@@ -107,11 +108,13 @@ def test_resume_is_exact_within_long_episodes(tmp_path: Path) -> None:
     assert run(tmp_path / "resumed", pack, (200, 990, 1230)) == whole
 
 
+@pytest.mark.slow
 def test_a_stop_at_every_step_is_exact(tmp_path: Path) -> None:
     pack = jobs(seeds=(0, 1), steps=60, replay_size=7, eval_every=25)
     assert run(tmp_path / "resumed", pack, tuple(range(1, 60))) == run(tmp_path / "whole", pack)
 
 
+@pytest.mark.seconds
 def test_action_repeat_resumes_exactly_and_counts_environment_steps(tmp_path: Path) -> None:
     pack = jobs("td3", (0, 1), steps=120, random_steps=40, eval_every=40, action_repeat=4)
     whole = run(tmp_path / "whole", pack)
@@ -123,6 +126,7 @@ def test_action_repeat_resumes_exactly_and_counts_environment_steps(tmp_path: Pa
     assert trainer.agent.updates == 20  # one per action after the random ones
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("repeat", [1, 2, 3, 4])
 def test_a_length_counts_the_environment_steps_that_took_place(repeat: int, workers: int) -> None:
@@ -146,6 +150,7 @@ def test_a_length_counts_the_environment_steps_that_took_place(repeat: int, work
     trainer.close()
 
 
+@pytest.mark.seconds
 def test_a_stopped_pack_can_go_on_as_single_seeds_and_back(tmp_path: Path) -> None:
     pack = jobs(seeds=(0, 1, 2))
     whole = run(tmp_path / "whole", pack)
@@ -176,6 +181,7 @@ def test_a_damaged_checkpoint_of_one_seed_starts_the_run_again(tmp_path: Path) -
 # -- what evaluation and packs must not change -------------------------------------------------------
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("algo", ["qsm", "td3"])
 def test_evaluating_more_often_does_not_change_training(algo: str) -> None:
     def training(**settings: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
@@ -200,6 +206,7 @@ def test_start_states_of_an_evaluation_depend_on_seed_step_and_episode_alone() -
     assert {k: [n for _, n in results] for k, results in few.evaluate("sample", 1, 2).items()} != lengths
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_seed_in_a_pack_trains_as_alone(algo: str) -> None:
     # 40 updates of tiny networks: the rounding of batched products has not yet grown by the loop through the
@@ -358,6 +365,7 @@ def test_an_environment_that_fails_ends_its_seed_alone() -> None:
         assert end is None or end[1] == "environment: the environment returned the reward nan"
 
 
+@pytest.mark.seconds
 def test_an_action_or_parameter_that_is_not_finite_ends_its_seed() -> None:
     for part, end in (
         ("actor", (50, "an action is not finite")),
