@@ -1,9 +1,9 @@
 """`make timing SIZES="authors matched"`: what an update and an action cost, for every algorithm (docs/timing.md).
 
 Two sizes of each: the settings of its authors, and one width, batch and number of denoising steps for all. Everything
-is timed in turns on one core, plain matrix products among it: their best rate is the bound. What takes seconds is timed
-a few times only. Writes results/timing/<machine>-<size>-<execution>/: samples.csv and facts.csv as the protocol of the
-parts does, and bound.csv, the products.
+is timed in turns on one core, and with it the matrix products of each update alone, and plain ones, whose best rate is
+the bound. What takes seconds is timed a few times only. Writes results/timing/<machine>-<size>-<execution>/:
+samples.csv and facts.csv as the protocol of the parts does, and bound.csv, the plain products.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from bench.launch.pack import prepare_process
 from bench.machine.provenance import provenance
 from bench.studies.overrides import algorithm_config, canonical, default_config, parse_overrides
-from bench.timing.case import THREADS, Case
+from bench.timing.case import THREADS, Case, CaseTimer
 from bench.timing.measurement import Row, now, save
-from bench.timing.peers.ours import SGEMM, sgemm
+from bench.timing.peers.ours import SGEMM, products_alone, sgemm
 from bench.timing.peers.work import BATCH, HIDDEN
 from bench.timing.protocol import (
     FACT_COLUMNS,
@@ -116,6 +116,35 @@ class Products:
         }
 
 
+class UpdateProducts:
+    """The matrix products of an algorithm's update and nothing else, timed in turns with it.
+
+    They are those of the eager update, whatever `execution` the update itself is timed in.
+    """
+
+    parts = ("products",)
+    warm_up_s = compile_s = 0.0
+
+    def __init__(self, case: Case, execution: str):
+        self.case, self.execution = case, execution
+        self._timer = CaseTimer(case, "eager")
+        self._once = products_alone(self._timer)
+        self.seconds = {"products": self._once()}
+
+    def calls(self, part: str) -> int:
+        return 1
+
+    def time(self, part: str) -> Callable[[], float]:
+        return self._once
+
+    def check(self) -> None:
+        self._timer.check()
+
+    def row(self, what: str, number: int, taken: float) -> Row:
+        """A row of samples.csv; a warm-up, which there is none of, takes no time."""
+        return self._timer.row(what, number, taken) | {"mode": self.execution}
+
+
 def run(
     root: Path, specs: Sequence[str], sizes: Sequence[str], executions: Sequence[str], quick: bool
 ) -> list[Path]:
@@ -136,7 +165,9 @@ def run(
             started = now()
             timers = prepared(planned[size], execution, protocol, cold=False)
             products = [Products(count, width, execution) for count, width in SGEMM]
-            rows, quiet = measure([*timers, *products], protocol)
+            alone = [UpdateProducts(timer.case, execution) for timer in timers]
+            rows, quiet = measure([*timers, *alone, *products], protocol)
+            rows = [row for row in rows if row["seconds"]]  # no warm-up of what needs none
             bound = [row for row in rows if "count" in row]
             tables = {
                 "samples": (SAMPLE_COLUMNS, [row for row in rows if "count" not in row]),

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import algos
@@ -101,7 +102,10 @@ def test_a_measurement_is_written_and_shown(measured):
         "sac-batch_size=8-critic=crossq-critic_hidden=16x16-hidden=16x16",
     ]
     assert {row["algo"] for row in samples} == set(labels) == {row["algo"] for row in facts}
-    assert {row["what"] for row in samples} == {"update", "act_1", "warmup"}
+    assert {row["what"] for row in samples} == {"update", "act_1", "products", "warmup"}
+    alone = [float(row["seconds"]) for row in samples if row["what"] == "products"]
+    assert len(alone) >= 4
+    assert min(alone) > 0
     assert {(row["count"], row["size"]) for row in bound} == {("1", "16"), ("2", "8")}
     assert json.loads((folder / "provenance.json").read_text())["protocol"]["sizes"] == "authors"
 
@@ -113,6 +117,23 @@ def test_a_measurement_is_written_and_shown(measured):
         "SAC batch_size=8 critic=crossq critic_hidden=16x16 hidden=16x16",
     ]
     record = table.records[0]
+    assert "Products alone, ms" in table.columns
+    assert (
+        0
+        < record["products_ms"]
+        == pytest.approx(
+            1e3
+            * float(
+                np.median(
+                    [
+                        float(r["seconds"])
+                        for r in samples
+                        if (r["algo"], r["what"]) == (labels[0], "products")
+                    ]
+                )
+            )
+        )
+    )
     seconds = sorted(
         float(row["seconds"]) for row in samples if (row["algo"], row["what"]) == (labels[0], "update")
     )

@@ -54,6 +54,7 @@ def _table(root: Path, machine: str, which: str, modes: Mapping[str, TimingSet])
     shown = [mode for mode in MODES if mode in modes]
     bounds = {mode: gflop_per_second(root, modes[mode]) for mode in shown}
     first = modes[shown[0]]
+    with_products = any("products" in set(modes[mode].samples["what"]) for mode in shown)
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     keys = dict.fromkeys(zip(*(first.facts[name] for name in ("algo", "hidden", "batch", "T", "candidates"))))
@@ -77,17 +78,24 @@ def _table(root: Path, machine: str, which: str, modes: Mapping[str, TimingSet])
                 if part == "update" and len(seconds):
                     share = np.fmax(share, gflop["update"] / float(median) / bounds[mode])
         record["share_of_bound"] = float(share)
+        alone = [modes[mode].seconds(algo=where["algo"], what="products", pack="1", **size) for mode in shown]
+        record["products_ms"] = 1e3 * min(
+            (float(np.median(each)) for each in alone if len(each)), default=float("nan")
+        )
         row: list[Entry] = [title, where["hidden"], where["batch"]]
         row += [number(float(where[column])) if where[column] else MISSING for column in ("T", "candidates")]
         row += [_few_digits(gflop["update"])]
         row += [_few_digits(float(str(record[f"update_ms_{mode}"]))) for mode in shown]
-        row += [number(100 * float(share), 0, detail="%"), _few_digits(1e3 * gflop["act"])]
+        row += [number(100 * float(share), 0, detail="%")]
+        row += [_few_digits(float(str(record["products_ms"])))] * with_products
+        row += [_few_digits(1e3 * gflop["act"])]
         row += [_few_digits(float(str(record[f"act_1_ms_{mode}"]))) for mode in shown]
         rows.append(row)
         records.append(record)
     columns = ["Algorithm", "Hidden", "Batch", "T", "Candidates", "GFLOP/update"]
     columns += [f"{MODES[mode]}, ms/update" for mode in shown]
-    columns += ["Of the bound", "MFLOP/action", *(f"{MODES[mode]}, ms/action" for mode in shown)]
+    columns += ["Of the bound", *["Products alone, ms"] * with_products]
+    columns += ["MFLOP/action", *(f"{MODES[mode]}, ms/action" for mode in shown)]
     least = min(
         (int(str(r[f"update_n_{mode}"])) for r in records for mode in shown if r[f"update_n_{mode}"]),
         default=0,
@@ -102,6 +110,11 @@ def _table(root: Path, machine: str, which: str, modes: Mapping[str, TimingSet])
         f"Of the bound: the rate {faster}in these products, against that of plain ones timed in the same turns, "
         f"{rates} GFLOP/s. A dash under a mode: not timed in it.",
     ]
+    if with_products:
+        notes.append(
+            "Products alone: the update's matrix products and nothing else, on operands of the same memory layout. "
+            "From them to the bound it is shapes and caches; from the update to them, everything else."
+        )
     return Table(
         f"cost-{which}-{machine}", f"What an update costs, at {SIZES[which]}", columns, rows, records, notes
     )
