@@ -46,7 +46,7 @@ from bench.runs.reader import (
     DamagedRun,
     seal,
 )
-from bench.runs.records import FORMAT
+from bench.runs.records import FORMAT, check
 from bench.runs.resume import belonging, check_tables
 from bench.runs.tables import TABLES, header, parse_table, render_rows
 from bench.text import one_line, strerror
@@ -414,6 +414,5 @@ def record_failure(
 def _reached(path: Path) -> int:
     """The step in the last heartbeat of the run; 0 without one."""
     with suppress(OSError, DamagedFile):
-        step = read_json(path / ownership.HEARTBEAT).get("env_step")
-        return int(step) if isinstance(step, (int, float)) and abs(step) < 2**63 else 0
+        return int(check(read_json(path / ownership.HEARTBEAT), ownership.HEARTBEAT).get("env_step") or 0)
     return 0

@@ -30,7 +30,7 @@ from bench.launch.slurm.sbatch import REQUEUE
 from bench.machine.provenance import code_digest, provenance, scheduler_ids
 from bench.names import TEMPORARY
 from bench.runs import FINISHED, Run, Superseded, checkpoint_step, ownership, read_run, record_failure
-from bench.runs.records import FORMAT
+from bench.runs.records import FORMAT, TaskMemory, check
 from bench.studies.job import Job
 from bench.text import one_line, strerror
 
@@ -69,8 +69,8 @@ class Task:
         self.before: list[tuple[str, int]] | None = None  # what `_reached` gave when this attempt began
         self.fruitless = 0  # attempts of the whole task, one after the other, that changed nothing of that
         if memory is not None:
-            with suppress(OSError, DamagedFile, TypeError, ValueError):
-                self.fruitless = int(read_json(memory)["fruitless"])
+            with suppress(OSError, DamagedFile):
+                self.fruitless = check(read_json(memory), memory.name, TaskMemory)["fruitless"]
 
     @classmethod
     def from_work(cls, work: Mapping[str, Any], index: int, memory: Path | None = None) -> Task:

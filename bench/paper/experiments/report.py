@@ -23,7 +23,9 @@ from bench.paper.claims import judge as claims
 from bench.paper.experiments.cqsm import show as experiment_cqsm
 from bench.paper.experiments.exploration import show as experiment_exploration
 from bench.paper.experiments.multimodality import show as experiment_multimodality
+from bench.paper.experiments.parts import PartRecord
 from bench.paper.experiments.theorem import show as experiment_theorem
+from bench.runs.records import check
 from bench.text import one_line
 
 NAME = "experiments"  # the folder below the root of all results
@@ -154,7 +156,7 @@ def _records(root: Path, name: str) -> list[dict[str, Any]]:
     found = []
     for path in sorted((root / NAME / name / "parts").glob("*.json")):
         try:
-            found.append(read_json(path))
+            found.append(check(read_json(path), path.name, PartRecord))
         except (DamagedFile, OSError) as error:
             raise UserError(f"{path}: {one_line(error)}; delete it to run that part again") from None
     return found
