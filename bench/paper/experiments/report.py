@@ -20,6 +20,7 @@ from bench.analysis.verdicts import Verdict
 from bench.disk import DamagedFile, read_json
 from bench.errors import UserError
 from bench.paper.claims import judge as claims
+from bench.paper.claims.rules import Claim
 from bench.paper.experiments.cqsm import show as experiment_cqsm
 from bench.paper.experiments.exploration import show as experiment_exploration
 from bench.paper.experiments.multimodality import show as experiment_multimodality
@@ -100,10 +101,10 @@ def _section(root: Path, name: str, module: ModuleType) -> Section:
     return Section(name, module.TITLE, [module.ASKS], verdicts, pictures, [_judged(name, verdicts), *tables])
 
 
-def _judged(name: str, verdicts: Sequence[Verdict]) -> Table:
+def _judged(name: str, verdicts: Sequence[Verdict[Claim]]) -> Table:
     """The claims that the experiment decides: each as a whole, and the findings behind it."""
     table = claims.table(verdicts)
-    whole = [f"Claim {each.claim['id']} as a whole: {each.verdict}." for each in verdicts]
+    whole = [f"Claim {each.claim.id} as a whole: {each.verdict}." for each in verdicts]
     return replace(table, name=f"{name}_claims", notes=[*whole, *table.notes])
 
 
