@@ -9,7 +9,8 @@ import torch
 
 import algos
 from algos.core.critics import CRITICS
-from bench.check.conformance import CHECKS, SLOW, Algorithm
+from bench.check.algorithm import Algorithm
+from bench.check.conformance import CHECKS, SLOW
 
 #: Every algorithm with its own critic, and every critic with a policy of each kind.
 CRITICS_HERE = [

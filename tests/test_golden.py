@@ -18,7 +18,8 @@ import torch
 from algos.core.agent import Agent, Batch
 from algos.core.execution import Execution
 from algos.core.noise import Draw
-from bench.check.golden import compare, compare_updates, networks
+from bench.check.golden import networks
+from bench.check.golden_comparison import compare, compare_updates
 from tests.golden_maps import reader, reader_class
 
 OURS = Path(__file__).parent / "golden"
@@ -158,7 +159,7 @@ def write(path: Path, meta: dict[str, Any], after: tuple[int, ...]) -> Path:
     """A file in the references' format with the numbers of our own agent in float32."""
     meta = meta | {"adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8}}
     golden = reader_class(path).__new__(reader_class(path))
-    golden.path, golden.meta, golden.dtype = path, meta, torch.float32
+    golden.path, golden.meta, golden.dtype, golden.device = path, meta, torch.float32, "cpu"
     agent = golden.build()
     arrays: Arrays = {"meta": json.dumps(meta)}
     rng = np.random.default_rng(3)
