@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from bench.launch import pack as worker
-from bench.launch.pack import StopFlag, _Pace
+from bench.launch.pack import _Pace
+from bench.launch.stopping import StopFlag
 from bench.runs import Writer, places, read_run
 from bench.studies.job import Job
 from tests.launching import environment, spec, stub_study, substance, wait_for

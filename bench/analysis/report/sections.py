@@ -18,7 +18,7 @@ from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.results import Results
 from bench.analysis.table import Table
 from bench.analysis.verdicts import Verdict
-from bench.analysis.wallclock import cost, perf
+from bench.analysis.wallclock import cost, perf, perf_tables
 from bench.analysis.wallclock import figures as wallclock_figures
 from bench.analysis.wallclock import tables as wallclock_tables
 from bench.analysis.wallclock import timings as wallclock
@@ -233,7 +233,7 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
         "Wall-clock",
         text=text,
         pictures=_pictures(*drawn),
-        tables=_with_rows(*costs, *perf.all_tables(compared), *wallclock_tables.all_tables(timing_sets)),
+        tables=_with_rows(*costs, *perf_tables.all_tables(compared), *wallclock_tables.all_tables(timing_sets)),
         detail=True,
     )
 
