@@ -41,7 +41,7 @@ class Picture:
 class Section:
     """A part of the page, shown in this order: text, verdicts, pictures, tables, videos, commands.
 
-    videos: paths below the study's folder. detail: for whoever wants to know more; the page shows it closed.
+    videos: paths below the study's folder. detail: background, which the page shows closed.
     """
 
     id: str
@@ -233,7 +233,9 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
         "Wall-clock",
         text=text,
         pictures=_pictures(*drawn),
-        tables=_with_rows(*costs, *perf_tables.all_tables(compared), *wallclock_tables.all_tables(timing_sets)),
+        tables=_with_rows(
+            *costs, *perf_tables.all_tables(compared), *wallclock_tables.all_tables(timing_sets)
+        ),
         detail=True,
     )
 

@@ -115,10 +115,12 @@ def load(root: Path) -> tuple[list[Comparison], list[str]]:
 
 
 def read(folder: Path) -> Comparison:
-    """What one `make perf` wrote. Raises OSError, or ValueError where it is not what that writes."""
+    """What one `make perf` wrote. Raises OSError, or ValueError for a file of another form."""
     samples = read_table(folder / "samples.csv", KEY, NUMBERS)
     if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0) & np.isfinite(samples["round"])).all():
-        raise ValueError("samples.csv: seconds that are not positive numbers, or a round that is no number")
+        raise ValueError(
+            "samples.csv: seconds that are not positive numbers, or a round that is not a number"
+        )
     times: dict[Key, pd.DataFrame] = {}
     for (who, algo, what, mode), rows in samples.groupby(list(KEY), sort=False):
         if what == "sgemm" and not all(part.isdecimal() for part in algo.split("x", 1)):

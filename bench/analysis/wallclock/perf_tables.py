@@ -16,7 +16,7 @@ SHORT = {"sb3": "SB3", "sbx": "SBX"}  # in headings
 WHATS = {"update": "Update", "products": "Its matrix products alone", "end_to_end": "Environment step"}
 BOUND = "bound"
 
-#: What our code is held to, in the faster of its modes: (algorithm, what, compared with, at least).
+#: The least ratios that our code promises, in the faster of its modes: (algorithm, part, compared with, at least).
 PROMISES = (
     ("sac", "update", "sb3", 1.6),
     ("sac", "update", "sbx", 1.0),
@@ -31,7 +31,7 @@ PROMISES = (
 
 
 def all_tables(found: Sequence[Comparison]) -> list[Table]:
-    """Per machine: the overview, all that was timed, what was promised, what the runner and a long run cost."""
+    """Per machine: the overview, every timing, the promised ratios, and the costs of the runner and of a long run."""
     makers = (overview, details, promises, runner, memory)
     return [table for each in found for make in makers if (table := make(each)).rows]
 
@@ -133,7 +133,7 @@ def details(found: Comparison) -> Table:
 
 
 def promises(found: Comparison) -> Table:
-    """What our code is held to, and what was measured here."""
+    """The promised ratios and the measured ones."""
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for algo, what, against, least in PROMISES:
@@ -163,7 +163,7 @@ def promises(found: Comparison) -> Table:
 
 
 def runner(found: Comparison) -> Table:
-    """What carrying out a grid costs besides its runs."""
+    """The cost of carrying out a grid, apart from its runs."""
     rows: list[list[Entry]] = [
         [
             number(row["jobs"]),
