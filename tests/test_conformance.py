@@ -1,4 +1,4 @@
-"""Every algorithm, one of your own included, put to the demands of the interface (see bench/check/conformance.py)."""
+"""Every algorithm, one of your own included, tested against the rules of bench/check/conformance.py."""
 
 from __future__ import annotations
 

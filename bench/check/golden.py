@@ -1,4 +1,4 @@
-"""Golden files: what another implementation computed on recorded inputs, and one of our agents put to the same.
+"""Golden files: what another implementation computed on recorded inputs, and one of our agents on the same inputs.
 
 A file (`.npz`) holds `meta` (JSON: dimensions and settings), `init/...` and `after<n>/...` (parameters before the
 first and after the n-th update), `update<i>/batch/...`, `update<i>/draw<NN>/<kind>` (random numbers in the order in
@@ -58,9 +58,8 @@ class Golden:
     #: decides only where a mean cancels to almost nothing.
     LOSS_ATOL: ClassVar[float] = 1e-6
     LEAF_RTOL: ClassVar[float] = 1e-3  # of the distance that the leaf has moved since `init`
-    SLOW_RTOL: ClassVar[float] = (
-        2e-2  # target and EMA networks, where a step is little more than float32's last digits
-    )
+    # Target and EMA networks, where a step is little more than float32's last digits
+    SLOW_RTOL: ClassVar[float] = 2e-2
     #: Allow the rounding of the leaf itself in float32, once per update: the file's, whatever our own precision is.
     FLOAT32_FLOOR: ClassVar[bool] = False
     #: So many entries of a leaf may be off by up to OUTLIER_ATOL: where a gradient is as small as Adam's epsilon, its
@@ -88,7 +87,7 @@ class Golden:
     # -- what differs from one reference to the next ---------------------------------------------------------------
 
     def settings(self) -> dict[str, Any]:
-        """The fields of our Config that `meta` sets. Raises ValueError for a key that is no setting."""
+        """The fields of our Config that `meta` sets. Raises ValueError for a key that is not a setting."""
         raise NotImplementedError
 
     def locate(self, agent: Agent, leaf: str) -> list[Tensor]:

@@ -30,9 +30,9 @@ from bench.studies.overrides import (
 def settings(algorithm: Algorithm) -> None:
     algo = algorithm.name
     cls: Any = agent_class(algo)
-    assert issubclass(cls, Agent), f"{cls.__name__} is no Agent"
-    assert issubclass(cls.Config, Config), "its Config is not below algos.core.config.Config"
-    assert dataclasses.is_dataclass(cls.Config), "its Config is no dataclass"
+    assert issubclass(cls, Agent), f"{cls.__name__} is not an Agent"
+    assert issubclass(cls.Config, Config), "its Config is not a subclass of algos.core.config.Config"
+    assert dataclasses.is_dataclass(cls.Config), "its Config is not a dataclass"
     with suppress(dataclasses.FrozenInstanceError):
         default: Any = build_config(algo, {})
         default.batch_size = B
@@ -73,7 +73,7 @@ def updates(algorithm: Algorithm) -> None:
     for metrics in train(agent, 6):  # an actor may be updated less often than every time
         found |= metrics
     for name, value in found.items():
-        assert METRIC.fullmatch(name), f"{name!r} cannot stand in train.csv"
+        assert METRIC.fullmatch(name), f"{name!r} cannot be a name in train.csv"
         assert value.shape == (len(SEEDS),), f"{name} is {tuple(value.shape)}, not one number per seed"
         assert bool(value.isfinite().all()), f"{name} is not finite"
     assert agent.updates == 6
@@ -93,7 +93,7 @@ def state(algorithm: Algorithm) -> None:
     train(agent, 2)
     for part, params in agent.state.items():
         for name, x in params.items():
-            assert isinstance(x, torch.Tensor), f"{part}.{name} is no tensor"
+            assert isinstance(x, torch.Tensor), f"{part}.{name} is not a tensor"
             shared = x.dim() == 0 and part.endswith(".adam")  # the count of steps
             has_axis = x.dim() > 0 and x.shape[0] == len(SEEDS)
             assert shared or has_axis, f"{part}.{name} has no seed axis: {tuple(x.shape)}"

@@ -1,4 +1,4 @@
-"""Putting a subject to a list of checks, one after the other."""
+"""Runs a list of checks on one algorithm or task, one after the other."""
 
 from __future__ import annotations
 

@@ -25,12 +25,10 @@ from bench.names import TEMPORARY
 from bench.runs.records import check
 from bench.text import one_line
 
-STALE_AFTER_S = (
-    300.0  # seconds without a heartbeat; a heartbeat comes every few seconds, a compilation takes 60
-)
-LOCK_TIMEOUT_S = (
-    120.0  # seconds; a lock is held for milliseconds, or while the parts of a checkpoint are written
-)
+# Seconds without a heartbeat; a heartbeat comes every few seconds, a compilation takes 60
+STALE_AFTER_S = 300.0
+# Seconds; a lock is held for milliseconds, or while the parts of a checkpoint are written
+LOCK_TIMEOUT_S = 120.0
 LOCK, OWNER, HEARTBEAT = ".lock", "owner.json", "heartbeat.json"
 
 

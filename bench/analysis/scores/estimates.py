@@ -53,9 +53,8 @@ class TaskSet:
     envs: tuple[str, ...]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
-    cut: float = (
-        0.25  # the share of the weight that the IQM leaves out at either end, the same for all labels
-    )
+    # The share of the weight that the IQM leaves out at either end, the same for all labels
+    cut: float = 0.25
 
 
 def return_scale(*cells: Cell) -> Scale:

@@ -36,9 +36,8 @@ from bench.text import one_line, strerror
 
 ATTEMPTS = 3  # in one Slurm job that brought no new checkpoint: then a run is given up
 LOOK_EVERY_S = 5.0  # for another attempt of this task that has taken over
-DEVICE_TIMEOUT_S = (
-    300.0  # for a node to answer whether it can compute on its GPU; loading torch can take a minute
-)
+# For a node to answer whether it can compute on its GPU; loading torch can take a minute
+DEVICE_TIMEOUT_S = 300.0
 
 
 def work_of(root: Path, tasks: Sequence[Sequence[Sequence[Job]]], options: LocalOptions) -> dict[str, Any]:
