@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from bench.mistakes import reason
+from bench.failures import reason
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from bench.envs.spaces import size
-from bench.mistakes import reason
+from bench.failures import reason
 
 
 class EnvBatch:

@@ -31,7 +31,7 @@ from bench.envs import suite
 from bench.envs.dm import DmEnv
 from bench.envs.simulator import mujoco_gl, redirect_warnings
 from bench.errors import UserError, suggest
-from bench.mistakes import reason
+from bench.failures import reason
 from bench.names import ENV_NAME, LONGEST_ENV_NAME
 
 TASKS = "qsm_bench.tasks"  # entry points of factories

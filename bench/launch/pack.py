@@ -17,8 +17,8 @@ from statistics import fmean
 from typing import Any
 
 from bench.errors import UserError
+from bench.failures import reason
 from bench.machine.mkl import use_avx512
-from bench.mistakes import reason
 from bench.runs import AlreadyFinished, BeingWritten, Checkpoint, Superseded, Writer, checkpoint_step
 from bench.studies.job import Job
 

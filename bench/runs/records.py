@@ -146,7 +146,7 @@ class Heartbeat(Struct):
 
 
 class RootRecord(Struct):
-    """.checkpoints.json of a results folder: its identity under a checkpoint root (places.py)."""
+    """.checkpoints.json of a results folder: its identity under a checkpoint root (checkpoint_places.py)."""
 
     format: int
     id: RootId
