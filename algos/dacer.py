@@ -48,9 +48,8 @@ class DACERConfig(DiffusionConfig):
     mixture_components: int = 3
     mixture_seed: int = 42  # of k-means++, the same in every fit
     target_entropy_per_dim: float = -0.9
-    distributional: bool = (
-        True  # the critics learn a normal distribution of returns; False: as other algorithms'
-    )
+    # The critics learn a normal distribution of returns; False: as other algorithms'
+    distributional: bool = True
     z_clip: float = 3.0  # of the normal number of a sampled return
     td_clip: float = 3.0  # of a sampled return, in running standard deviations
     variance_floor: float = 0.1

@@ -44,9 +44,8 @@ class DIMEConfig(Config):
     policy_tau: float = 1.0  # Polyak step of the actor that the TD target samples; 1: a copy of the actor
     initial_temperature: float = 1.0
     temperature_lr: float = 1e-3
-    target_cost_per_dim: float = (
-        4.0  # times |A|; the authors' config says 6 in all, which their code never reads
-    )
+    # Times |A|; the authors' config says 6 in all, which their code never reads
+    target_cost_per_dim: float = 4.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,9 +31,8 @@ class MaxEntDPConfig(DiffusionConfig):
     schedule: str = "continuous_cosine"
     time_features: str = "log_snr"
     network: str = "continuous"
-    clip_sampler: str = (
-        "x0_beta"  # "beta": no clip but of the final action; "x0": the posterior's smaller variance
-    )
+    # "beta": no clip but of the final action; "x0": the posterior's smaller variance
+    clip_sampler: str = "x0_beta"
     action_noise: float = 0.0
     target_noise: float = 0.0
     temperature: float = 0.1
@@ -42,9 +41,8 @@ class MaxEntDPConfig(DiffusionConfig):
     backup_entropy: bool = True  # the TD target carries -temperature log pi(a'|s')
     log_prob_steps: int = 20
     log_prob_samples: int = 50  # per step
-    log_prob_clip: bool = (
-        True  # predictions are recomputed from the clipped clean action; False: as they come
-    )
+    # Predictions are recomputed from the clipped clean action; False: as they come
+    log_prob_clip: bool = True
     eval_candidates: int = 10  # in evaluation, the best by Q is taken
 
     def __post_init__(self) -> None:

@@ -22,9 +22,8 @@ class QSMConfig(DiffusionConfig):
     """The defaults are the authors' (M_q = 120 for the quadruped and humanoid tasks)."""
 
     M_q: float = 50.0  # weight of grad_a Q; one knob with the scale of the reward
-    score_scale: bool = (
-        False  # multiply the target by sqrt(1 - abar_t), so that the temperature is the same at every t
-    )
+    # Multiply the target by sqrt(1 - abar_t), so that the temperature is the same at every t
+    score_scale: bool = False
     normalise_gradient: bool = False  # divide grad_a Q by its mean absolute value over the batch
     # Differences of flow-rl's QSM (docs/fidelity.md, "Which QSM").
     gradient_critic: str = later("online")  # "target": the target critics, already averaged in this update

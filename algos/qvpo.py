@@ -50,9 +50,8 @@ class QVPOConfig(SecondBatchConfig):
     cut: float = 1.0  # in qcut
     mean_rate: float = 0.001  # of the running mean of Q, in qexpn, qcut0n and qcut1n
     std_rate: float = 0.001  # of the running standard deviation of Q, in qexpn
-    entropy_weight: float = (
-        0.02  # of uniform actions relative to the chosen ones; falls with the run, down to
-    )
+    # Of uniform actions relative to the chosen ones; falls with the run, down to
+    entropy_weight: float = 0.02
     entropy_floor: float = 0.002
     entropy_rows: int = 10  # uniform actions for each chosen one
     epsilon: float = 0.0  # how often a behaviour action is the first sample rather than the best

@@ -41,9 +41,8 @@ class RFMConfig(Config):
     temperature: float = 0.02
     final_temperature: float = 0.02  # reached log-linearly
     temperature_steps: int = 250_000  # updates
-    control_variate: str = (
-        "tuned"  # eta; "fixed": cv_weight; "gradient": ((1 - t)/t)^2, the pure gradient form
-    )
+    # Eta; "fixed": cv_weight; "gradient": ((1 - t)/t)^2, the pure gradient form
+    control_variate: str = "tuned"
     cv_weight: float = 0.0  # 0: the noise form
     cv_ridge: float = 1e-4
     cv_clip: float = 2.0

@@ -11,9 +11,9 @@ from bench.errors import UserError as UserError
 
 if TYPE_CHECKING:
     from bench.analysis.data import load as load
-    from bench.trained import policy as policy
+    from bench.trained_policy import policy as policy
 
-_FROM = {"load": "bench.analysis.data", "policy": "bench.trained"}
+_FROM = {"load": "bench.analysis.data", "policy": "bench.trained_policy"}
 
 
 def __getattr__(name: str) -> object:

@@ -22,7 +22,7 @@ from bench.envs import tasks as envs
 from bench.errors import UserError
 from bench.runs import Run
 from bench.text import strerror
-from bench.trained import finished, load_policy
+from bench.trained_policy import finished, load_policy
 
 Frame = NDArray[np.uint8]
 

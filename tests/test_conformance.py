@@ -1,4 +1,4 @@
-"""Every algorithm, one of your own included, put to the demands of the interface (see bench/check/conformance.py)."""
+"""Every algorithm, one of your own included, tested against the rules of bench/check/conformance.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 
 import algos
 from algos.core.critics import CRITICS
-from bench.check.conformance import CHECKS, SLOW, Algorithm
+from bench.check.algorithm import Algorithm
+from bench.check.conformance import CHECKS, SLOW
 
 #: Every algorithm with its own critic, and every critic with a policy of each kind.
 CRITICS_HERE = [

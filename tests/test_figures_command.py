@@ -99,7 +99,7 @@ def test_a_studys_own_table_is_in_its_own_report(root: Path, tmp_path: Path) -> 
         (("STUDY=made-up", "NORMALISE=random"), "NORMALISE=random: expected the lowest and the highest"),
         (("STUDY=made-up", "WIDTH=wide"), "WIDTH=wide: expected column, page"),
         (("STUDY=made-up", "METRIC=critic"), "no metric 'critic' was logged here"),
-        (("STUDY=made-up", "OTHERS=dime"), "others: nobody's curves are named 'dime'"),
+        (("STUDY=made-up", "OTHERS=dime"), "others: no curves are named 'dime'"),
         (("STUDY=made-up", "SUBJET=qsm"), "figures does not take --subjet; did you mean '--subject'?"),
     ],
 )

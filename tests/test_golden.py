@@ -18,7 +18,8 @@ import torch
 from algos.core.agent import Agent, Batch
 from algos.core.execution import Execution
 from algos.core.noise import Draw
-from bench.check.golden import compare, compare_updates, networks
+from bench.check.golden import networks
+from bench.check.golden_comparison import compare, compare_updates
 from tests.golden_maps import reader, reader_class
 
 OURS = Path(__file__).parent / "golden"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +19,14 @@ ROOMS = (
     ("launch",),
     ("analysis",),
     ("video", "check"),
-    ("trained",),
+    ("trained_policy",),
     ("training",),
     ("runs",),
     ("studies",),
     ("envs",),
     ("machine",),
     ("shape",),
-    ("disk", "paths", "mistakes"),
+    ("disk", "paths", "failures"),
     ("errors", "names", "text"),
 )
 HEIGHT = {name: -height for height, names in enumerate(ROOMS) for name in names}
@@ -67,3 +68,9 @@ def test_the_analysis_never_imports_torch() -> None:
 
 def test_every_room_has_its_place() -> None:
     assert {room(path) for path in MODULES} - {"__init__"} == set(HEIGHT)
+
+
+def test_the_picture_of_the_packages_is_complete() -> None:
+    picture = (ROOT / "docs/architecture.md").read_text().split("```")[1]
+    names = {path.stem for path in (ROOT / "bench").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert names - {"__init__", "__pycache__"} <= set(re.findall(r"\w+", picture))

@@ -41,9 +41,8 @@ class ParticleConfig(WeightedConfig):
     clip_target_action: bool = False  # to [-1, 1] after that noise
     acting_actor: str = "target"  # whose chain acts and is evaluated; "online"
     actor_delay: int = 2  # critic updates per update of the actor and of all targets
-    actor_lr_end: float = (
-        3e-5  # linearly from actor_lr within actor_lr_fall updates, after actor_lr_hold of them
-    )
+    # Linearly from actor_lr within actor_lr_fall updates, after actor_lr_hold of them
+    actor_lr_end: float = 3e-5
     actor_lr_hold: int = 25_000
     actor_lr_fall: int = 50_000
     reward_scale: float = 0.2

@@ -27,9 +27,8 @@ RESAMPLES = 10_000  # for every interval that is printed
 CURVE_RESAMPLES = 1000  # for a band that is looked at, not read off
 INFLUENCE_RESAMPLES = 2000  # the first of those drawn, for the degrees of freedom
 LEVEL = 0.95
-CACHED_GROUPS = (
-    512  # groups whose draws are kept, 20 kB a seed: every table of a study asks for the same ones
-)
+# Groups whose draws are kept, 20 kB a seed: every table of a study asks for the same ones
+CACHED_GROUPS = 512
 
 
 @dataclass(frozen=True)

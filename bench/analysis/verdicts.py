@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from scipy import stats as distributions
@@ -30,11 +30,23 @@ class Finding:
     unit: str = "seeds"  # of n; few seeds are marked, rounds of a timing are not
 
 
+class Stated(Protocol):
+    """What a report shows of a claim: its number and name, the statement, and the test that decides it."""
+
+    id: str
+    title: str
+    says: str
+    test: str
+
+
+C = TypeVar("C", bound=Stated)
+
+
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Generic[C]):
     """A judged claim. conditions: under which steps, widths and evaluation it was judged."""
 
-    claim: Mapping[str, Any]
+    claim: C
     verdict: str
     findings: tuple[Finding, ...]
     conditions: str

@@ -1,11 +1,11 @@
-"""Putting a subject to a list of checks, one after the other."""
+"""Runs a list of checks on one algorithm or task, one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from bench.mistakes import reason
+from bench.failures import reason
 
 T = TypeVar("T")
 

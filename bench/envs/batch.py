@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from bench.envs.spaces import size
-from bench.mistakes import reason
+from bench.failures import reason
 
 
 class EnvBatch:
@@ -60,7 +60,7 @@ class EnvBatch:
         return self.obs[k]
 
     def replay(self, k: int, seed: int, actions: np.ndarray) -> np.ndarray:
-        """Bring environment k back to where `reset(k, seed)` and these actions (n, act_dim) had brought it.
+        """Restore environment k to the state after `reset(k, seed)` and these actions (n, act_dim).
 
         The other environments do not move. Returns row k of `obs`. For resuming in the middle of an episode.
         """
@@ -70,11 +70,11 @@ class EnvBatch:
         return self.obs[k]
 
     def clear_errors(self) -> None:
-        """Forget what went wrong: environments that were stopped move again once they are reset."""
+        """Clear the errors: stopped environments move again once they are reset."""
         self.error = [None] * self.size
 
     def stand_still(self, k: int) -> None:
-        """Step environment k no more: it returns its last observation and reward 0, and never ends."""
+        """Freeze environment k: from now on it returns its last observation and reward 0, and never ends."""
         self._still[k] = True
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -108,7 +108,7 @@ def _space(spec: Any, name: str) -> gymnasium.Space:
         return _box(spec)
     if isinstance(spec, Sequence) and not isinstance(spec, str):
         return Tuple([_space(inner, name) for inner in spec])
-    raise UserError(f"{name} has the spec {spec!r}, which is no array of numbers; it cannot be trained")
+    raise UserError(f"{name} has the spec {spec!r}, which is not an array of numbers; it cannot be trained")
 
 
 def _box(spec: Any) -> Box:

@@ -31,7 +31,7 @@ from bench.envs import suite
 from bench.envs.dm import DmEnv
 from bench.envs.simulator import mujoco_gl, redirect_warnings
 from bench.errors import UserError, suggest
-from bench.mistakes import reason
+from bench.failures import reason
 from bench.names import ENV_NAME, LONGEST_ENV_NAME
 
 TASKS = "qsm_bench.tasks"  # entry points of factories
@@ -47,8 +47,8 @@ class Task:
     name: str
     family: Family
     build: Callable[[str | None], gymnasium.Env]  # takes the render mode
-    module: str | None = None  # that the name leads to, where that is a package's
-    distribution: Distribution | None = None  # that offers it, where an entry point says so
+    module: str | None = None  # that holds the task, if it belongs to a package
+    distribution: Distribution | None = None  # that offers it by an entry point
 
 
 def find(name: str) -> Task:
@@ -95,7 +95,7 @@ def _registered(
             try:
                 known = gymnasium.registry.get(spec.id) is spec  # by name, Gymnasium warns of an old version
                 return gymnasium.make(spec.id if known else spec, disable_env_checker=True, **how)
-            except Exception as error:  # whatever the constructor of anybody's task raises
+            except Exception as error:  # a task's constructor may raise anything
                 raise UserError(f"Gymnasium cannot make {name}: {reason(error)}") from error
 
     return Task(name, "gymnasium", build, module or _module_of(spec), distribution)
@@ -118,7 +118,7 @@ def _of_module(name: str, module: str, id: str) -> Task:
 
 #: Module -> the tasks that its import registered, or that its package has registered before.
 _imported: dict[str, dict[str, Any]] = {}
-#: What these imports have added to Gymnasium's registry -> the name under which it counts.
+#: Tasks that these imports added to Gymnasium's registry -> the name under which they count.
 _added: dict[str, str] = {}
 
 
@@ -154,7 +154,7 @@ def _parents(module: str) -> list[str]:
 
 @contextmanager
 def _registering() -> Iterator[dict[str, Any]]:
-    """Collects what is registered with Gymnasium meanwhile; what was registered before stays as it was."""
+    """Collects the tasks that are registered with Gymnasium meanwhile, and restores any that they replaced."""
     before = dict(gymnasium.registry)
     found: dict[str, Any] = {}
     try:

@@ -1,4 +1,4 @@
-"""Where the code of a task comes from that is neither this suite's nor of the libraries whose versions are recorded."""
+"""Where a task's code comes from, if it is neither this suite's nor that of a library whose version is recorded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def packages(name: str) -> list[dict[str, Any]]:
 
 
 def check_reachable(name: str) -> None:
-    """That a process which starts in another folder, as those of a cluster do, finds the module of a task.
+    """Check that a process started in another folder, as on a cluster, finds the module of a task.
 
     Raises:
         UserError: it lies in the current folder, and neither is installed nor has that folder on PYTHONPATH.

@@ -91,7 +91,7 @@ class ParallelEnvBatch:
         self._receive([self._child[k]])
 
     def clear_errors(self) -> None:
-        """Forget the errors, so that environments that failed may be reset."""
+        """Clear the errors, so that failed environments may be reset."""
         self._all("clear_errors")
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -110,11 +110,11 @@ class ParallelEnvBatch:
         self._receive(range(len(self._pipes)))
 
     def _send(self, w: int, *message: Any) -> None:
-        with suppress(ConnectionError):  # a dead child is reported by `_receive`
+        with suppress(ConnectionError):  # `_receive` reports a dead child
             self._pipes[w].send(message)
 
     def _receive(self, children: Sequence[int]) -> None:
-        """Wait for an answer of each child; takes over their environments' errors, raises the first exception."""
+        """Wait for each child's answer, copy the errors of its environments, and raise the first exception."""
         problems = []
         for w in children:
             try:

@@ -20,7 +20,7 @@ def redirect_warnings() -> None:
 
 
 def _log_warning(message: str) -> None:
-    if "is deprecated" not in message:  # said of attributes in models that are not ours
+    if "is deprecated" not in message:  # about attributes of models that are not ours
         logging.getLogger("mujoco").warning(message)
 
 
@@ -31,7 +31,7 @@ def gl_library() -> str:
 
 @contextmanager
 def mujoco_gl(library: str) -> Iterator[None]:
-    """Set MUJOCO_GL for the time of an import or a drawing.
+    """Set MUJOCO_GL during an import or while an image is drawn.
 
     A user's own value (clusters set it for everybody) must not make training load a GL library that is
     not there.

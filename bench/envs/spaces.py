@@ -1,7 +1,7 @@
 """Which spaces can be trained on, and how they become vectors: observations as flat float32, actions in [-1, 1].
 
-What cannot is refused with a `UserError` of one line: images, texts and graphs as observations; actions that are no Box
-of floats, and actions without bounds, which no range of [-1, 1] stands for.
+Other spaces are refused by a one-line `UserError`: images, texts and graphs as observations; actions that are not a
+Box of floats; and actions without bounds, to which [-1, 1] cannot be mapped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gymnasium.spaces.utils import flatdim, flatten
 
 from bench.errors import UserError
 
-#: A bound of this size is none: so MuJoCo (mjMAXVAL) and libraries that write the largest float32 or float64 mean it.
+#: MuJoCo (mjMAXVAL), and libraries that write the largest float32 or float64, mean "no bound" by a bound of this size.
 NO_BOUND = 1e10
 
 Encode = Callable[[Any], np.ndarray]
@@ -38,7 +38,7 @@ def observations(space: gymnasium.Space, name: str) -> tuple[int, Encode]:
     of a Tuple one after the other, a Discrete and each number of a MultiDiscrete as one-hot.
 
     Raises:
-        UserError: the space holds images or something that is no vector.
+        UserError: the space holds images, or values that cannot become a vector.
     """
     _check_observation(space, name, "")
     dim = flatdim(space)
@@ -91,7 +91,7 @@ def actions(space: gymnasium.Space, name: str) -> ActionMap:
     """How actions in [-1, 1] (act_dim,) become those of a task.
 
     Raises:
-        UserError: the space is no Box of floats, or not bounded on both sides everywhere.
+        UserError: the space is not a Box of floats, or not bounded on both sides everywhere.
     """
     if not isinstance(space, Box):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The tasks behind one interface: what an agent must know of one, and how one is made.
+"""The tasks behind one interface: what an agent must know about a task, and how one is made.
 
 Names are those of `bench.envs.names`. Observations are flat float32 vectors: those of dm_env the entries of its
 specs in their order, each flattened in C order (a scalar takes one place); those of Gymnasium as `bench.envs.spaces`
@@ -28,7 +28,7 @@ from bench.errors import UserError
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an agent must know of a task.
+    """What an agent must know about a task.
 
     `max_episode_steps` counts environment steps, whatever the action repeat; it is None for a task without a time limit
     that is known beforehand.
@@ -74,14 +74,15 @@ def make(name: str, *, action_repeat: int = 1, render_mode: str | None = None) -
     """A task with flat float32 observations (obs_dim,) and actions (act_dim,) in [-1, 1].
 
     `reset(seed=k)` makes everything that follows a function of k and the actions, whatever happened in this
-    environment before (DM Control: 0 <= k < 2**32, and k is the `random` of `dm_control.suite.load`). That is the
-    task's part; `python -m bench check` puts one of a package to it.
+    environment before (DM Control: 0 <= k < 2**32, and k is the `random` of `dm_control.suite.load`). A package's
+    task must ensure this; `python -m bench check` tests it.
 
     Args:
         name: see `bench.envs.names`.
         action_repeat: environment steps per action; their rewards are summed, up to the end of the episode.
         render_mode: None, or "rgb_array": `render()` then returns a (height, width, 3) uint8 image, drawn
-            by EGL or by the library that the environment variable MUJOCO_GL names. No GL is loaded before.
+            by EGL or by the library that the environment variable MUJOCO_GL names. No GL library is loaded
+            before the first image.
 
     Raises:
         UserError: unknown name, spaces that cannot be trained on, a missing package, bad arguments.

@@ -69,7 +69,7 @@ class AgentView(gymnasium.Wrapper):
             except gymnasium.error.DependencyNotInstalled as error:
                 raise UserError(f"cannot draw {self.name}: {_one_line(error)}") from error
             except Exception as error:
-                # PyOpenGL, MuJoCo and Gymnasium report a missing library each in its own way, down to an
+                # PyOpenGL, MuJoCo and Gymnasium each report a missing library in their own way, such as an
                 # AttributeError on None.
                 raise UserError(
                     f"cannot draw {self.name}: {_one_line(error)} (MuJoCo draws with a GL library: install "

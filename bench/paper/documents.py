@@ -27,7 +27,7 @@ from bench.analysis.report import page as report
 from bench.analysis.report.request import load_report
 from bench.analysis.report.sections import Picture, sections
 from bench.analysis.scores import learning
-from bench.analysis.wallclock import cost, packs, perf
+from bench.analysis.wallclock import cost, packs, perf, perf_tables
 from bench.analysis.wallclock import timings as wallclock
 from bench.disk import write_atomic
 from bench.errors import UserError, suggest
@@ -160,7 +160,7 @@ def _costs(root: Path) -> list[str]:
 
 def _speed(root: Path) -> list[str]:
     """The overview of each machine on which ours were timed beside other libraries."""
-    found = [perf.overview(each) for each in perf.load(root)[0]]
+    found = [perf_tables.overview(each) for each in perf.load(root)[0]]
     return [line for table in found for line in _table(table)] or ["*Not measured here yet: `make perf`.*"]
 
 

@@ -31,7 +31,7 @@ def claims(results: Results, timing_sets: Sequence[TimingSet]) -> Section:
 
 def with_subject(results: Results) -> Results:
     """The results of a study of the paper, whose algorithm the others are compared with unless another was chosen."""
-    subject = load_claims()[0]["claim"][0]["subject"]
+    subject = load_claims()[0].claim[0].subject
     chosen = results.choice.subject or results.choice.baselines or not results.whole
     if chosen or not judge.concerns(results) or subject not in results.labels:
         return results

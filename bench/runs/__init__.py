@@ -1,17 +1,17 @@
 """The run directory, results/<study>/<env>/<label>/seed-<k>/: the only code that knows its files.
 
 docs/results.md describes the format. This module re-exports the public names of:
-    records.py      the shape of each JSON file
-    tables.py       the columns of each CSV, written and read
-    ownership.py    the lock, the owner, and whether it lives
-    checkpoints.py  the trainer's state and the replay shards
-    places.py       the folder of a checkpoint, also under a root that several results folders share
-    checks.py       conditions for writing a run
-    resume.py       the checkpoint from which it resumes
-    writer.py       `Writer`: the one process that may write a run
-    cleanup.py      removes the files that only a running process needs
-    reader.py       `read_run`: one run, in whatever state
-    study_file.py   study.json: `write_study`, `read_study`
+    records.py            the shape of each JSON file
+    tables.py             the columns of each CSV, written and read
+    ownership.py          the lock, the owner, and whether it lives
+    checkpoints.py        the trainer's state and the replay shards
+    checkpoint_places.py  the folder of a checkpoint, also under a root that several results folders share
+    checks.py             conditions for writing a run
+    resume.py             the checkpoint from which it resumes
+    writer.py             `Writer`: the one process that may write a run
+    cleanup.py            removes the files that only a running process needs
+    reader.py             `read_run`: one run, in whatever state
+    study_file.py         study.json: `write_study`, `read_study`
 None of them imports torch.
 """
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from bench.disk import DamagedFile, check_inside, parse_json, read_bytes, read_json
 from bench.errors import UserError
-from bench.runs import places
+from bench.runs import checkpoint_places
 from bench.runs.reader import DONE, FAILURE, RUN
 from bench.runs.records import check
 from bench.runs.tables import TABLES
@@ -47,7 +47,7 @@ class JobLike(Protocol):
 def refuse(root: Path, job: JobLike, checkpoint_root: Path | None, retry_failed: bool) -> None:
     """Raise for a run that must not be written, before anything is; see `Writer.open`."""
     path = root / job.path
-    folder = places.checkpoint_folder(root, job.path, checkpoint_root)
+    folder = checkpoint_places.checkpoint_folder(root, job.path, checkpoint_root)
     try:
         check_inside(root, path)
         check_inside(checkpoint_root or root, folder)

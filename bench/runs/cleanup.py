@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.disk import crossing
 from bench.names import TEMPORARY
-from bench.runs import checkpoints, ownership, places
+from bench.runs import checkpoint_places, checkpoints, ownership
 from bench.runs.checks import JobLike
 from bench.runs.reader import DONE, FAILURE
 
@@ -19,7 +19,7 @@ def remove_leftovers(root: Path, job: JobLike, checkpoint_root: Path | None = No
     with suppress(OSError):
         if not os.path.lexists(path / DONE):
             return
-        folder = places.checkpoint_folder(root, job.path, checkpoint_root)
+        folder = checkpoint_places.checkpoint_folder(root, job.path, checkpoint_root)
         present = (
             path / ownership.OWNER,
             path / ownership.HEARTBEAT,
@@ -36,7 +36,7 @@ def remove_what_runs_need(path: Path, checkpoint_folder: Path, checkpoint_root: 
     """Tidy up after done.json. An error here costs only space and is left to `remove_leftovers`."""
     crossing("cleanup.before")
     checkpoints.discard(checkpoint_folder)
-    places.tidy(checkpoint_folder, checkpoint_root)
+    checkpoint_places.tidy(checkpoint_folder, checkpoint_root)
     crossing("cleanup.middle")
     for leftover in (
         *path.glob("*" + TEMPORARY),

@@ -25,12 +25,10 @@ from bench.names import TEMPORARY
 from bench.runs.records import check
 from bench.text import one_line
 
-STALE_AFTER_S = (
-    300.0  # seconds without a heartbeat; a heartbeat comes every few seconds, a compilation takes 60
-)
-LOCK_TIMEOUT_S = (
-    120.0  # seconds; a lock is held for milliseconds, or while the parts of a checkpoint are written
-)
+# Seconds without a heartbeat; a heartbeat comes every few seconds, a compilation takes 60
+STALE_AFTER_S = 300.0
+# Seconds; a lock is held for milliseconds, or while the parts of a checkpoint are written
+LOCK_TIMEOUT_S = 120.0
 LOCK, OWNER, HEARTBEAT = ".lock", "owner.json", "heartbeat.json"
 
 
@@ -144,7 +142,7 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
 
 def describe(owner: dict[str, Any]) -> str:
     """The owner in words, for messages."""
-    job = owner["scheduler"].get("job_id") if isinstance(owner.get("scheduler"), dict) else None
+    job = (owner.get("scheduler") or {}).get("job_id")
     return f"process {owner['pid']} on {one_line(owner['host'], 80)}" + (
         f" (scheduler job {one_line(job, 40)})" if job else ""
     )
@@ -192,7 +190,7 @@ def restarts(owner: dict[str, Any], scheduler: dict[str, Any] | None) -> bool:
     Then it takes over even if the owner seems alive: a process on a node that the scheduler lost can live on.
     """
     theirs = owner.get("scheduler")
-    if not isinstance(theirs, dict) or scheduler is None or theirs.get("job_id") != scheduler.get("job_id"):
+    if theirs is None or scheduler is None or theirs.get("job_id") != scheduler.get("job_id"):
         return False
     before, now = theirs.get("restart_count"), scheduler.get("restart_count")
     return isinstance(before, int) and isinstance(now, int) and now > before

@@ -30,7 +30,7 @@ from bench.disk import (
 )
 from bench.names import env_folder, is_safe_name
 from bench.runs import ownership
-from bench.runs.records import check
+from bench.runs.records import Heartbeat, check
 from bench.runs.tables import TABLES, header, parse_table
 from bench.text import one_line, strerror
 
@@ -245,17 +245,10 @@ def _unfinished(run: Run, verify: bool) -> Run:
 def _progress(path: Path) -> dict[str, float | None]:
     """The numbers of the last heartbeat; none where it is missing or damaged, since it counts for nothing."""
     try:
-        record = read_json(path / ownership.HEARTBEAT)
+        record = check(read_json(path / ownership.HEARTBEAT), ownership.HEARTBEAT)
     except (OSError, DamagedFile):
         return {}
-    return {
-        key: value for key, value in record.items() if key != "format" and (value is None or is_number(value))
-    }
-
-
-def is_number(value: object) -> bool:
-    """Whether `value` is a finite number that 64 bits can hold (a truth value counts as 0 or 1)."""
-    return isinstance(value, (int, float)) and abs(value) < 2**63
+    return {key: record[key] for key in Heartbeat.__struct_fields__ if key != "format" and key in record}
 
 
 def clock_offset(path: Path, owner: dict[str, Any] | None) -> float:

@@ -80,7 +80,10 @@ class Failure(Struct):
     """failure.json."""
 
     format: int
-    reason: str
+    reason: str  # the traceback's last line
+    attempt: Count | None = None
+    time: str | None = None
+    traceback: str | None = None
 
 
 class Cell(Struct):
@@ -101,6 +104,7 @@ class StudyRecord(Struct):
     title: str
     settings: Settings
     grid: list[Cell]
+    report: dict[str, Any] = {}  # the study file's table, of the shape studies/report.py's Choice
 
 
 class Manifest(Struct):
@@ -124,16 +128,38 @@ class Owner(Struct):
     host: str
     boot_id: str
     pid: Count
+    pid_namespace: str = ""
+    start_ticks: Count | None = None
+    scheduler: dict[str, Any] | None = None
+    time: str = ""
+
+
+class Heartbeat(Struct):
+    """heartbeat.json: how far the owner is. A field is null where its number is unknown or not finite."""
+
+    format: int
+    env_step: Number | None = None
+    steps: Number | None = None
+    rate: Number | None = None
+    last_return: Number | None = None
+    eta_s: Number | None = None
 
 
 class RootRecord(Struct):
-    """.checkpoints.json of a results folder: its identity under a checkpoint root (places.py)."""
+    """.checkpoints.json of a results folder: its identity under a checkpoint root (checkpoint_places.py)."""
 
     format: int
     id: RootId
     earlier: list[RootId]
     path: str
     inode: Count
+
+
+class RootMark(Struct):
+    """results-folder.json of a folder under a checkpoint root: the results folder whose checkpoints lie there."""
+
+    format: int
+    results: str
 
 
 class ArrayRecord(Struct, forbid_unknown_fields=True):
@@ -149,6 +175,25 @@ class ArrayRecord(Struct, forbid_unknown_fields=True):
     cancelled: bool
 
 
+class Work(Struct):
+    """work-<token>.json: what the tasks of a job array do."""
+
+    format: int
+    kind: Literal["runs", "figures"]
+    root: str
+    code_digest: str | None = None  # at submission
+    options: dict[str, Any] = {}  # of LocalOptions, for kind "runs"
+    tasks: list[list[list[dict[str, Any]]]] = []  # per task its packs of jobs, for kind "runs"
+    study: str = ""  # for kind "figures"
+
+
+class TaskMemory(Struct):
+    """work-<token>-<index>.memory.json: what a task keeps from one attempt to the next."""
+
+    format: int
+    fruitless: Count
+
+
 FILES: dict[str, type[Struct]] = {
     "run.json": RunRecord,
     "done.json": Done,
@@ -156,6 +201,7 @@ FILES: dict[str, type[Struct]] = {
     "study.json": StudyRecord,
     "checkpoint.json": Manifest,
     "owner.json": Owner,
+    "heartbeat.json": Heartbeat,
 }
 
 Record = TypeVar("Record", bound=dict[str, Any])

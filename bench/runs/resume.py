@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.disk import DamagedFile, read_bytes
-from bench.runs import checkpoints, places
+from bench.runs import checkpoint_places, checkpoints
 from bench.runs.checks import JobLike
 from bench.runs.tables import TABLES
 
@@ -20,7 +20,7 @@ def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = Non
 
     For grouping seeds into packs. Read from the manifest alone: `Writer.open` may still find damaged files.
     """
-    folder = places.checkpoint_folder(root, job.path, checkpoint_root)
+    folder = checkpoint_places.checkpoint_folder(root, job.path, checkpoint_root)
     try:
         if not os.path.lexists(folder / checkpoints.MANIFEST):
             folder = belonging(root, job, checkpoint_root) or folder
@@ -31,7 +31,7 @@ def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = Non
 
 def belonging(root: Path, job: JobLike, checkpoint_root: Path | None) -> Path | None:
     """A checkpoint in another folder that belongs to this run, as its tables with their times show."""
-    for folder in places.elsewhere(root, job.path, checkpoint_root):
+    for folder in checkpoint_places.elsewhere(root, job.path, checkpoint_root):
         with suppress(OSError, DamagedFile):
             if not folder.is_symlink():
                 check_tables(root / job.path, checkpoints.read_manifest(folder, job.hash))

@@ -31,7 +31,7 @@ from bench.disk import (
     write_json,
 )
 from bench.errors import UserError
-from bench.runs import checkpoints, ownership, places
+from bench.runs import checkpoint_places, checkpoints, ownership
 from bench.runs.checkpoints import Checkpoint
 from bench.runs.checks import AlreadyFinished, JobLike, read_meta, refuse
 from bench.runs.cleanup import remove_leftovers, remove_what_runs_need
@@ -46,7 +46,7 @@ from bench.runs.reader import (
     DamagedRun,
     seal,
 )
-from bench.runs.records import FORMAT
+from bench.runs.records import FORMAT, check
 from bench.runs.resume import belonging, check_tables
 from bench.runs.tables import TABLES, header, parse_table, render_rows
 from bench.text import one_line, strerror
@@ -78,7 +78,7 @@ class Writer:
         self._job = job
         self._checkpoint_root = checkpoint_root
         self._root = path.parents[len(job.path.parts) - 1]
-        self._checkpoint_folder = places.checkpoint_folder(self._root, job.path, checkpoint_root)
+        self._checkpoint_folder = checkpoint_places.checkpoint_folder(self._root, job.path, checkpoint_root)
         self._manifest: dict[str, Any] | None = None
         self._meta: dict[str, Any] = {}
         self._token = ""
@@ -109,7 +109,7 @@ class Writer:
         refuse(root, job, checkpoint_root, retry_failed)
         try:
             if checkpoint_root is not None:
-                places.claim(root)
+                checkpoint_places.claim(root)
             writer = cls(path, job, checkpoint_root)
             path.mkdir(parents=True, exist_ok=True)
             with ownership.locked(path):
@@ -185,7 +185,7 @@ class Writer:
         if not os.path.lexists(folder / checkpoints.MANIFEST):
             found = belonging(self._root, self._job, self._checkpoint_root)
             if found is not None:
-                places.move(found, folder)
+                checkpoint_places.move(found, folder)
         try:
             manifest = checkpoints.read_manifest(folder, self._job.hash)
             checkpoints.verify(folder, manifest)
@@ -308,7 +308,7 @@ class Writer:
                 except DamagedFile as error:
                     raise OSError(errno.EIO, str(error), str(path)) from None
                 lengths[table], digests[table] = len(data), hashlib.sha256(data).hexdigest()
-            places.mark(self._checkpoint_folder, self._root, self._checkpoint_root)
+            checkpoint_places.mark(self._checkpoint_folder, self._root, self._checkpoint_root)
             self._manifest = checkpoints.save(
                 self._checkpoint_folder,
                 self._manifest,
@@ -414,6 +414,5 @@ def record_failure(
 def _reached(path: Path) -> int:
     """The step in the last heartbeat of the run; 0 without one."""
     with suppress(OSError, DamagedFile):
-        step = read_json(path / ownership.HEARTBEAT).get("env_step")
-        return int(step) if isinstance(step, (int, float)) and abs(step) < 2**63 else 0
+        return int(check(read_json(path / ownership.HEARTBEAT), ownership.HEARTBEAT).get("env_step") or 0)
     return 0

@@ -26,9 +26,8 @@ class RunSettings:
     random_steps: int = 10_000  # uniform actions first; updates start after them
     eval_every: int = 10_000
     eval_episodes: int = 10
-    eval_mode: str = (
-        "authors"  # each algorithm by its own authors' convention; or "sample" or "greedy" for all
-    )
+    # Each algorithm by its own authors' convention; or "sample" or "greedy" for all
+    eval_mode: str = "authors"
     action_repeat: int = 1
     replay_size: int = 1_000_000  # transitions
     final_episodes: int = 10  # with the final policy, under each mode; 0: none

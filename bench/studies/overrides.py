@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.errors import UserError, suggest
-from bench.mistakes import reason
+from bench.failures import reason
 
 Overrides = Mapping[str, Any]
 

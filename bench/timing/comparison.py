@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.analysis.table import to_terminal
-from bench.analysis.wallclock import perf
+from bench.analysis.wallclock import perf, perf_tables
 from bench.launch.local.pool import default_workers
 from bench.launch.pack import prepare_process
 from bench.machine import install, mkl
@@ -106,7 +106,7 @@ def run(root: Path, executions: Sequence[str], quick: bool, grids: Sequence[int]
 
 def show(folder: Path) -> None:
     """Print what was measured, as the reports have it."""
-    for table in perf.all_tables([perf.read(folder)]):
+    for table in perf_tables.all_tables([perf.read(folder)]):
         if not table.name.startswith("perf_details"):
             print(f"\n{table.title}\n\n{to_terminal(table)}", end="")
 

@@ -14,7 +14,7 @@ from algos.core.batch_renorm import BatchRenorm, init_renorm_mlp, renorm_mlp
 from algos.core.critic_distributional import DistributionalCritic
 from algos.core.residual import normalise, observation_statistics, observe
 from algos.sac import SAC, SACConfig
-from bench.check import conformance
+from bench.check import algorithm as check
 from bench.errors import UserError
 from bench.studies.file import load_study
 from bench.studies.overrides import (
@@ -30,9 +30,9 @@ S, B, H = 2, 64, 5
 
 def build(spec: str, **settings: Any) -> Agent:
     """A small agent of an algorithm with its critic."""
-    algorithm = conformance.Algorithm(spec)
+    algorithm = check.Algorithm(spec)
     config = build_config(algorithm.name, algorithm.config() | settings)
-    agent: Agent = agent_class(algorithm.name)(config, conformance.O, conformance.A, conformance.SEEDS)
+    agent: Agent = agent_class(algorithm.name)(config, check.O, check.A, check.SEEDS)
     return agent
 
 
@@ -86,7 +86,7 @@ def test_a_label_says_what_differs_from_the_critics_own_defaults():
 def test_without_target_networks_the_online_critics_answer_for_them():
     agent = build("qsm:critic=crossq")
     assert "target_critic" not in agent.state
-    obs, action = torch.randn(3, 4, conformance.O), torch.rand(3, 4, conformance.A)
+    obs, action = torch.randn(3, 4, check.O), torch.rand(3, 4, check.A)
     assert torch.equal(agent.q(agent.state, obs, action, target=True), agent.q(agent.state, obs, action))
 
 
@@ -152,10 +152,10 @@ def test_merged_statistics_are_those_of_all_observations():
 
 def test_only_observations_of_training_move_them():
     agent = build("qsm:critic=simba")
-    obs = conformance.observations()
+    obs = check.observations()
     count = lambda: agent.state["obs_stats"]["count"][0].item()  # noqa: E731
     before = count()
-    conformance.train(agent, 1)
+    check.train(agent, 1)
     for mode in ("sample", "greedy"):
         agent.act(obs, mode=mode)
     assert count() == before
@@ -166,7 +166,7 @@ def test_only_observations_of_training_move_them():
 
 def test_the_actor_sees_normalised_observations_too():
     agent = build("td3:critic=simba")
-    obs = conformance.observations()
+    obs = check.observations()
     raw = agent.act(obs, mode="greedy").clone()
     agent.state["obs_stats"]["mean"].fill_(3.0)
     agent.state["obs_stats"]["var"].fill_(4.0)
@@ -199,7 +199,7 @@ def test_a_delayed_actor_stands_still_in_between():
     parts = ("actor", "actor_stats", "temperature")
     for count in range(6):
         before = [agent.state[part][name].clone() for part in parts for name in agent.state[part]]
-        conformance.train(agent, 1, count)
+        check.train(agent, 1, count)
         after = [agent.state[part][name] for part in parts for name in agent.state[part]]
         same = [torch.equal(a, b) for a, b in zip(before, after)]
         assert not any(same) if count % 3 == 2 else all(same)
@@ -209,6 +209,6 @@ def test_the_order_of_simba_takes_the_new_actor_and_temperature_into_the_target(
     first = build("sac:critic=simba", temperature_lr=0.5)
     last = build("sac:critic=simba", temperature_lr=0.5, actor_first=False)
     assert isinstance(first, SAC)
-    one, other = (conformance.train(agent, 1)[0] for agent in (first, last))
+    one, other = (check.train(agent, 1)[0] for agent in (first, last))
     assert not torch.equal(one["target_q"], other["target_q"])
     assert torch.equal(one["temperature"], other["temperature"])

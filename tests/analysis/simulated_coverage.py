@@ -21,9 +21,8 @@ from bench.analysis.resampling import Array
 from bench.analysis.stats import Statistic
 
 STUDIES = 5000
-DRAWS = (
-    2000  # resamples, where not all are listed: the tables have more, which changes little over many studies
-)
+# Resamples, where not all are listed: the tables have more, which changes little over many studies
+DRAWS = 2000
 AT_ONCE = 100  # studies
 SHIFT = 2.0  # of every second task, in the unit of the scores
 SEEDS = {1: (2, 3, 5, 10, 20, 50), 2: (2, 3, 5, 10, 20), 8: (2, 3, 5, 10)}  # tasks -> numbers of seeds

@@ -77,7 +77,7 @@ def test_without_a_choice_nothing_is_chosen(root):
         ({"subject": "sacc"}, "subject: no algorithm 'sacc' here; did you mean 'sac'?"),
         ({"subject": "sac", "baselines": ["sac"]}, "subject: 'sac' is a baseline too"),
         ({"names": {"dql": "x"}}, "names: no algorithm 'dql' here"),
-        ({"colors": {"qsm": "bluish"}}, "colors: qsm: 'bluish' is no colour"),
+        ({"colors": {"qsm": "bluish"}}, "colors: qsm: 'bluish' is not a colour"),
         ({"steps": 5500}, "STEPS=5500: no evaluation there; next to it are those at 5000 and 6000"),
         ({"normalise": {"hopper": [0, 1]}}, "normalise: no task 'hopper' here"),
         (
@@ -98,7 +98,7 @@ def test_names_that_are_not_there_are_refused(root, table, complaint):
     [
         ({"metrics": ["critic_los"]}, "no metric 'critic_los' was logged here; did you mean 'critic_loss'"),
         ({"sensitivity": ["M_q"]}, "sensitivity: no variants of any algorithm here differ in 'M_q'"),
-        ({"others": ["dime"]}, "others: nobody's curves are named 'dime'"),
+        ({"others": ["dime"]}, "others: no curves are named 'dime'"),
     ],
 )
 def test_so_are_names_that_only_a_figure_can_know(root, table, complaint):

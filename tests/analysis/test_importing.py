@@ -162,7 +162,7 @@ def test_wandb_chart_against_its_own_step_or_the_time(tmp_path):
     assert "W&B's own Step counts calls of wandb.log" in said
     other = tmp_path / "other"
     refused = refusal(other, "c.csv", CHART.replace("global_step", "Relative Time (Process)"), CHEETAH)
-    assert "against 'Relative Time (Process)', which is no environment step" in refused
+    assert "against 'Relative Time (Process)', which is not an environment step" in refused
 
 
 def test_wandb_history(tmp_path):
@@ -362,7 +362,7 @@ def test_patterns_of_names():
     assert parts_of_path(path, pattern("exp_{algo}_{}_{env}/{seed}.txt"), is_task) == expected
     assert parts_of_path(path, pattern("{env}.csv"), is_task) == {}
     assert parts_of_path(Path("/x/walker-run/3.txt"), None, is_task) == {"env": "walker-run", "seed": "3"}
-    with pytest.raises(UserError, match=r"\{task\} is none of"):
+    with pytest.raises(UserError, match=r"\{task\} is not one of"):
         pattern("{task}")
     with pytest.raises(UserError, match="a part is there twice"):
         pattern("{env}/{env}")

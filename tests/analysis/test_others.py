@@ -73,9 +73,9 @@ def test_who_is_shown(root):
     curves = others.load_curves(root)
     assert others.chosen(choice(root, "dime", "sac@simba"), curves) == [("dime", "theirs"), ("sac", "simba")]
     assert others.chosen(choice(root, "SAC"), curves) == [("sac", "simba"), ("sac", "theirs")]
-    with pytest.raises(UserError, match="nobody's curves are named 'dimee'; did you mean 'dime'"):
+    with pytest.raises(UserError, match="no curves are named 'dimee'; did you mean 'dime'"):
         others.chosen(choice(root, "dimee"), curves)
-    with pytest.raises(UserError, match=r"nobody's curves are named 'sac@mine'; .*sac@simba"):
+    with pytest.raises(UserError, match=r"no curves are named 'sac@mine'; .*sac@simba"):
         others.chosen(choice(root, "sac@mine"), curves)
     with pytest.raises(UserError, match="'bro' has no curve on a task shown here; it has fish-swim"):
         others.chosen(choice(root, "bro"), curves)

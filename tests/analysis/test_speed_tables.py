@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.analysis.table import to_markdown
-from bench.analysis.wallclock import perf
+from bench.analysis.wallclock import perf, perf_tables
 from tests.analysis import helpers
 
 GFLOP = {"sac": 0.5, "td3": 0.4, "td3-paper": 0.3, "qsm": 0.6, "dql": 1.2, "own": 0.1}
@@ -65,7 +65,7 @@ def test_ratios_are_of_medians_and_the_bound_is_the_measured_one(tmp_path):
     measured(tmp_path)
     found = read(tmp_path)
     assert found.bound == pytest.approx(100)
-    rows = perf.details(found)
+    rows = perf_tables.details(found)
     ours = record(rows, who="ours", algo="qsm", what="update", mode="compile")
     assert ours["per_second"] == pytest.approx(100)
     assert ours["per_second_p95"] == pytest.approx(100 / 1.3)
@@ -79,7 +79,7 @@ def test_ratios_are_of_medians_and_the_bound_is_the_measured_one(tmp_path):
 
 def test_the_overview_has_every_algorithm_that_was_timed_in_its_faster_mode(tmp_path):
     measured(tmp_path)
-    table = perf.overview(read(tmp_path))
+    table = perf_tables.overview(read(tmp_path))
     assert [row[0] for row in table.rows] == ["QSM", "DQL", "SAC", "TD3", "TD3 as published", "own"]
     sac = record(table, algo="sac")
     assert (sac["update_mode"], sac["update_per_second"]) == ("compile", pytest.approx(100))
@@ -99,7 +99,7 @@ def test_an_interval_is_over_rounds(tmp_path):
         if row[:3] == ["sb3", "sac", "update"]:
             row[5] = repr(0.01 * (1 + int(row[4])))  # 10 to 60 ms
     _write(folder / "samples.csv", rows)
-    sac = record(perf.overview(read(tmp_path)), algo="sac")
+    sac = record(perf_tables.overview(read(tmp_path)), algo="sac")
     assert sac["update_x_sb3"] == pytest.approx(3.5)
     assert sac["update_x_sb3_low"] < 2.5
     assert sac["update_x_sb3_high"] > 4.5
@@ -107,12 +107,12 @@ def test_an_interval_is_over_rounds(tmp_path):
 
 def test_promises_are_judged_by_the_faster_mode(tmp_path):
     measured(tmp_path / "a")
-    kept = perf.promises(read(tmp_path / "a"))
+    kept = perf_tables.promises(read(tmp_path / "a"))
     assert record(kept, algo="sac", what="update", against="sb3")["value"] == pytest.approx(2)
     assert record(kept, algo="qsm", against="bound")["verdict"] == "kept"
     slow = {"ours/sac/update/compile": 0.019, "ours/sac/update/eager": 0.018}
     measured(tmp_path / "b", **slow)
-    missed = perf.promises(read(tmp_path / "b"))
+    missed = perf_tables.promises(read(tmp_path / "b"))
     found = record(missed, algo="sac", what="update", against="sb3")
     assert (found["verdict"], found["value"]) == ("missed", pytest.approx(20 / 18))
     assert record(missed, algo="sac", what="end_to_end", against="sbx")["verdict"] == "kept"
@@ -123,13 +123,13 @@ def test_without_peers_their_ratios_and_promises_are_left_out(tmp_path):
     rows = list(csv.reader((folder / "samples.csv").open()))
     _write(folder / "samples.csv", [row for row in rows if row[0] in ("who", "ours")])
     found = read(tmp_path)
-    assert {row["against"] for row in perf.promises(found).records} == {"bound", "sac"}
-    assert "| SAC | 100 compile | – | – | 50 |" in to_markdown(perf.overview(found))
+    assert {row["against"] for row in perf_tables.promises(found).records} == {"bound", "sac"}
+    assert "| SAC | 100 compile | – | – | 50 |" in to_markdown(perf_tables.overview(found))
 
 
 def test_what_the_runner_costs(tmp_path):
     measured(tmp_path)
-    tables = {table.name: table for table in perf.all_tables([read(tmp_path)])}
+    tables = {table.name: table for table in perf_tables.all_tables([read(tmp_path)])}
     assert "| 10 | 2 | 5.0 | 0.50 | 3.0 |" in to_markdown(tables["perf_runner-machine"])
     assert "perf_memory-machine" not in tables  # it was not measured
 

@@ -292,7 +292,7 @@ VECTOR, THRUST = "specs.Array((2,), np.float64)", "specs.BoundedArray((1,), np.f
             THRUST,
             "mine has images of shape (8, 8, 3)",
         ),
-        (SEED, "{'text': specs.StringArray(())}", THRUST, "which is no array of numbers"),
+        (SEED, "{'text': specs.StringArray(())}", THRUST, "which is not an array of numbers"),
         (SEED, "specs.Array((0,), np.float64)", THRUST, "observations without a number in them"),
     ],
 )

@@ -22,7 +22,7 @@ from bench.launch.local import pool as local
 from bench.launch.local.display import Display, duration, number
 from bench.launch.local.pool import LocalOptions, Outcome, Pool, default_workers
 from bench.launch.plan import Plan, choose_execution, make_plan
-from bench.runs import Writer, places, read_run
+from bench.runs import Writer, checkpoint_places, read_run
 from bench.studies.job import Job
 from tests.launching import stub_study, substance
 
@@ -262,7 +262,7 @@ def test_a_job_that_hangs_is_ended_and_keeps_what_it_has(tmp_path: Path) -> None
     found = read_run(tmp_path / "r" / hanging.path)
     assert (found.state, found.reason) == ("failed", "no progress for 0.25 minutes")
     assert found.meta["attempts"][-1]["resumed_at_step"] > 0  # opened at its checkpoint, not at step 0
-    folder = places.checkpoint_folder(tmp_path / "r", hanging.path, tmp_path / "c")
+    folder = checkpoint_places.checkpoint_folder(tmp_path / "r", hanging.path, tmp_path / "c")
     assert (folder / "checkpoint.json").exists()
 
 

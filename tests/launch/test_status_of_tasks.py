@@ -38,7 +38,9 @@ def submitted(root: Path, jobs: list[Job], job: str = "77", digest: str | None =
     made = arrays.Array(**{**vars(made), "job": job})
     arrays.write_array(folder, made)
     if digest:
-        arrays.work_file(folder, made.token).write_text(json.dumps({"format": 1, "code_digest": digest}))
+        arrays.work_file(folder, made.token).write_text(
+            json.dumps({"format": 1, "kind": "runs", "root": "r", "code_digest": digest})
+        )
     return made
 
 

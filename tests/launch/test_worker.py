@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from bench.launch import pack as worker
-from bench.launch.pack import StopFlag, _Pace
-from bench.runs import Writer, places, read_run
+from bench.launch.pack import _Pace
+from bench.launch.stopping import StopFlag
+from bench.runs import Writer, checkpoint_places, read_run
 from bench.studies.job import Job
 from tests.launching import environment, spec, stub_study, substance, wait_for
 
@@ -94,7 +95,7 @@ def test_checkpoints_can_lie_elsewhere(tmp_path: Path) -> None:
     (job,) = pack = jobs()
     given = spec(tmp_path / "r", pack) | {"checkpoint_root": str(tmp_path / "c")}
     assert worker.run(given, after(60)) == "stopped"
-    assert places.checkpoint_folder(tmp_path / "r", job.path, tmp_path / "c").is_dir()
+    assert checkpoint_places.checkpoint_folder(tmp_path / "r", job.path, tmp_path / "c").is_dir()
     assert not (tmp_path / "r" / job.path / "checkpoint").exists()
     assert worker.run(given) == "done"
     assert not list((tmp_path / "c").iterdir())

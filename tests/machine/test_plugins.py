@@ -15,8 +15,8 @@ import torch
 import algos
 from algos.core.agent import Agent, ContractError
 from bench.errors import UserError
+from bench.failures import reason
 from bench.machine import plugins
-from bench.mistakes import reason
 from bench.studies import overrides as config
 from bench.studies.overrides import agent_class, algorithm_config
 from tests.algos.small import ACT_DIM, OBS_DIM, random_batch

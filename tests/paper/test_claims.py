@@ -23,6 +23,7 @@ from bench.paper.claims.rules import FILE, FIRST, load_claims
 from bench.paper.experiments.multimodality import run as multimodality
 from bench.paper.experiments.theorem import run as theorem
 from bench.paper.sections import claims as claims_section
+from bench.shape import Mismatch
 from tests.analysis import helpers
 
 ALGOS = ["qsm", "sac", "td3", "dql"]
@@ -30,7 +31,7 @@ ALGOS = ["qsm", "sac", "td3", "dql"]
 
 def judge(root, study="made-up"):
     timing_sets, _ = load_timings(root)
-    return {verdict.claim["id"]: verdict for verdict in claims.judge(load(root, study), timing_sets)}
+    return {verdict.claim.id: verdict for verdict in claims.judge(load(root, study), timing_sets)}
 
 
 def contrast(low, high, value=None):
@@ -288,13 +289,13 @@ def test_claims_5_are_shares_of_seeds(wide_apart, first, end, verdict):
 
 def test_the_paths_of_the_rules_are_those_that_the_experiment_takes():
     rules, _ = load_claims()
-    for claim in rules["claim"]:
-        if claim["data"] == "experiments/theorem":
-            assert {float(measure.partition("=")[2]) for measure in claim["measures"]} <= set(theorem.LENGTHS)
-            assert claim["min_seeds"] <= 10
+    for claim in rules.claim:
+        if claim.data == "experiments/theorem":
+            assert {float(measure.partition("=")[2]) for measure in claim.measures} <= set(theorem.LENGTHS)
+            assert claim.min_seeds <= 10
     assert (theorem.BASE["step"], theorem.BASE["M_q"], theorem.BASE["T"]) == (0.01, 1, 5)
-    (three,) = [claim for claim in rules["claim"] if claim["id"] == "3a"]
-    assert three["settings"] == [f"products-M_q={M_q:g}-T=5" for M_q in multimodality.AT_PRODUCTS]
+    (three,) = [claim for claim in rules.claim if claim.id == "3a"]
+    assert three.settings == [f"products-M_q={M_q:g}-T=5" for M_q in multimodality.AT_PRODUCTS]
 
 
 def test_a_single_seed_of_an_experiment_has_no_interval(wide_apart):
@@ -323,9 +324,7 @@ def test_as_good_contradicts_a_claim_that_needs_better(wide_apart):
 
 def test_the_page_says_of_each_verdict_on_how_many_seeds_and_what_would_decide_it(tmp_path):
     found = Finding("QSM − SAC", "undecided", 4, decides="at least 5 seeds of <b>QSM</b>")
-    verdict = verdicts.Verdict(
-        dict.fromkeys(("id", "title", "says", "test"), "1"), "undecided", (found,), "1,000 environment steps"
-    )
+    verdict = verdicts.Verdict(load_claims()[0].claim[0], "undecided", (found,), "1,000 environment steps")
     page = report.page(
         report.Heading("x", "y", []), [Section("claims", "Claims", verdicts=[verdict])], tmp_path
     )
@@ -347,19 +346,24 @@ def test_damaged_experiments_decide_nothing(wide_apart, text):
     assert "scores.csv" in verdict.conditions
 
 
-@pytest.mark.parametrize("file", [FIRST, FILE])
-def test_a_file_of_rules_is_complete(file):
-    rules, _ = load_claims(file)
-    for claim in rules["claim"]:
-        assert {"id", "title", "says", "test", "kind", "data", "subject", "min_seeds"} <= claim.keys()
-        if file == FILE:
-            assert claim["changed"]
-            assert {"settings", "measures", "statistic"} <= claim.keys() or claim["data"] in (
-                "study",
-                "timing",
-            )
-        if claim["kind"] != "value":
-            assert "threshold" in claim if claim["kind"] in ("level", "ratio") else "margin" in claim
+def test_every_claim_says_what_changed_and_what_is_measured():
+    for claim in load_claims()[0].claim:
+        assert claim.changed
+        assert claim.data in ("study", "timing") or (claim.settings and claim.measures and claim.statistic)
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "said"),
+    [
+        ("margin = 0.05\n", "", "'claim.0.' must have a margin above 0, as a claim of kind 'contrast'"),
+        ("threshold = 2.0\n", "", "'claim.1.' must have a threshold above 0"),
+        ("min_seeds = 5", "min_seed = 5", "unknown key; did you mean 'min_seeds'"),
+    ],
+)
+def test_incomplete_rules_are_refused(tmp_path, line, other, said):
+    (tmp_path / "rules.toml").write_text(FILE.read_text().replace(line, other, 1))
+    with pytest.raises(Mismatch, match=said):
+        load_claims(tmp_path / "rules.toml")
 
 
 def test_the_hash_of_the_rules_is_shown():
@@ -378,7 +382,7 @@ def test_verdicts_under_both_rules_stand_side_by_side(wide_apart):
     timing_sets, _ = load_timings(wide_apart)
     made = claims.both_rules(claims.judge(load(wide_apart, "made-up"), timing_sets))
     found = {record["claim"]: record for record in made.records}
-    first = {claim["id"] for claim in load_claims(FIRST)[0]["claim"]}
+    first = {claim.id for claim in load_claims(FIRST)[0].claim}
     assert found.keys() == first  # no claim was dropped
     assert (found["1"]["first"], found["1"]["now"]) == ("undecided", "contradicted")
     assert (found["3a"]["first"], found["3a"]["now"]) == ("contradicted", "undecided")
@@ -396,7 +400,7 @@ def test_a_study_without_the_papers_algorithm_has_no_claims(tmp_path):
 
 def test_timed_rounds_are_not_marked_as_few_seeds(tmp_path):
     few = verdicts.level("DQL / QSM", contrast(2.4, 2.5), 20, 2.0, 10, "rounds")
-    verdict = verdicts.Verdict({"id": "2", "title": "Cost", "says": "", "test": ""}, few.verdict, (few,), "")
+    verdict = verdicts.Verdict(load_claims()[0].claim[1], few.verdict, (few,), "")
     assert claims.table([verdict]).rows[0][-3] == number(20)
     page = report.page(
         report.Heading("x", "y", []), [Section("claims", "Claims", verdicts=[verdict])], tmp_path

@@ -61,7 +61,7 @@ def test_every_number_in_prose_is_one_of_the_code_or_of_a_source():
         1,  # the bounds of actions
         512,  # AVX-512
     }
-    claimed = {claim["id"][0] for claim in load_claims()[0]["claim"]}
+    claimed = {claim.id[0] for claim in load_claims()[0].claim}
     # 15,000: below; the others are quoted, and stand in fidelity.md or in the README of the curves with their source
     quoted = {"10", "250", "5", "20", "2605.30056", "3888", "10617", "1024"}
     sources = "".join(
@@ -73,7 +73,7 @@ def test_every_number_in_prose_is_one_of_the_code_or_of_a_source():
 
 @pytest.mark.seconds
 def test_verdicts_in_prose_are_those_of_the_rules(early):
-    judged = {v.claim["id"]: v.verdict for v in claims.judge(early, load_timings(RESULTS)[0])}
+    judged = {v.claim.id: v.verdict for v in claims.judge(early, load_timings(RESULTS)[0])}
     said = re.findall(r"Claim (\w+) is (supported|contradicted|mixed|undecided)", PROSE)
     assert len(said) >= 6
     assert {name: judged[name] for name, _ in said} == dict(said)

@@ -33,7 +33,7 @@ def root(tmp_path):
 
 def test_every_claim_has_a_row_and_words_of_its_own(root):
     rules, _ = load_claims()
-    names = [claim["id"] for claim in rules["claim"]]
+    names = [claim.id for claim in rules.claim]
     assert list(rows(root)) == names
     assert list(overview.MEASURED) == list(overview.CHANGES) == names
 
@@ -93,7 +93,7 @@ def test_ranges_and_shares(root):
 
 
 def test_a_verdict_without_findings_is_not_run():
-    claim = load_claims()[0]["claim"][1]
+    claim = load_claims()[0].claim[1]
     (row,) = overview.table([Verdict(claim, "undecided", (), "")]).rows
     assert row[1:3] == ["–", "not run yet"]
 

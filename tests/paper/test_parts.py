@@ -65,8 +65,8 @@ def test_a_record_of_other_settings_is_not_taken(tmp_path):
     record.write_text(record.read_text().replace('"value": 1.0', '"other": []'))
     with pytest.raises(UserError, match=r"other is \[\] there and absent here; value is absent there"):
         parts.is_done(tmp_path, part("a", value=1.0))
-    record.write_text('{"settings": []}')
-    with pytest.raises(UserError, match="run with other settings: value is absent there"):
+    record.write_text(record.read_text().replace('"function"', '"functions"'))
+    with pytest.raises(UserError, match=r"a\.json: 'function' is missing; delete it to run that part again"):
         parts.is_done(tmp_path, part("a", value=1.0))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.runs import Writer, checkpoint_step, places, read_run
+from bench.runs import Writer, checkpoint_places, checkpoint_step, read_run
 from tests.runs.writing import JOB, eval_row, open_writer, rows
 
 
@@ -38,7 +38,9 @@ def resumed(root: Path, scratch: Path | None) -> tuple[int, str | None]:
 
 def as_older_code(root: Path, scratch: Path) -> None:
     """Put the checkpoint where older code had it."""
-    shutil.move(places.checkpoint_folder(root, JOB.path, scratch), scratch / JOB.path / "checkpoint")
+    shutil.move(
+        checkpoint_places.checkpoint_folder(root, JOB.path, scratch), scratch / JOB.path / "checkpoint"
+    )
 
 
 def test_two_results_folders_keep_apart_on_one_scratch(tmp_path: Path, scratch: Path) -> None:
@@ -102,20 +104,22 @@ def test_a_checkpoint_crosses_file_systems_whole(tmp_path: Path, monkeypatch: py
     source, target = tmp_path / "a", tmp_path / "b" / "c"
     source.mkdir()
     (source / "checkpoint.json").write_text("{}")
-    rename = places.os.rename
+    rename = checkpoint_places.os.rename
 
     def across(old: Path, new: Path) -> None:
         if old == source:
-            raise OSError(places.errno.EXDEV, "other file system")
+            raise OSError(checkpoint_places.errno.EXDEV, "other file system")
         rename(old, new)
 
-    monkeypatch.setattr(places.os, "rename", across)
-    places.move(source, target)
+    monkeypatch.setattr(checkpoint_places.os, "rename", across)
+    checkpoint_places.move(source, target)
     assert ([path.name for path in target.iterdir()], source.exists()) == (["checkpoint.json"], False)
     assert [path.name for path in target.parent.iterdir()] == ["c"]
 
 
 def test_a_damaged_identity_is_drawn_anew(tmp_path: Path, scratch: Path) -> None:
     half_done(tmp_path / "results", scratch).release()
-    (tmp_path / "results" / places.IDENTITY).write_text(json.dumps({"format": 1, "id": "../../etc"}))
+    (tmp_path / "results" / checkpoint_places.IDENTITY).write_text(
+        json.dumps({"format": 1, "id": "../../etc"})
+    )
     assert resumed(tmp_path / "results", scratch)[0] == 0

@@ -11,12 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.runs import (
-    checkpoint_step,
-    checkpoints,
-    places,
-    read_run,
-)
+from bench.runs import checkpoint_places, checkpoint_step, checkpoints, read_run
 from tests.runs.writing import JOB, edit, eval_row, flip, open_writer, rows
 
 
@@ -63,7 +58,7 @@ def test_restart_gives_the_checkpoint_up(tmp_path: Path) -> None:
 
 def test_a_checkpoint_writes_new_rows_only_and_forgets_overwritten_ones(tmp_path: Path) -> None:
     run = open_writer(tmp_path, checkpoint_root=tmp_path / "scratch")
-    folder = places.checkpoint_folder(tmp_path, JOB.path, tmp_path / "scratch")
+    folder = checkpoint_places.checkpoint_folder(tmp_path, JOB.path, tmp_path / "scratch")
     run.save_checkpoint(1, b"a", rows(0, 10), 0)
     first = (folder / "replay-0-9.npy").stat()
     run.save_checkpoint(2, b"b", rows(10, 20), 10)

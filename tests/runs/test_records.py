@@ -1,7 +1,8 @@
-"""The declared shapes of our JSON files: what they refuse, in which words; docs/results.md lists their fields."""
+"""The declared shapes of our JSON files: what they refuse, in which words."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from bench.disk import DamagedFile
 from bench.runs import records
+from tests.runs.writing import open_writer, rows
 
 ATTEMPT = {"attempt": 1, "started": "now", "resumed_at_step": 0, "execution": {}, "provenance": {}}
 RUN: dict[str, Any] = {
@@ -66,10 +68,16 @@ def test_a_missing_and_an_unknown_field_are_named() -> None:
         records.check(DONE | {"extra": 1}, "done.json")
 
 
-@pytest.mark.parametrize(("file", "shape"), records.FILES.items())
-def test_the_documents_name_every_field(file: str, shape: type) -> None:
-    text = (Path(__file__).parents[2] / "docs/results.md").read_text()
-    if file != "owner.json":  # of a run at work: no format of results
-        assert [
-            name for name in shape.__struct_fields__ if f"`{name}`" not in text and name != "format"
-        ] == []
+def test_what_a_run_writes_is_declared(tmp_path: Path) -> None:
+    run = open_writer(tmp_path)
+    run.heartbeat(env_step=2)
+    run.save_checkpoint(2, b"", rows(0, 2), 0)
+    written = {path.name: path.read_bytes() for path in run.path.rglob("*.json")}
+    run.fail("Traceback\nValueError: no")
+    written["failure.json"] = (run.path / "failure.json").read_bytes()
+    run = open_writer(tmp_path)
+    run.finish("done", 2, policy=b"")
+    written["done.json"] = (run.path / "done.json").read_bytes()
+    assert {*written} == {*records.FILES} - {"study.json"}
+    for name, data in written.items():
+        assert {*json.loads(data)} <= {*records.FILES[name].__struct_fields__, "format"}, name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -29,14 +28,6 @@ def test_the_examples_show_every_key():
     shown = "".join(path.read_text() for path in FOLDER.glob("example-*.toml"))
     assert [key for key in KEYS if f"\n{key} =" not in shown and f"# {key} =" not in shown] == ["sbatch"]
     assert "[sbatch]" in shown
-
-
-def test_every_key_is_documented():
-    text = (FOLDER.parents[1] / "docs" / "cluster.md").read_text()
-    table = text.partition("| key | meaning | default |")[2].partition("\n\n")[0]
-    firsts = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
-    named = [key for first in firsts for key in re.findall(r"`\[?([a-z_]+)\]?`", first)]
-    assert set(KEYS) <= {*named}
 
 
 def test_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -42,7 +42,7 @@ FEWEST_SAME = 20  # evaluations; fewer can agree by chance, as at the highest re
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says of the files; "" and empty: find out.
+    """What the user states about the files; an empty value leaves it to be found out.
 
     source: the name under which they are shown. columns: ours -> theirs. values: of columns that are not there. names:
     pattern of `names.py`. metric: which of several is the return. rename: their task or algorithm -> ours. envs: the
@@ -62,7 +62,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Imported:
-    """The new file, and what was understood, a line for each thing."""
+    """The new file, and what was understood, one line for each fact."""
 
     path: Path
     lines: tuple[str, ...]

@@ -193,7 +193,7 @@ def _wide(file: Path, frame: pd.DataFrame, found: Mapping[str, str]) -> Logged |
     if step is None:
         if charts:
             raise UserError(
-                f"{file} is an export of a W&B chart against {one_line(frame.columns[0], 60)!r}, which is no "
+                f"{file} is an export of a W&B chart against {one_line(frame.columns[0], 60)!r}, which is not an "
                 "environment step; choose the step as the chart's x axis and export it again"
             )
         return None

@@ -33,7 +33,7 @@ def pattern(text: str) -> re.Pattern[str]:
         elif part == "":
             parts.append(".*?")
         else:
-            raise UserError(f"NAMES={text}: {{{part}}} is none of {{env}}, {{algo}}, {{seed}} and {{}}")
+            raise UserError(f"NAMES={text}: {{{part}}} is not one of {{env}}, {{algo}}, {{seed}} and {{}}")
     try:
         return re.compile(rf"(?:.*/)?{''.join(parts)}")
     except re.error:

@@ -71,7 +71,7 @@ def chosen(results: Results, curves: Curves, points: Collection[Key] = ()) -> li
             continue
         if not fitting:
             names = {algo for algo, _ in curves} | {"@".join(key) for key in curves if key[0] == algo}
-            raise UserError(f"others: nobody's curves are named {word!r}{suggest(word.lower(), names)}")
+            raise UserError(f"others: no curves are named {word!r}{suggest(word.lower(), names)}")
         if not here.intersection(fitting):
             tasks = sorted({env for key in fitting for env in curves[key]})
             raise UserError(f"others: {word!r} has no curve on a task shown here; it has {', '.join(tasks)}")
@@ -161,7 +161,7 @@ def _their_legend(
     theirs: dict[Any, Any],
     markers: dict[str, str],
 ) -> None:
-    """A legend of their own, below the panels: who measured what, with how many seeds."""
+    """A legend of their own, below the panels: the source of each curve, and its number of seeds."""
     names = [
         f"{name_of(key)} (n = {_sizes(curves[key][env] for env in envs if env in curves[key])})"
         for key in keys

@@ -5,7 +5,7 @@ repository, with their sources in the README there) and results/external/ (what 
 - per seed:   env, algo, seed, env_step, return; and source, where one file holds several
 - summarised: env, algo, source, step, mean, std, min, median, max, n; step in environment steps, n "unstated"
   or a whole number; std and median may be empty, min and max both
-Further columns are kept and not looked at. Where a per-seed file has no source, its name is the source. No source is
+Further columns are kept and ignored. Where a per-seed file has no source, its name is the source. No source is
 shown twice: of two files that name the same one, that with its single seeds counts, else the first.
 """
 
@@ -147,7 +147,7 @@ def _over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _checked(frame: pd.DataFrame, file: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    """The frame with a source. UserError naming every column that is missing, or the first name that is none."""
+    """The frame with a source. UserError naming every column that is missing, or the first invalid name."""
     missing = [column for column in wanted if column not in frame.columns]
     if missing:
         there = ", ".join(one_line(column, 30) or "one without a name" for column in frame.columns)

@@ -188,7 +188,7 @@ def _bounds(band: PolyCollection, x: Array, steps: bool) -> tuple[Array, Array] 
 
 
 def _rounded(values: Array, decimals: int) -> list[float | int | None]:
-    """As JSON has them: no digits that say nothing, null where there is no number."""
+    """Numbers for JSON: rounded to the digits that can be seen, null where there is none."""
     return [
         None if not math.isfinite(value) else int(value) if value == int(value) else value
         for value in (round(value, decimals) for value in values.tolist())

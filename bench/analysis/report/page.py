@@ -93,7 +93,7 @@ def _render(template: str, scripts: Sequence[str], **values: object) -> str:
 
 
 def _digest(text: str) -> str:
-    """As a content security policy names what may run: nothing but these texts does."""
+    """The sources of a content security policy that lets nothing but these texts run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -162,7 +162,7 @@ def _picture(picture: Picture, folder: Path) -> dict[str, object]:
 
 
 def _without_few(text: str) -> str:
-    """Without what † means, which the page says once."""
+    """The notes without the one on †, which the page shows once."""
     return text.replace(coverage.FEW, "").strip()
 
 

@@ -1,4 +1,4 @@
-"""What a report was asked for: one study as its `[report]` table has it, or studies and choices of the moment."""
+"""The request for a report: one study as its `[report]` table describes it, or studies and choices of a command."""
 
 from __future__ import annotations
 

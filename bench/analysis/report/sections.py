@@ -18,7 +18,7 @@ from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.results import Results
 from bench.analysis.table import Table
 from bench.analysis.verdicts import Verdict
-from bench.analysis.wallclock import cost, packs, perf
+from bench.analysis.wallclock import cost, packs, perf, perf_tables
 from bench.analysis.wallclock import figures as wallclock_figures
 from bench.analysis.wallclock import tables as wallclock_tables
 from bench.analysis.wallclock import timings as wallclock
@@ -41,7 +41,7 @@ class Picture:
 class Section:
     """A part of the page, shown in this order: text, verdicts, pictures, tables, videos, commands.
 
-    videos: paths below the study's folder. detail: for whoever wants to know more; the page shows it closed.
+    videos: paths below the study's folder. detail: background, which the page shows closed.
     """
 
     id: str
@@ -235,7 +235,7 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
         text=text,
         pictures=_pictures(*drawn),
         tables=_with_rows(
-            *costs, *seeds, *perf.all_tables(compared), *wallclock_tables.all_tables(timing_sets)
+            *costs, *seeds, *perf_tables.all_tables(compared), *wallclock_tables.all_tables(timing_sets)
         ),
         detail=True,
     )

@@ -1,4 +1,4 @@
-"""A comparison of one's own: several studies side by side, and what of them is shown, in which order, at which step.
+"""A user's own comparison: the studies that it puts side by side, and the algorithms, tasks and steps that it shows.
 
 Nothing is averaged or interpolated here. Studies put side by side share the environment steps at which all of them were
 evaluated, and their scores are those of these evaluations.
@@ -29,7 +29,7 @@ from bench.studies.report import Choice
 def choose(
     parts: Sequence[Results], choice: Choice, *, report: str = "", home: str = "", again: str = ""
 ) -> Results:
-    """What `choice` shows of whole studies.
+    """The part of whole studies that `choice` shows.
 
     report: the name of a report of its own; "" for that of the study `home`. again: the command that makes it.
     Raises UserError for a name that none of the studies has, and for steps at which they were not evaluated.
@@ -162,7 +162,7 @@ def _on_steps(results: Results, last: int) -> Results:
 
 
 def _cut(score: RunScore, steps: NDArray[np.int64]) -> RunScore:
-    """A scored run at these steps alone. Its final policy is that of its end, so it is kept only where that is."""
+    """A scored run at these steps alone. Its final policy belongs to its last step, and is kept only with that step."""
     at = np.isin(score.env_steps, steps)
     end = int(score.env_steps[-1])
     return replace(
@@ -211,7 +211,7 @@ def _with_labels(results: Results, choice: Choice) -> Choice:
     for label, color in choice.colors.items():
         if not is_color_like(color):
             raise UserError(
-                f'colors: {label}: {color!r} is no colour; expected "#0173b2", or a name such as "navy"'
+                f'colors: {label}: {color!r} is not a colour; expected "#0173b2", or a name such as "navy"'
             )
     normalise = {
         env: tuple(one(bound, "normalise") if isinstance(bound, str) else bound for bound in pair)

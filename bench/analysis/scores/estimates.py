@@ -15,7 +15,7 @@ from bench.analysis.stats import Statistic, Tasks
 
 FLOOR, CEILING = 0.05, 0.95  # of the largest return
 FEWEST_TIES = 7  # seeds; below it a difference is too uncertain to call a tie
-RLIABLE_RESAMPLES = 2000  # of P(X > Y), whose own interval is none of the bootstrap
+RLIABLE_RESAMPLES = 2000  # of P(X > Y), whose own interval needs no bootstrap
 Scale = tuple[float, float]  # the lowest and the highest value that a number can have
 EVERYTHING: Scale = (-np.inf, np.inf)
 
@@ -25,7 +25,7 @@ class Estimate:
     """A value with its 95% interval over seeds; n: the smallest number of seeds behind it.
 
     rliable_low, rliable_high: the plain percentile interval of the bootstrap. p: of the permutation test, for a
-    difference of means. A single seed says nothing about its spread: all of these are nan then.
+    difference of means. All of these are nan for a single seed, which has no spread.
     """
 
     value: float
@@ -53,16 +53,15 @@ class TaskSet:
     envs: tuple[str, ...]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
-    cut: float = (
-        0.25  # the share of the weight that the IQM leaves out at either end, the same for all labels
-    )
+    # The share of the weight that the IQM leaves out at either end, the same for all labels
+    cut: float = 0.25
 
 
 def return_scale(*cells: Cell) -> Scale:
     """The returns that are possible on these cells' tasks.
 
-    In DM Control 1000 rewards in [0, 1], but for its lqr tasks, whose rewards have no lower bound. The true mean
-    lies in that range, so that an interval loses nothing where it is cut off there.
+    In DM Control 1000 rewards in [0, 1], except on its lqr tasks, whose rewards have no lower bound. The true mean lies
+    in that range, so cutting an interval at its ends loses no coverage.
     """
     bounded = all(
         cell.scaled and cell.returns.min() >= 0 and cell.returns.max() <= LARGEST_RETURN for cell in cells
@@ -90,7 +89,7 @@ def standard_deviation(per_seed: Array) -> float:
 def best_labels(results: Results, env: str) -> set[str]:
     """The learner with the highest mean final return on a task.
 
-    From FEWEST_TIES seeds on also those whose difference to it has an interval (95%) that contains 0.
+    From FEWEST_TIES seeds on, also every learner whose difference to it has a 95% interval that contains 0.
     """
     cells = [cell for label in results.learners if (cell := results.cell(env, label))]
     if len(cells) < 2:
@@ -276,7 +275,7 @@ def compared_labels(results: Results, labels: Sequence[str]) -> list[str]:
 
 
 def pairs(results: Results, labels: Sequence[str]) -> list[tuple[str, str]]:
-    """What is compared with what, among these learners: the subject with every other or every baseline.
+    """The pairs of these learners that are compared: the subject with every other or every baseline.
 
     Without a subject each learner with every baseline; without either the first learner with every other.
     """

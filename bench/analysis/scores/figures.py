@@ -57,7 +57,7 @@ def panels(count: int, *, height: float = 1.6, width: str = "") -> tuple[Figure,
 
 
 def single_width(results: Results) -> str:
-    """Of a figure with one panel: the page where a column is too narrow for so many algorithms."""
+    """The width of a figure with one panel: "page" where a column is too narrow for so many algorithms."""
     return results.choice.width or ("page" if len(results.labels) > MANY else "column")
 
 
@@ -79,7 +79,7 @@ def curves(
     format_axis: Callable[[Axes], None] = lambda axes: None,
     ylabel: str = "Return",
 ) -> Figure | None:
-    """The cells' values against what `time` makes of a cell; a cell for which it gives None is left out."""
+    """The cells' values against `time(cell)`; a cell for which that is None is left out."""
     shown = [env for env in results.envs if any(results.cell(env, label) for label in results.labels)]
     if not shown:
         return None
@@ -269,6 +269,6 @@ def probability_of_improvement(results: Results) -> Figure | None:
     ax.set_yticks(range(len(compared)), shown)
     ax.grid(axis="y", visible=False)
     ax.set_xlim(0, 1)
-    # below the whole figure, not the axes: long names leave these too narrow for it
+    # below the whole figure, since long names can leave the axes too narrow for it
     figure.supxlabel(f"{plain(what)},\n{_tasks(count)}", fontsize=ax.xaxis.label.get_fontsize())
     return figure

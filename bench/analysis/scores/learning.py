@@ -1,4 +1,4 @@
-"""Does every algorithm learn, and with which settings? Beside the random policy of the same study."""
+"""Whether every algorithm learns, compared with the random policy of the same study, and with which settings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def table(results: Results, defaults: Callable[[str, str | None], Settings]) -> 
 
 
 def _changed(results: Results, label: str, defaults: Callable[[str, str | None], Settings]) -> dict[str, str]:
-    """The settings of a label that are not its authors', but those that its name tells."""
+    """The settings in which a label differs from its authors', except those in its name."""
     meta = next(score.run.meta for score in results.runs if score.run.label == label and score.run.meta)
     config, algo = meta["config"], results.algos[label]
     told = {part.partition("=")[0] for part in name_parts(label.removeprefix(algo))}
@@ -75,7 +75,7 @@ def _changed(results: Results, label: str, defaults: Callable[[str, str | None],
 
 
 def _common(changed: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """What all labels that have changed a setting have set it to, where more than half have."""
+    """The settings that more than half of the labels change, all of them to the same value."""
     keys = dict.fromkeys(key for settings in changed.values() for key in settings)
     found = {key: [settings[key] for settings in changed.values() if key in settings] for key in keys}
     return {

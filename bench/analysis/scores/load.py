@@ -35,7 +35,7 @@ from bench.analysis.scores.results import (
 from bench.machine.hardware import available_cores
 from bench.runs import FINISHED, DamagedRun, Run, read_run, read_study
 
-ALONE = 500  # runs that one process reads sooner than it starts others
+ALONE = 500  # so few runs are read before another process has started
 
 
 def load(root: Path, study: str) -> Results:
@@ -68,7 +68,7 @@ def load(root: Path, study: str) -> Results:
 
 
 def _read_all(found: Sequence[Run]) -> Iterable[RunScore]:
-    """Reading is parsing text, so a large study is shared among the cores."""
+    """Most of the time goes into parsing text, so the cores share a large study."""
     workers = min(available_cores(), 8)
     if len(found) <= ALONE or workers < 2:
         return map(_read, found)
@@ -115,7 +115,7 @@ def _final_policies(run: Run) -> dict[FinalMode, float]:
 
 
 def _complete(scores: list[RunScore], settings: dict[str, Any], of_task: dict[str, str]) -> list[RunScore]:
-    """Finished runs on the evaluation steps of the study, diverged ones filled up by the rule above."""
+    """Finished runs on the evaluation steps of the study; diverged ones are completed by the rule above."""
     steps = _evaluation_steps(scores, settings)
     filling = {
         env: 0.0 if is_scaled(env, of_task[env]) else lowest
@@ -157,9 +157,7 @@ def _on_steps(score: RunScore, steps: NDArray[np.int64], filling: float) -> RunS
 
 
 def _lowest_returns(scores: Sequence[RunScore]) -> dict[str, float]:
-    """The lowest finite evaluation of each task: what a diverged run gets where 0 is not the lowest
-    return.
-    """
+    """The lowest finite evaluation of each task: the score of a diverged run where 0 is not the lowest return."""
     lowest: dict[str, float] = {}
     for score in scores:
         finite = score.returns[np.isfinite(score.returns)]

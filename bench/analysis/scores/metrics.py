@@ -35,7 +35,7 @@ def _logged(score: RunScore) -> Logged:
     try:
         table = score.run.columns("train.csv")
     except DamagedRun:
-        return {}  # what is damaged is named elsewhere; its scores were read before
+        return {}  # damaged files are reported elsewhere; the scores were read before
     kinds, names = table["kind"].astype(str), table["name"].astype(str)
     full = np.where(kinds == "episode", np.char.add("episode_", names), names)
     return {

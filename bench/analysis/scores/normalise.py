@@ -14,8 +14,8 @@ from bench.studies.report import EVERY_TASK, Bound
 def scale(results: Results, chosen: Mapping[str, tuple[Bound, Bound]] | None = None) -> Results:
     """The results with `bounds` for every task that has some.
 
-    In DM Control 0 and 1000. Elsewhere, where no DM Control task is beside it: the mean final return of the random
-    policy and of the best learner, if the random policy was run. `chosen` goes before: task or "*" -> lowest and
+    In DM Control 0 and 1000. On other tasks, if the study has no DM Control task: the mean final return of the random
+    policy and of the best learner, if the random policy was run. `chosen` takes precedence: task or "*" -> lowest and
     highest, each a number or an algorithm whose mean final return it is. Raises UserError for a task or an algorithm
     that is not there.
     """

@@ -36,13 +36,13 @@ class RunScore:
     env_steps: NDArray[np.int64] = field(repr=False)
     returns: Array = field(repr=False)
     finals: dict[FinalMode, float] = field(default_factory=dict)
-    problem: str | None = None  # why a finished run gets no score after all
-    note: str = ""  # what else a reader of its score should know
-    noted_at: int = 0  # the environment step of which the note speaks
+    problem: str | None = None  # why a finished run has no score
+    note: str = ""  # a caveat about its score
+    noted_at: int = 0  # the environment step that the note is about
 
     @property
     def state(self) -> str:
-        """As bench.runs has it, but damaged where a file of a finished run could not be read, or untrained."""
+        """The state of bench.runs, but "damaged" if a file of a finished run could not be read, or "untrained"."""
         if self.problem:
             return "damaged"
         return "untrained" if self.run.state in FINISHED and self.run.untrained else self.run.state
@@ -166,7 +166,7 @@ class Results:
         return run.path.relative_to(self.root / (self.study if single else "")).as_posix()
 
     def address(self, run: Run, file: str = "") -> str:
-        """Of a run's folder, or of a file in it, as its report has to name it."""
+        """The path of a run's folder, or of a file in it, from the folder of the report."""
         return Path(os.path.relpath(run.path / file, self.home)).as_posix() + ("" if file else "/")
 
     @property
@@ -209,6 +209,6 @@ def is_scaled(env: str, family: str) -> bool:
 def name_parts(name: str) -> list[str]:
     """["qsm", "M_q=120", "T=20"]: a label or a study's name (bench/studies/study.py) and the overrides in it.
 
-    Only a hyphen before `field=` parts them, so none of the algorithm's own name and no minus sign of a value.
+    Only a hyphen before `field=` separates them, so hyphens of the algorithm's name and minus signs of values stay.
     """
     return re.split(r"-(?=[A-Za-z_]\w*=)", name)

@@ -168,7 +168,7 @@ def _origin(score: RunScore) -> Iterator[tuple[str, str]]:
             yield from _leaves(offers, {k: v for k, v in package.items() if k not in ("offers", "title")})
 
 
-_line = functools.lru_cache(4096)(one_line)  # thousands of runs say the same of themselves
+_line = functools.lru_cache(4096)(one_line)  # thousands of runs record the same values
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -181,7 +181,7 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _mixed_behaviours(results: Results) -> Iterator[str]:
-    """A line, where runs or attempts of different behaviour versions enter one table: which, most frequent first."""
+    """A line with the behaviour versions, most frequent first, if runs or attempts of several enter one table."""
     found = Counter(tuple(_behaviours(score)) for score in results.runs if score.scored)
     if len({version for versions in found for version in versions}) > 1:
         ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
@@ -226,7 +226,7 @@ def _state(package: dict[str, Any]) -> tuple[str, str]:
 
 
 def pooled_code(results: Results) -> list[str]:
-    """Lines where numbers are of runs of different code: versions of the suite's behaviour, outside packages.
+    """Lines about pooled runs of different code: versions of the suite's behaviour, and of outside packages.
 
     They stand under tables of every format, so what records say is shown without signs that a format acts on.
     """
@@ -235,7 +235,7 @@ def pooled_code(results: Results) -> list[str]:
 
 
 def warnings(results: Results) -> list[str]:
-    """What a reader must know before any number: pooled code, runs left out and why."""
+    """What a reader must know before any number: code that was pooled, and the runs that are left out, with reasons."""
     lines = pooled_code(results)
     dirty = sum(score.scored and any(map(_dirty, _attempts(score))) for score in results.runs)
     if dirty:

@@ -34,8 +34,10 @@ class Line:
 
 
 def sensitivity_figures(results: Results, wanted: Sequence[str]) -> dict[str, Figure]:
-    """A figure for each setting: those wanted ("M_q", "qsm:M_q", "qsm:M_q=5,20,120"), else every number of which
-    variants of one algorithm have at least ENOUGH values. Raises UserError for a setting in which no variants differ.
+    """A figure for each setting: those wanted ("M_q", "qsm:M_q", "qsm:M_q=5,20,120"), else every numeric setting of
+    which variants of one algorithm have at least ENOUGH values.
+
+    Raises UserError for a setting in which no variants differ.
     """
     settings = _settings(results)
     if not wanted:
@@ -104,7 +106,7 @@ def _lines(results: Results, setting: str, algo: str) -> list[Line]:
     for cell, config in _configs(results):
         if setting not in config or (algo and cell.algo != algo):
             continue
-        # on another task another value may be the study's own, so what a line is called decides what belongs to it
+        # the study's own value may differ between tasks, so the name of a line decides what belongs to it
         label, _, study = cell.label.partition("@")
         first, *changes = name_parts(label)
         own = "-".join([first, *(change for change in changes if not change.startswith(f"{setting}="))])

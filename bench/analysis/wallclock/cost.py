@@ -19,7 +19,7 @@ PARTS = {"update": "update", "act_1": "action"}
 
 
 def size(execution: TimingSet) -> str | None:
-    """Which of SIZES a timing study has measured; None: another protocol's."""
+    """The member of SIZES that a timing study measured; None for another protocol."""
     return execution.sizes if execution.sizes in SIZES else None
 
 
@@ -121,7 +121,7 @@ def _table(root: Path, machine: str, which: str, modes: Mapping[str, TimingSet])
 
 
 def _few_digits(value: float) -> Entry:
-    """Three digits of a number that may be thousands or thousandths."""
+    """Three significant digits, whether the number is in thousands or in thousandths."""
     if np.isnan(value) or value <= 0:
         return number(value)
     return number(value, max(0, 2 - int(np.floor(np.log10(value)))))

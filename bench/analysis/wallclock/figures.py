@@ -81,7 +81,7 @@ def update_time_over_T(timings: TimingSet) -> Figure | None:
 
 
 def where_time_goes(timings: TimingSet, T: str = "5") -> Figure | None:
-    """One environment step of training, taken apart, at the reference size."""
+    """The parts of one environment step of training, at the reference size."""
     size = timings.reference_size()
     timed = sorted(set(timings.samples["algo"]), key=order)
     algos = [algo for algo in timed if _step_parts(timings, algo, size, T)]

@@ -34,7 +34,7 @@ ROW = ("algo", "hidden", "batch", "T", "pack", "candidates")
 
 
 def all_tables(timing_sets: Sequence[TimingSet]) -> list[Table]:
-    """Per set of timings one table at its reference size, one with all sizes, one over T; and what is counted."""
+    """For each set of timings a table at its reference size, one of all sizes and one over T; then the counts."""
     tables = []
     for timings in timing_sets:
         size = timings.reference_size()
@@ -44,7 +44,7 @@ def all_tables(timing_sets: Sequence[TimingSet]) -> list[Table]:
             name = f"wall_clock_sizes-{timings.name}"
             tables.append(_table(timings, timings.samples, name, "all sizes"))
         tables.append(over_T(timings))
-    # what one machine counted once for all modes is shown once
+    # counts of a machine do not depend on the mode
     studies = {(timings.hardware, timings.facts.to_csv()): timings for timings in timing_sets}
     return tables + [facts(timings) for timings in studies.values()]
 
@@ -146,7 +146,7 @@ def _table(timings: TimingSet, samples: pd.DataFrame, name: str, which: str) -> 
 
 
 def facts(timings: TimingSet) -> Table:
-    """What is counted and not timed, of a single seed: one row per algorithm and size."""
+    """The counts, which no clock enters, of a single seed: one row per algorithm and size."""
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     sizes = set(zip(*(timings.facts[column] for column in FACTS)))

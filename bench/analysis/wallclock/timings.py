@@ -1,7 +1,7 @@
 """Wall-clock from the timing studies, results/timing/<name>/: how long each part of an algorithm takes.
 
 Timings of different hardware (another timing study) or execution (mode, device, threads, number type) never
-share a table. Training runs' own clocks count for nothing here: they share their machine.
+share a table. The clocks of training runs are not used: these runs share their machine.
 """
 
 from __future__ import annotations
@@ -35,15 +35,13 @@ FACT_NUMBERS = (
     "network_calls_act",
     "peak_memory_mb",
 )
-LATER = {
-    "title": "",
-    "act_gflop": "nan",
-}  # what facts.csv did not have from the start, and what stands for it
+# Columns that an older facts.csv lacks -> the value used instead.
+LATER = {"title": "", "act_gflop": "nan"}
 LENGTHS = ("T", "candidates")  # whole numbers, or "" where an algorithm has none
 EXECUTION = ("device", "mode", "threads", "dtype")
 SIZE = ("hidden", "batch", "pack")
 CHAINS = ("qsm", "dql", "dql-bc")  # algorithms with a denoising chain, whose length is T
-GROWING = ("update", "actor_update")  # what is shown over T
+GROWING = ("update", "actor_update")  # parts that are shown over T
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ def read(folder: Path) -> Iterator[TimingSet]:
     if not (np.isfinite(samples["seconds"]) & (samples["seconds"] > 0)).all():
         raise ValueError("samples.csv: seconds that are not positive numbers")
     if not np.isfinite(samples["round"]).all():
-        raise ValueError("samples.csv: a round that is no number")
+        raise ValueError("samples.csv: a round that is not a number")
     facts = pd.DataFrame(columns=[*FACTS, *FACT_NUMBERS, *LATER])
     if (folder / "facts.csv").is_file():
         facts = read_table(folder / "facts.csv", FACTS, (*FACT_NUMBERS, "act_gflop"), LATER)
@@ -173,7 +171,7 @@ def read_table(
 ) -> pd.DataFrame:
     """A CSV with these columns: names as text, numbers as floats. ValueError for anything else.
 
-    later: columns that may be missing, and what they hold then.
+    later: columns that may be missing -> the value used instead.
     """
     try:
         frame = read_text(path)
@@ -196,7 +194,7 @@ def read_table(
         try:
             frame[column] = [float(cell or "nan") for cell in frame[column]]
         except ValueError:
-            raise ValueError(f"{path.name}: {column} holds something else than numbers") from None
+            raise ValueError(f"{path.name}: {column} holds values that are not numbers") from None
     return frame
 
 

@@ -14,12 +14,14 @@ import ctypes
 import faulthandler
 import json
 import os
+import resource
 import signal
 import sys
 import time
 from contextlib import suppress
 
-from bench.launch.pack import StopFlag, limit_memory, run
+from bench.launch.pack import run
+from bench.launch.stopping import StopFlag
 
 STAMP = "%Y-%m-%d %H:%M:%S"  # before a line that says how far a run is
 
@@ -31,7 +33,7 @@ def main(answers: int, memory_mb: int) -> None:
     stop = StopFlag(parent=os.getppid()).install()
     faulthandler.enable()
     if memory_mb:
-        limit_memory(memory_mb)
+        _limit_memory(memory_mb)
     outcome = ""
     while stop() is None and outcome != "failed":
         line = sys.stdin.readline()
@@ -49,6 +51,11 @@ def main(answers: int, memory_mb: int) -> None:
         answer = {"outcome": outcome, "reason": said[-1].strip().splitlines()[-1] if said else ""}
         with suppress(BrokenPipeError):
             os.write(answers, (json.dumps(answer) + "\n").encode())
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Make an allocation beyond so much address space fail in this process, instead of the machine."""
+    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
 
 
 def _print(line: str) -> None:

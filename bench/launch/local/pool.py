@@ -16,8 +16,8 @@ from typing import Any
 from bench.disk import DamagedFile, check_inside
 from bench.errors import UserError
 from bench.launch.local.process import WorkerProcess
-from bench.launch.pack import stopping_signals
 from bench.launch.plan import Plan, choose_execution
+from bench.launch.stopping import stopping_signals
 from bench.machine.hardware import available_cores
 from bench.machine.provenance import provenance
 from bench.runs import (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.disk import DamagedFile, read_json, write_json
-from bench.runs.records import FORMAT, ArrayRecord, check
+from bench.runs.records import FORMAT, ArrayRecord, Work, check
 from bench.text import one_line
 
 
@@ -80,8 +80,9 @@ def log_file(folder: Path, task: str) -> Path:
 def submitted_digest(folder: Path, array: Array) -> str | None:
     """The digest of the code at submission; None for arrays of older code."""
     with suppress(OSError, DamagedFile):
-        digest = read_json(work_file(folder, array.token)).get("code_digest")
-        return digest if isinstance(digest, str) else None
+        file = work_file(folder, array.token)
+        digest: str | None = check(read_json(file), file.name, Work).get("code_digest")
+        return digest
     return None
 
 

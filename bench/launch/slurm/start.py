@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.disk import DamagedFile, check_format, read_json
-from bench.runs.records import FORMAT
+from bench.disk import DamagedFile, read_json
+from bench.runs.records import Work, check
 
 
 def main(file: Path) -> int:
@@ -19,10 +19,9 @@ def main(file: Path) -> int:
 
     watch = Watch()
     try:
-        work = read_json(file)
-        check_format(work, FORMAT, file.name)
+        work = check(read_json(file), file.name, Work)
         if work["kind"] == "figures":
-            study, root = str(work["study"]), str(work["root"])
+            study, root = work["study"], work["root"]
             return subprocess.run(
                 [sys.executable, "-m", "bench", "figures", "--study", study, "--results", root]
             ).returncode

@@ -30,15 +30,14 @@ from bench.launch.slurm.sbatch import REQUEUE
 from bench.machine.provenance import code_digest, provenance, scheduler_ids
 from bench.names import TEMPORARY
 from bench.runs import FINISHED, Run, Superseded, checkpoint_step, ownership, read_run, record_failure
-from bench.runs.records import FORMAT
+from bench.runs.records import FORMAT, TaskMemory, check
 from bench.studies.job import Job
 from bench.text import one_line, strerror
 
 ATTEMPTS = 3  # in one Slurm job that brought no new checkpoint: then a run is given up
 LOOK_EVERY_S = 5.0  # for another attempt of this task that has taken over
-DEVICE_TIMEOUT_S = (
-    300.0  # for a node to answer whether it can compute on its GPU; loading torch can take a minute
-)
+# For a node to answer whether it can compute on its GPU; loading torch can take a minute
+DEVICE_TIMEOUT_S = 300.0
 
 
 def work_of(root: Path, tasks: Sequence[Sequence[Sequence[Job]]], options: LocalOptions) -> dict[str, Any]:
@@ -69,8 +68,8 @@ class Task:
         self.before: list[tuple[str, int]] | None = None  # what `_reached` gave when this attempt began
         self.fruitless = 0  # attempts of the whole task, one after the other, that changed nothing of that
         if memory is not None:
-            with suppress(OSError, DamagedFile, TypeError, ValueError):
-                self.fruitless = int(read_json(memory)["fruitless"])
+            with suppress(OSError, DamagedFile):
+                self.fruitless = check(read_json(memory), memory.name, TaskMemory)["fruitless"]
 
     @classmethod
     def from_work(cls, work: Mapping[str, Any], index: int, memory: Path | None = None) -> Task:

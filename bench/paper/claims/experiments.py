@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
@@ -15,6 +14,7 @@ from bench.analysis.resampling import Array, Group
 from bench.analysis.stats import Contrast
 from bench.analysis.style import display_name
 from bench.analysis.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, Finding, Verdict, overall
+from bench.paper.claims.rules import Claim, Rules
 from bench.paper.experiments.data import load_scores
 
 MIXED, DESCRIPTIVE = "mixed", "descriptive"
@@ -42,21 +42,21 @@ class Cell:
         return self.values.get(algo, np.empty(0))
 
 
-def judge(claim: Mapping[str, Any], root: Path) -> Verdict:
-    """The claim as the rules say that it is judged by the experiment in root/claim["data"]."""
+def judge(rules: Rules, claim: Claim, root: Path) -> Verdict[Claim]:
+    """The claim as the rules say that it is judged by the experiment in root/claim.data."""
     cells, problems = [], []
-    for measure in claim["measures"]:
-        for setting in claim["settings"]:
-            values, problem = load_scores(root / claim["data"], measure, setting)
+    for measure in claim.measures:
+        for setting in claim.settings:
+            values, problem = load_scores(root / claim.data, measure, setting)
             cells.append(Cell(measure, setting, values))
             problems += [problem] * bool(problem)
-    findings = {"level": _levels, "contrast": _contrasts, "value": _values}[claim["kind"]](claim, cells)
-    conditions = f"{claim['data']}, settings {', '.join(claim['settings'])}"
+    findings = {"level": _levels, "contrast": _contrasts, "value": _values}[claim.kind](rules, claim, cells)
+    conditions = f"{claim.data}, settings {', '.join(claim.settings)}"
     conditions += "".join(f": {problem}" for problem in dict.fromkeys(problems))
     everything = tuple(finding for cell in findings for finding in cell)
-    if claim["kind"] == "value":
+    if claim.kind == "value":
         return Verdict(claim, DESCRIPTIVE, everything, conditions)
-    needs = (claim["needs"],) if "needs" in claim else (verdicts.BETTER, verdicts.AS_GOOD, SUPPORTED)
+    needs = (claim.needs,) if claim.needs else (verdicts.BETTER, verdicts.AS_GOOD, SUPPORTED)
     return Verdict(claim, combined([overall(cell, needs) for cell in findings]), everything, conditions)
 
 
@@ -69,33 +69,33 @@ def combined(found: Sequence[str]) -> str:
     return MIXED if {SUPPORTED, CONTRADICTED} <= set(found) else UNDECIDED
 
 
-def _name(claim: Mapping[str, Any], cell: Cell, of: str) -> str:
+def _name(claim: Claim, cell: Cell, of: str) -> str:
     """The subject of a finding: the algorithms, and measure and setting if the claim has several."""
     words = [of]
-    if len(claim["measures"]) > 1:
+    if len(claim.measures) > 1:
         words.append(MEASURES.get(cell.measure, cell.measure))
-    if len(claim["settings"]) > 1:
+    if len(claim.settings) > 1:
         words.append(SETTINGS.get(cell.setting, cell.setting.partition("-")[2] or cell.setting))
     return ", ".join(words)
 
 
-def _levels(claim: Mapping[str, Any], cells: Sequence[Cell]) -> list[list[Finding]]:
+def _levels(rules: Rules, claim: Claim, cells: Sequence[Cell]) -> list[list[Finding]]:
     """Bonferroni over the cells."""
-    algo = claim["subject"]
-    level = 1 - (1 - claim["level"]) / len(cells)
+    algo = claim.subject
+    level = 1 - (1 - rules.level) / len(cells)
     found = []
     for cell in cells:
         name, values = _name(claim, cell, display_name(algo, algo)), cell.side(algo)
         if len(values):
-            contrast = _level(claim, cell, algo, level)
-            finding = verdicts.level(name, contrast, len(values), claim["threshold"], claim["min_seeds"])
+            contrast = _level(rules, claim, cell, algo, level)
+            finding = verdicts.level(name, contrast, len(values), claim.threshold, claim.min_seeds)
         else:
             finding = Finding(name, UNDECIDED, decides="the experiment's data")
         found.append([finding])
     return found
 
 
-def _values(claim: Mapping[str, Any], cells: Sequence[Cell]) -> list[list[Finding]]:
+def _values(rules: Rules, claim: Claim, cells: Sequence[Cell]) -> list[list[Finding]]:
     """Of the subject and of each baseline, each with the interval of its own."""
     return [
         [
@@ -103,36 +103,36 @@ def _values(claim: Mapping[str, Any], cells: Sequence[Cell]) -> list[list[Findin
                 _name(claim, cell, display_name(algo, algo)),
                 DESCRIPTIVE,
                 len(cell.side(algo)),
-                _level(claim, cell, algo, claim["level"]) if len(cell.side(algo)) else None,
+                _level(rules, claim, cell, algo, rules.level) if len(cell.side(algo)) else None,
             )
-            for algo in (claim["subject"], *claim["baselines"])
+            for algo in (claim.subject, *claim.baselines)
         ]
         for cell in cells
     ]
 
 
-def _level(claim: Mapping[str, Any], cell: Cell, algo: str, level: float) -> Contrast:
+def _level(rules: Rules, claim: Claim, cell: Cell, algo: str, level: float) -> Contrast:
     """The mean over seeds with its interval; of a share of seeds, Clopper and Pearson's. One seed has none."""
     values = cell.side(algo)
-    if claim["statistic"] == "share":
+    if claim.statistic == "share":
         exact = binomtest(round(values.sum()), len(values)).proportion_ci(level, method="exact")
         return Contrast(float(values.mean()), exact.low, exact.high, level)
-    found = stats.resampled(stats.mean, [values], [_group(claim, cell, algo)], claim["resamples"])
+    found = stats.resampled(stats.mean, [values], [_group(claim, cell, algo)], rules.resamples)
     return stats.contrast_of(found, level)
 
 
-def _contrasts(claim: Mapping[str, Any], cells: Sequence[Cell]) -> list[list[Finding]]:
+def _contrasts(rules: Rules, claim: Claim, cells: Sequence[Cell]) -> list[list[Finding]]:
     """Differences of means under Holm over all cells; of shares, where each has an interval of its own, Bonferroni."""
-    subject, count = claim["subject"], len(cells) * len(claim["baselines"])
-    fewest = 1 if claim["statistic"] == "share" else 2  # of one seed a bootstrap says nothing
+    subject, count = claim.subject, len(cells) * len(claim.baselines)
+    fewest = 1 if claim.statistic == "share" else 2  # of one seed a bootstrap says nothing
     pairs = {
         f"{cell.setting} {cell.measure} {algo}": (cell, algo)
         for cell in cells
-        for algo in claim["baselines"]
+        for algo in claim.baselines
         if min(len(cell.side(subject)), len(cell.side(algo))) >= fewest
     }
-    if claim["statistic"] == "share":
-        level = 1 - (1 - claim["level"]) / count
+    if claim.statistic == "share":
+        level = 1 - (1 - rules.level) / count
         contrasts = {
             key: _difference_of_shares(cell, subject, algo, level) for key, (cell, algo) in pairs.items()
         }
@@ -143,7 +143,7 @@ def _contrasts(claim: Mapping[str, Any], cells: Sequence[Cell]) -> list[list[Fin
                 [cell.side(subject)],
                 [cell.side(algo)],
                 [_group(claim, cell, subject), _group(claim, cell, algo)],
-                claim["resamples"],
+                rules.resamples,
             )
             for key, (cell, algo) in pairs.items()
         }
@@ -151,17 +151,17 @@ def _contrasts(claim: Mapping[str, Any], cells: Sequence[Cell]) -> list[list[Fin
             key: replace(
                 found, p=stats.permutation_p(pairs[key][0].side(subject), pairs[key][0].side(pairs[key][1]))
             )
-            for key, found in stats.holm(differences, claim["level"], count).items()
+            for key, found in stats.holm(differences, rules.level, count).items()
         }
     found = []
     for cell in cells:
         mine = []
-        for algo in claim["baselines"]:
+        for algo in claim.baselines:
             n = min(len(cell.side(subject)), len(cell.side(algo)))
-            needed = f"at least {claim['min_seeds']} seeds a side, not {n}" if n < claim["min_seeds"] else ""
+            needed = f"at least {claim.min_seeds} seeds a side, not {n}" if n < claim.min_seeds else ""
             name = _name(claim, cell, f"{display_name(subject, subject)} − {display_name(algo, algo)}")
             contrast = contrasts.get(f"{cell.setting} {cell.measure} {algo}")
-            mine.append(verdicts.difference(name, contrast, n, claim["margin"], needed))
+            mine.append(verdicts.difference(name, contrast, n, claim.margin, needed))
         found.append(mine)
     return found
 
@@ -172,5 +172,5 @@ def _difference_of_shares(cell: Cell, subject: str, algo: str, level: float) -> 
     return Contrast(float(ours.mean() - theirs.mean()), *bounds, level)
 
 
-def _group(claim: Mapping[str, Any], cell: Cell, algo: str) -> Group:
-    return len(cell.side(algo)), (claim["data"], cell.setting, cell.measure, algo)
+def _group(claim: Claim, cell: Cell, algo: str) -> Group:
+    return len(cell.side(algo)), (claim.data, cell.setting, cell.measure, algo)

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bench.analysis import stats, verdicts
 from bench.analysis.coverage import FEW
@@ -23,7 +22,7 @@ from bench.analysis.table import MISSING, Entry, Table, number, within
 from bench.analysis.verdicts import Verdict, overall
 from bench.analysis.wallclock.timings import TimingSet, ratio_over_rounds, round_medians
 from bench.paper.claims import experiments as claim_experiments
-from bench.paper.claims.rules import FILE, FIRST, load_claims
+from bench.paper.claims.rules import FILE, FIRST, Claim, Rules, load_claims
 
 FIRST_VERDICTS = FILE.with_name("claims-first-verdicts.csv")
 RULES = "The rules are not pre-registered: their head says what had been seen when they were written."
@@ -31,41 +30,39 @@ RULES = "The rules are not pre-registered: their head says what had been seen wh
 
 def concerns(results: Results) -> bool:
     """Whether a study is one of the paper's: it has runs of the paper's algorithm and of one of its baselines."""
-    (first, *_) = load_claims()[0]["claim"]
+    (first, *_) = load_claims()[0].claim
     there = set(results.algos.values())
-    return first["subject"] in there and not there.isdisjoint(first["baselines"])
+    return first.subject in there and not there.isdisjoint(first.baselines)
 
 
-def judge(results: Results, timing_sets: Sequence[TimingSet]) -> list[Verdict]:
+def judge(results: Results, timing_sets: Sequence[TimingSet]) -> list[Verdict[Claim]]:
     """Every claim, by this study's runs, the timing studies and the experiments under the same root."""
     rules, _ = load_claims()
     found = []
-    for stated in rules.pop("claim"):
-        claim = {**rules, **stated}
-        if claim["data"] == "study":
-            found.append(_by_study(claim, results))
-        elif claim["data"] == "timing":
-            found.append(_by_timing(claim, timing_sets))
+    for claim in rules.claim:
+        if claim.data == "study":
+            found.append(_by_study(rules, claim, results))
+        elif claim.data == "timing":
+            found.append(_by_timing(rules, claim, timing_sets))
         else:
-            found.append(claim_experiments.judge(claim, results.root))
+            found.append(claim_experiments.judge(rules, claim, results.root))
     return found
 
 
-def judge_experiment(root: Path, data: str) -> list[Verdict]:
+def judge_experiment(root: Path, data: str) -> list[Verdict[Claim]]:
     """The claims that the experiment in root/data decides, such as "experiments/theorem"."""
     rules, _ = load_claims()
-    stated = rules.pop("claim")
-    return [claim_experiments.judge({**rules, **claim}, root) for claim in stated if claim["data"] == data]
+    return [claim_experiments.judge(rules, claim, root) for claim in rules.claim if claim.data == data]
 
 
-def table(judged: Sequence[Verdict]) -> Table:
+def table(judged: Sequence[Verdict[Claim]]) -> Table:
     """One row per contrast, level or ratio."""
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for verdict in judged:
         for finding in verdict.findings:
-            row: list[Entry] = [verdict.claim["id"], verdict.claim["title"], finding.name]
-            record: dict[str, object] = {"claim": verdict.claim["id"], "contrast": finding.name}
+            row: list[Entry] = [verdict.claim.id, verdict.claim.title, finding.name]
+            record: dict[str, object] = {"claim": verdict.claim.id, "contrast": finding.name}
             if finding.contrast is None:
                 row += [MISSING, MISSING]
             else:
@@ -100,19 +97,19 @@ def table(judged: Sequence[Verdict]) -> Table:
     return Table("claims", "The paper's claims", columns, rows, records, notes)
 
 
-def both_rules(judged: Sequence[Verdict]) -> Table:
+def both_rules(judged: Sequence[Verdict[Claim]]) -> Table:
     """Each claim's verdict under the first rules, as it stood when they were replaced, and under the present ones."""
     first_rules, first_hash = load_claims(FIRST)
-    titles = {claim["id"]: claim["title"] for claim in first_rules["claim"]}
+    titles = {claim.id: claim.title for claim in first_rules.claim}
     first = {row["claim"]: row["verdict"] for row in read_text(FIRST_VERDICTS).to_dict("records")}
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for verdict in judged:
         claim = verdict.claim
-        name = claim["id"]
-        title = titles[name] if titles[name] == claim["title"] else f"{titles[name]} → {claim['title']}"
-        rows.append([name, title, first[name], verdict.verdict, claim["changed"]])
-        records.append({"claim": name, "title": claim["title"], "first": first[name], "now": verdict.verdict})
+        name = claim.id
+        title = titles[name] if titles[name] == claim.title else f"{titles[name]} → {claim.title}"
+        rows.append([name, title, first[name], verdict.verdict, claim.changed])
+        records.append({"claim": name, "title": claim.title, "first": first[name], "now": verdict.verdict})
     notes = [
         f"First rules: bench/paper/claims/{FIRST.name}, SHA-256 {first_hash}; their verdicts are those of commit "
         "85c80a8, on the results that it held, and are not judged anew. Second rules: "
@@ -125,35 +122,35 @@ def both_rules(judged: Sequence[Verdict]) -> Table:
 # --- by the returns of a study ----------------------------------------------------------------------------
 
 
-def _by_study(claim: Mapping[str, Any], results: Results) -> Verdict:
+def _by_study(rules: Rules, claim: Claim, results: Results) -> Verdict[Claim]:
     envs = results.control_envs
-    labels = {algo: _label(results, algo) for algo in (claim["subject"], *claim["baselines"])}
+    labels = {algo: _label(results, algo) for algo in (claim.subject, *claim.baselines)}
     cells = {
         algo: [results.cells[env, label] for env in envs]
         for algo, label in labels.items()
         if label and envs and all((env, label) in results.cells for env in envs)
     }
-    missing = {algo: _missing(results, algo, labels[algo], claim["min_seeds"]) for algo in labels}
-    subject = claim["subject"]
+    missing = {algo: _missing(results, algo, labels[algo], claim.min_seeds) for algo in labels}
+    subject = claim.subject
     several = {algo for algo in cells if min(cell.n for cell in cells[algo]) > 1}  # one seed has no interval
-    pairs = [algo for algo in claim["baselines"] if {subject, algo} <= several]
+    pairs = [algo for algo in claim.baselines if {subject, algo} <= several]
     cut = stats.trimmed_share([cell.n for side in cells.values() for cell in side] or [1], max(1, len(envs)))
     differences = {
-        algo: _difference_of_iqms(cells[subject], cells[algo], cut, claim["resamples"]) for algo in pairs
+        algo: _difference_of_iqms(cells[subject], cells[algo], cut, rules.resamples) for algo in pairs
     }
-    contrasts = stats.holm(differences, claim["level"], len(claim["baselines"]))
+    contrasts = stats.holm(differences, rules.level, len(claim.baselines))
     if len(envs) == 1:
         contrasts = {
             algo: replace(found, p=stats.permutation_p(cells[subject][0].final, cells[algo][0].final))
             for algo, found in contrasts.items()
         }
     findings = []
-    for algo in claim["baselines"]:
+    for algo in claim.baselines:
         sides = [cells.get(subject, []), cells.get(algo, [])]
         n = min(cell.n for side in sides for cell in side) if all(sides) else 0
         needed = "; ".join(dict.fromkeys(filter(None, (missing[subject], missing[algo]))))
         findings.append(
-            verdicts.difference(_versus(subject, algo), contrasts.get(algo), n, claim["margin"], needed)
+            verdicts.difference(_versus(subject, algo), contrasts.get(algo), n, claim.margin, needed)
         )
     return Verdict(claim, overall(findings), tuple(findings), _conditions(results, labels))
 
@@ -206,21 +203,21 @@ def _conditions(results: Results, labels: Mapping[str, str | None]) -> str:
 # --- by a timing study ------------------------------------------------------------------------------------
 
 
-def _by_timing(claim: Mapping[str, Any], timing_sets: Sequence[TimingSet]) -> Verdict:
-    subject, (baseline,) = claim["subject"], claim["baselines"]
+def _by_timing(rules: Rules, claim: Claim, timing_sets: Sequence[TimingSet]) -> Verdict[Claim]:
+    subject, (baseline,) = claim.subject, claim.baselines
     findings, sizes = [], set()
     for timings in timing_sets:
         size = timings.reference_size()
-        where = {"what": claim["measure"], "T": str(claim["T"]), **size}
+        where = {"what": claim.measure, "T": str(claim.T), **size}
         slow, fast = (round_medians(timings, algo=algo, **where) for algo in (baseline, subject))
-        value, low, high, n = ratio_over_rounds(slow, fast, claim["resamples"], claim["level"])
+        value, low, high, n = ratio_over_rounds(slow, fast, rules.resamples, rules.level)
         if not n:
             continue
-        ratio = Contrast(value, low, high, claim["level"])
+        ratio = Contrast(value, low, high, rules.level)
         name = f"{display_name(baseline, baseline)} / {display_name(subject, subject)}, {timings.title}"
-        findings.append(verdicts.level(name, ratio, n, claim["threshold"], claim["min_seeds"], "rounds"))
+        findings.append(verdicts.level(name, ratio, n, claim.threshold, claim.min_seeds, "rounds"))
         sizes.add(f"widths {size['hidden']}, batch {size['batch']}, pack {size['pack']}")
-    conditions = f"T = {claim['T']}; " + ("; ".join(sorted(sizes)) or "no timing study has both at this T")
+    conditions = f"T = {claim.T}; " + ("; ".join(sorted(sizes)) or "no timing study has both at this T")
     return Verdict(claim, overall(findings), tuple(findings), conditions)
 
 

@@ -6,13 +6,13 @@ out 0, "not separated from" where it does not, and no such word below the number
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Number, Table, number, within
 from bench.analysis.verdicts import Finding, Verdict
 from bench.paper.claims.experiments import DESCRIPTIVE, MEASURES, SETTINGS
+from bench.paper.claims.rules import Claim
 
 #: The quantity of each claim.
 MEASURED = {
@@ -38,17 +38,17 @@ CHANGES = {
 }
 
 
-def table(judged: Sequence[Verdict]) -> Table:
+def table(judged: Sequence[Verdict[Claim]]) -> Table:
     """One row per claim."""
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     for verdict in judged:
-        name = verdict.claim["id"]
+        name = verdict.claim.id
         wanted = [word for finding in verdict.findings for word in finding.decides.split("; ") if word]
         decides = "; ".join(dict.fromkeys(wanted))
         change = " ".join([*([f"To decide it: {decides}."] if decides else []), CHANGES[name]])
         found = _found(verdict)
-        rows.append([f"{name}: {verdict.claim['says']}", found, _how_sure(verdict), change])
+        rows.append([f"{name}: {verdict.claim.says}", found, _how_sure(verdict), change])
         records.append({"claim": name, "verdict": verdict.verdict, "found": found})
     notes = [
         "Brackets: intervals at the level that the table of claims gives. Tests, verdicts and what had been seen when "
@@ -58,10 +58,10 @@ def table(judged: Sequence[Verdict]) -> Table:
     return Table("overview", "The claims at a glance", columns, rows, records, notes)
 
 
-def _how_sure(verdict: Verdict) -> str:
+def _how_sure(verdict: Verdict[Claim]) -> str:
     """The verdict, and on how many seeds or rounds."""
     sizes = sorted({finding.n for finding in verdict.findings})
-    unit = "rounds" if verdict.claim["data"] == "timing" else "seeds"
+    unit = "rounds" if verdict.claim.data == "timing" else "seeds"
     if not sizes or sizes == [0]:
         return "not run yet"
     n = " to ".join(f"{size}" for size in dict.fromkeys((sizes[0], sizes[-1])))
@@ -69,17 +69,17 @@ def _how_sure(verdict: Verdict) -> str:
     return f"{shown}, {n} {unit}"
 
 
-def _found(verdict: Verdict) -> str:
+def _found(verdict: Verdict[Claim]) -> str:
     claim = verdict.claim
     if not any(finding.contrast for finding in verdict.findings):
         return MISSING
-    kind = _several if len(claim.get("settings", ())) > 1 else _each
-    if claim["kind"] == "level":
-        kind = _shares if claim["statistic"] == "share" else _ranges
-    return f"{MEASURED[claim['id']]}: {'; '.join(kind(claim, verdict.findings))}"
+    kind = _several if len(claim.settings) > 1 else _each
+    if claim.kind == "level":
+        kind = _shares if claim.statistic == "share" else _ranges
+    return f"{MEASURED[claim.id]}: {'; '.join(kind(claim, verdict.findings))}"
 
 
-def _each(claim: Mapping[str, Any], findings: Sequence[Finding]) -> Iterator[str]:
+def _each(claim: Claim, findings: Sequence[Finding]) -> Iterator[str]:
     """ "QSM − SAC 0.08 [−0.09, 0.18]" """
     for finding in findings:
         found = finding.contrast
@@ -90,31 +90,31 @@ def _each(claim: Mapping[str, Any], findings: Sequence[Finding]) -> Iterator[str
             yield f"{name} {value.text} {within(found.low, found.high, 2)}"
 
 
-def _shares(claim: Mapping[str, Any], findings: Sequence[Finding]) -> Iterator[str]:
+def _shares(claim: Claim, findings: Sequence[Finding]) -> Iterator[str]:
     """ "every step up to 0.1 raises Q in 10 of 10 seeds" """
-    for measure, finding in zip(claim["measures"], findings, strict=True):
+    for measure, finding in zip(claim.measures, findings, strict=True):
         if finding.contrast is not None:
             count = round(finding.contrast.value * finding.n)
             yield f"{MEASURES[measure]} in {count} of {finding.n} seeds"
 
 
-def _ranges(claim: Mapping[str, Any], findings: Sequence[Finding]) -> Iterator[str]:
+def _ranges(claim: Claim, findings: Sequence[Finding]) -> Iterator[str]:
     """ "modes 5.0 to 8.8", over the settings"""
-    settings = len(claim["settings"])
-    for k, measure in enumerate(claim["measures"]):
+    settings = len(claim.settings)
+    for k, measure in enumerate(claim.measures):
         group = findings[k * settings : (k + 1) * settings]
         values = [finding.contrast.value for finding in group if finding.contrast is not None]
         if values:
             yield f"{MEASURES[measure]} {min(values):.1f} to {max(values):.1f}"
 
 
-def _several(claim: Mapping[str, Any], findings: Sequence[Finding]) -> Iterator[str]:
+def _several(claim: Claim, findings: Sequence[Finding]) -> Iterator[str]:
     """ "point: above TD3, DQL, and below SAC", for each setting"""
-    algos = claim["baselines"]
-    for k, setting in enumerate(claim["settings"]):
+    algos = claim.baselines
+    for k, setting in enumerate(claim.settings):
         words: dict[str, list[str]] = {}
         for algo, finding in zip(algos, findings[k * len(algos) : (k + 1) * len(algos)], strict=True):
-            words.setdefault(_word(finding, claim["min_seeds"]), []).append(display_name(algo, algo))
+            words.setdefault(_word(finding, claim.min_seeds), []).append(display_name(algo, algo))
         said = "; ".join(f"{word} {', '.join(names)}" for word, names in words.items())
         yield f"{SETTINGS.get(setting, setting)}: {said}".replace("; ", ", and ")
 

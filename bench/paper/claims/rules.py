@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
@@ -33,10 +33,16 @@ class Claim(Struct, forbid_unknown_fields=True):
     settings: list[str] = []
     statistic: Literal["iqm", "mean", "share"] | None = None
     baselines: list[str] = []
-    margin: float | None = None
-    threshold: float | None = None
+    margin: float = 0.0  # of a contrast
+    threshold: float = 0.0  # of a level or ratio
     T: int | None = None  # of a timing
-    needs: Literal["better"] | None = None
+    needs: Literal["better"] | None = None  # None: "as good" supports the claim too
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the number that decides the claim is missing."""
+        decides = {"contrast": "margin", "level": "threshold", "ratio": "threshold"}.get(self.kind)
+        if decides and getattr(self, decides) <= 0:
+            raise ValueError(f"must have a {decides} above 0, as a claim of kind {self.kind!r}")
 
 
 class Rules(Struct, forbid_unknown_fields=True):
@@ -48,9 +54,7 @@ class Rules(Struct, forbid_unknown_fields=True):
     claim: list[Claim]
 
 
-def load_claims(file: Path = FILE) -> tuple[dict[str, Any], str]:
-    """A file of rules, as it is written, and its SHA-256. Raises Mismatch."""
+def load_claims(file: Path = FILE) -> tuple[Rules, str]:
+    """A file of rules and its SHA-256. Raises Mismatch."""
     data = file.read_bytes()
-    rules = parse_toml(data)
-    fit(rules, Rules)
-    return rules, hashlib.sha256(data).hexdigest()
+    return fit(parse_toml(data), Rules), hashlib.sha256(data).hexdigest()

@@ -26,12 +26,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from bench.disk import DamagedFile, read_json, write_atomic, write_json
 from bench.errors import UserError
 from bench.paper.experiments.data import read_rows
+from bench.runs.records import FORMAT, check
 from bench.text import differences, strerror
 
-FORMAT = 1
 SCORES = "scores"  # the table with the columns measure, setting, algo, seed, value
 
 Row = Mapping[str, object]
@@ -54,18 +56,29 @@ class Part:
         return root / self.experiment / "parts" / f"{self.name}.json"
 
 
+class PartRecord(Struct):
+    """parts/<part>.json."""
+
+    format: int
+    function: str
+    settings: dict[str, Any]
+    started: str
+    seconds: float
+    provenance: dict[str, Any]
+
+
 def is_done(root: Path, part: Part) -> bool:
     """Whether the part's record is there. Raises UserError where it is damaged or of other settings."""
     path = part.record(root)
     try:
-        record = read_json(path)
+        record = check(read_json(path), path.name, PartRecord)
     except FileNotFoundError:
         return False
     except (DamagedFile, OSError) as error:
         raise UserError(f"{path}: {error}; delete it to run that part again") from None
-    there, asked = record.get("settings"), dict(part.settings)
+    there, asked = record["settings"], dict(part.settings)
     if there != asked:
-        differing = "; ".join(differences(there if isinstance(there, dict) else {}, asked)) or "none there"
+        differing = "; ".join(differences(there, asked))
         raise UserError(f"{path}: run with other settings: {differing}. Delete that file to run it anew")
     return True
 

@@ -20,10 +20,13 @@ from bench.analysis.verdicts import Verdict
 from bench.disk import DamagedFile, read_json
 from bench.errors import UserError
 from bench.paper.claims import judge as claims
+from bench.paper.claims.rules import Claim
 from bench.paper.experiments.cqsm import show as experiment_cqsm
 from bench.paper.experiments.exploration import show as experiment_exploration
 from bench.paper.experiments.multimodality import show as experiment_multimodality
+from bench.paper.experiments.parts import PartRecord
 from bench.paper.experiments.theorem import show as experiment_theorem
+from bench.runs.records import check
 from bench.text import one_line
 
 NAME = "experiments"  # the folder below the root of all results
@@ -98,10 +101,10 @@ def _section(root: Path, name: str, module: ModuleType) -> Section:
     return Section(name, module.TITLE, [module.ASKS], verdicts, pictures, [_judged(name, verdicts), *tables])
 
 
-def _judged(name: str, verdicts: Sequence[Verdict]) -> Table:
+def _judged(name: str, verdicts: Sequence[Verdict[Claim]]) -> Table:
     """The claims that the experiment decides: each as a whole, and the findings behind it."""
     table = claims.table(verdicts)
-    whole = [f"Claim {each.claim['id']} as a whole: {each.verdict}." for each in verdicts]
+    whole = [f"Claim {each.claim.id} as a whole: {each.verdict}." for each in verdicts]
     return replace(table, name=f"{name}_claims", notes=[*whole, *table.notes])
 
 
@@ -154,7 +157,7 @@ def _records(root: Path, name: str) -> list[dict[str, Any]]:
     found = []
     for path in sorted((root / NAME / name / "parts").glob("*.json")):
         try:
-            found.append(read_json(path))
+            found.append(check(read_json(path), path.name, PartRecord))
         except (DamagedFile, OSError) as error:
             raise UserError(f"{path}: {one_line(error)}; delete it to run that part again") from None
     return found

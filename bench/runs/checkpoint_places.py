@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from bench.disk import DamagedFile, read_json, write_json
 from bench.names import TEMPORARY
 from bench.runs import ownership
-from bench.runs.records import FORMAT, RootRecord, check
+from bench.runs.records import FORMAT, RootMark, RootRecord, check
 
 IDENTITY = ".checkpoints.json"  # in a results folder
 MARK = "results-folder.json"  # under the checkpoint root: which results folder the identity is of
@@ -133,7 +133,7 @@ def _identity(root: Path) -> _Identity:
 def _lives(checkpoint_root: Path, name: str) -> bool:
     """Whether the results folder of an identity still exists at its place; True if that cannot be determined."""
     try:
-        results = Path(str(read_json(checkpoint_root / name / MARK)["results"]))
-    except (OSError, DamagedFile, KeyError):
+        results = Path(check(read_json(checkpoint_root / name / MARK), MARK, RootMark)["results"])
+    except (OSError, DamagedFile):
         return True
     return _identity(results).name == name
