@@ -11,7 +11,7 @@ seed ends. `Curve.notes` says in words what was interpolated and what was cut of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.analysis import stats
-from bench.analysis.external.scores import load_per_seed
+from bench.analysis.external.scores import read_all, single_seeds
 from bench.analysis.resampling import CURVE_RESAMPLES, Array
 from bench.analysis.scores.results import LARGEST_RETURN
 
@@ -74,9 +74,14 @@ def load_curves(root: Path) -> tuple[pd.DataFrame, list[str]]:
     seed, env_step (frames: decisions times action repeat), return; sorted by the first five. Scores of which only a
     summary over seeds is known are not among them: those are points (`scores.load_external`).
     """
-    frame, problems = load_per_seed(root)
-    frame = frame.rename(columns={"value": "return"})[list(COLUMNS)]
-    return frame.sort_values(list(COLUMNS[:5]), kind="stable", ignore_index=True), problems
+    found, problems = read_all(root)
+    return of_single_seeds(found), problems
+
+
+def of_single_seeds(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of `load_curves` in the frames of `scores.read_all`."""
+    frame = single_seeds(found).rename(columns={"value": "return"})[list(COLUMNS)]
+    return frame.sort_values(list(COLUMNS[:5]), kind="stable", ignore_index=True)
 
 
 def curves(frame: pd.DataFrame) -> list[Curve]:

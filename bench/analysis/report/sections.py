@@ -180,9 +180,9 @@ def _metrics(results: Results) -> Section:
 
 
 def _beside(results: Results) -> Section:
-    scores, problems = external.load_external(results.root)
+    found, problems = external.read_all(results.root)
+    scores, curves = external.summarised(found), others.curves_in(found)
     text = [f"Left out: {problem}" for problem in problems]
-    curves = others.load_curves(results.root)
     points = others.points_beside(results, scores, curves)
     lacking = [] if results.choice.others else beside.other_algorithms(results, scores)
     if lacking:

@@ -33,7 +33,8 @@ from bench.analysis.scores.results import (
     is_scaled,
 )
 from bench.machine.hardware import available_cores
-from bench.runs import FINISHED, DamagedRun, Run, read_run, read_study
+from bench.runs import FINISHED, DamagedRun, Run, read_study
+from bench.runs.reader import verified
 
 ALONE = 500  # runs that one process reads sooner than it starts others
 
@@ -84,8 +85,7 @@ def _read(run: Run) -> RunScore:
     nothing = (np.empty(0, np.int64), np.empty(0))
     if run.state in ("missing", "damaged", "configuration changed"):
         return RunScore(run, *nothing)
-    checked = read_run(run.path, job_hash=run.meta["hash"])
-    run = checked if checked.meta else replace(checked, env=run.env, algo=run.algo)
+    run = verified(run)
     try:
         table = run.columns("eval.csv")
         env_steps, index = np.unique(table["env_step"], return_inverse=True)

@@ -40,7 +40,7 @@ class RunScore:
     note: str = ""  # what else a reader of its score should know
     noted_at: int = 0  # the environment step of which the note speaks
 
-    @property
+    @cached_property
     def state(self) -> str:
         """As bench.runs has it, but damaged where a file of a finished run could not be read, or untrained."""
         if self.problem:
