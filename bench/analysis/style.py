@@ -186,7 +186,9 @@ def drawing() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
             {
-                **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ".15"),
+                **dict.fromkeys(
+                    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ".15"
+                ),
                 "axes.axisbelow": True,
                 "lines.solid_capstyle": "round",
                 "patch.edgecolor": "white",

@@ -93,8 +93,11 @@ def curves(frame: pd.DataFrame) -> list[Curve]:
 def curve(rows: pd.DataFrame) -> Curve:
     """The runs of one source, algorithm and task (columns COLUMNS) on common steps, none where they share no span."""
     runs: dict[int, tuple[Array, Array]] = {}
-    for seed, run in rows.sort_values("env_step").groupby("seed"):
-        runs[int(seed)] = run["env_step"].to_numpy(np.float64), run["return"].to_numpy(np.float64)
+    seeds, steps, returns = (rows[name].to_numpy(np.float64) for name in ("seed", "env_step", "return"))
+    for seed in np.unique(seeds):
+        run = np.flatnonzero(seeds == seed)
+        run = run[np.argsort(steps[run], kind="stable")]
+        runs[int(seed)] = steps[run], returns[run]
     grid = common_steps([steps for steps, _ in runs.values()])
     first, last = max(steps[0] for steps, _ in runs.values()), min(steps[-1] for steps, _ in runs.values())
     kept = grid[(grid >= first) & (grid <= last)]

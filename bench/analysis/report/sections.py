@@ -135,12 +135,13 @@ def _comparisons(results: Results) -> Section:
         "Sample efficiency: return at the last evaluation at or before each share of the environment steps, with 95% "
         "intervals over seeds."
     )
+    table, figure = efficiency.sample_efficiency(results)
     return Section(
         "policies",
         "Speed of learning and final policies",
-        pictures=_pictures(("sample_efficiency", caption, efficiency.figure(results))),
+        pictures=_pictures(("sample_efficiency", caption, figure)),
         tables=_with_rows(
-            efficiency.sample_efficiency(results),
+            table,
             comparison_tables.steps_to_90(results),
             comparison_tables.final_policies(results),
         ),

@@ -143,6 +143,8 @@ def _evaluation_steps(scores: Sequence[RunScore], settings: dict[str, Any]) -> N
 def _on_steps(score: RunScore, steps: NDArray[np.int64], filling: float) -> RunScore:
     if score.state == "done" and not np.array_equal(score.env_steps, steps):
         return replace(score, problem="evaluated at other steps than the rest of its study")
+    if score.state == "done" and np.isfinite(score.returns).all():
+        return score
     returns = np.full(len(steps), filling)
     before = score.env_steps
     if score.state == "diverged":
