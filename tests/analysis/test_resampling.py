@@ -132,10 +132,10 @@ def test_curves_have_the_interval_of_each_checkpoint():
             assert (low[k], high[k]) == pytest.approx(one)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 100, 1000])
-@pytest.mark.parametrize("level", [0.95, 1 - 0.05 / 3, 0.5, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 3, 17, 18, 19, 100, 1000])
+@pytest.mark.parametrize("level", [0.95, 0.93, 1 - 0.05 / 3, 0.5, 1.0])
 def test_the_percentile_interval_is_numpys_to_the_last_bit(count, level):
-    samples = np.random.default_rng(count).standard_normal((count, 4)) * 1e3
+    samples = np.random.default_rng(count).standard_normal((count, 60)) * 1e3
     samples[:, 1] = np.round(samples[:, 1] / 500)  # ties
     samples[-1, 2] = np.nan
     tail = 50.0 * (1.0 - level)
