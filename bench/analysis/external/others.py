@@ -247,7 +247,14 @@ def table(results: Results, curves: Curves, points: pd.DataFrame) -> Table:
         f"Return at environment step {last:,.0f}, mean over seeds; brackets: lowest and highest seed. External curves "
         "were taken under protocols that differ from ours in widths, learning rate, updates per step, batch or action "
         "repeat; see results/published/curves/README.md. Between: on a line between a seed's evaluations before and "
-        "after this step."
+        "after this step.",
+        *(
+            f"{name_of(key)} on {env}: {note}."
+            for key in keys
+            for env in results.envs
+            if env in curves[key]
+            for note in curves[key][env].notes
+        ),
     ]
     return Table(
         "others", "Beside others' curves", ["Task", "Algorithm", "Source", "Return"], rows, records, notes
