@@ -15,6 +15,7 @@ TAKES_bench := $(GRID) JOBS HANG_MINUTES JOB_MEMORY_MB CHECKPOINTS
 TAKES_slurm := $(GRID) PROFILE JOBS_PER_TASK FIGURES
 TAKES_status := STUDY RESULTS JSON EXIT_CODE WATCH
 TAKES_figures := STUDY RESULTS ALGOS ENVS STEPS SUBJECT BASELINE NORMALISE METRIC SENSITIVITY OTHERS WIDTH
+TAKES_import := FILES SOURCE COLUMNS VALUES NAMES METRIC RENAME ENVS ACTION_REPEAT EVERY RESULTS
 TAKES_cancel := STUDY RESULTS
 TAKES_experiments := JOBS RESULTS
 TAKES_video := RUN
@@ -22,7 +23,12 @@ TAKES_docs := RESULTS
 TAKES_timing := QUICK EXECUTION SIZES DEVICE ALGOS RESULTS
 TAKES_perf := QUICK EXECUTION GRIDS RESULTS
 
-COMMANDS := bench status figures experiments video docs slurm cancel timing perf
+# The width of a terminal, where a shell exports it, is not meant.
+ifeq ($(origin COLUMNS),environment)
+  TAKES_import := $(filter-out COLUMNS,$(TAKES_import))
+endif
+
+COMMANDS := bench status figures import experiments video docs slurm cancel timing perf
 CHECKS := test test-quick test-slow test-all test-faults test-slurm lint format
 .DEFAULT_GOAL := help
 .PHONY: help setup $(COMMANDS) $(CHECKS) FORCE
@@ -80,6 +86,10 @@ help:  ## this list
 #: Figures:        STUDY="early-100k sac-choices" or a figures file; ALGOS ENVS STEPS
 #:                 SUBJECT=qsm BASELINE="sac td3" NORMALISE="random sac" METRIC=q_gradient
 #:                 SENSITIVITY=M_q OTHERS="dime sac@simba" WIDTH=column|page
+#: Import:         FILES="runs.csv more.csv" or a folder; SOURCE=lab METRIC=eval/return
+#:                 COLUMNS="return=reward" VALUES="env=cheetah-run algo=sac"
+#:                 NAMES="{algo}/{env}_s{seed}.csv" RENAME="SAC_v2=sac" ENVS
+#:                 ACTION_REPEAT=2 EVERY=25000
 #: Status:         JSON=1  EXIT_CODE=1  WATCH=30
 #: Timing:         QUICK=1  EXECUTION="eager compile"  SIZES="authors matched parts"
 #:                 ALGOS="qsm sac:critic=simba"
@@ -115,6 +125,9 @@ status: $(STAMP)  ## the state of runs: done, running, failed and why, missing
 	@exec $(PY) -m bench $@ $(options)
 
 figures: $(STAMP)  ## tables, figures and report from results/ alone
+	@exec $(PY) -m bench $@ $(options)
+
+import: $(STAMP)  ## take scores of others, to be shown beside ours: FILES=their.csv
 	@exec $(PY) -m bench $@ $(options)
 
 experiments: $(STAMP)  ## multi-modality, exploration, the theorem: 40 minutes

@@ -100,6 +100,17 @@ def _path(name: str) -> Callable[[str], str]:
     return path
 
 
+def _paths(name: str) -> Callable[[str], list[str]]:
+    """The type of an argument that is one path, which may have blanks in it, or several."""
+    path = _path(name)
+
+    def paths(text: str) -> list[str]:
+        found = path(text)
+        return [found] if os.path.exists(found) else [path(word) for word in text.split()]
+
+    return paths
+
+
 def _path_option(parser: argparse.ArgumentParser, option: str, **how: str) -> None:
     parser.add_argument(option, type=_path(option.strip("-").upper()), **how)  # type: ignore[arg-type]
 
@@ -186,7 +197,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _command(commands, "studies", "studies", "list the studies and algorithms")
     command = _command(commands, "import", "import_scores", "take scores of others, to be shown beside ours")
-    command.add_argument("files", nargs="+", type=_path("FILE"), metavar="FILE", help="or a folder of them")
+    command.add_argument("file", nargs="*", type=_path("FILE"), metavar="FILE", help="or a folder of them")
+    command.add_argument(
+        "--files",
+        type=_paths("FILES"),
+        default=[],
+        help="the same: a path, or several with blanks between them",
+    )
     command.add_argument("--source", default="", help="the name to show them under (default: the file's)")
     command.add_argument(
         "--columns", default="", help='where a column is another: "return=reward env_step=Step"'

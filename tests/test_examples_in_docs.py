@@ -141,7 +141,7 @@ def test_a_comparison_from_beginning_to_end(checkout: Path) -> None:
     page = (REPO / "docs" / "analysis.md").read_text()
     part = page[page.index("## A comparison from beginning to end") :]
     study = re.search(r"^   ```toml\n(.*?)^   ```", part, re.M | re.S)
-    command = re.search(r"python -m (bench import .*)", part)
+    command = re.search(r"make (import .*)", part)
     assert study
     assert command
     (checkout / "mine.toml").write_text(textwrap.dedent(study[1]))
@@ -156,7 +156,7 @@ def test_a_comparison_from_beginning_to_end(checkout: Path) -> None:
     name = next((checkout / "results").glob("mine*")).name
 
     (checkout / "wandb_export.csv").write_text(CHART)
-    said = python(checkout, *command[1].split())
+    said = python(checkout, "bench", *command[1].split())
     assert "algorithms: td3\nseeds of each: 2; 4 evaluations, steps 500 to 1,500" in said
     python(checkout, "bench", "figures", f"STUDY={name}")
     code = f"import bench; print(*sorted(set(bench.load('results/{name}').scores.query('scored').label)))"

@@ -112,6 +112,8 @@ def test_variables_are_passed_on(folder: Path) -> None:
     assert forwarded(folder, "bench", *given) == ["run", *given]
     assert forwarded(folder, "status", "STUDY=paper") == ["status", "STUDY=paper"]
     assert forwarded(folder, "video", "RUN=a b") == ["video", "RUN=a b"]
+    theirs = ["FILES=a.csv b.csv", "SOURCE=lab", "COLUMNS=return=reward", "ACTION_REPEAT=2"]
+    assert forwarded(folder, "import", *theirs) == ["import", *theirs]
 
 
 @pytest.mark.seconds
@@ -204,6 +206,12 @@ def test_variables_of_the_shell_count_and_are_said(folder: Path) -> None:
     assert "in the environment, but not used: SEED; meant may be SEEDS" in done.stderr
     assert "ENV" not in done.stderr
     assert make(folder, "lint", STUDY="x").stderr == make(folder, "lint").stderr  # none of its business
+
+
+def test_the_width_of_a_terminal_names_no_columns(folder: Path) -> None:
+    done = make(folder, "import", "FILES=a.csv", COLUMNS="80")
+    assert json.loads(done.stdout)[2:] == ["import", "FILES=a.csv"]
+    assert done.stderr == ""
 
 
 def test_a_python_home_of_another_environment_is_not_passed_on(folder: Path) -> None:

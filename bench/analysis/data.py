@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from bench.analysis import stats
+from bench.analysis.scores.choose import labels_apart
 from bench.analysis.scores.load import load as load_study
-from bench.analysis.scores.results import RunScore
+from bench.analysis.scores.results import Results, RunScore
 from bench.errors import UserError, suggest
 from bench.paths import expand
 from bench.runs import DamagedRun, studies
@@ -34,11 +35,13 @@ class Data:
     """Runs of one or several studies. The frames are made when first asked for.
 
     problems: one line for each run that was left out or is damaged, as the report has them.
+    apart: the labels that mean different things in these studies.
     """
 
     runs: tuple[RunScore, ...] = field(repr=False)
     studies: tuple[str, ...]
     problems: tuple[str, ...]
+    apart: frozenset[str] = field(default=frozenset(), repr=False)
 
     def __repr__(self) -> str:
         states = Counter(score.state for score in self.runs)
@@ -93,17 +96,16 @@ class Data:
 
         The values are returns; rliable wants a common scale, as `/ 1000` gives it for DM Control. A matrix has no gaps:
         tasks are those on which every label has a score, and a label's runs are the seeds that have one on all of them.
+        Of several studies, a label that means different things in them is there once for each, "sac@gate-sac", as in a
+        report; each score is that of its own study's last steps.
 
         Raises:
-            UserError: no task or no seed is left, there are several studies, or no such measure.
+            UserError: no task or no seed is left, or no such measure.
         """
         if measure not in MEASURES:
             raise UserError(f"measure {measure!r}: expected {' or '.join(MEASURES)}")
-        if len(self.studies) > 1:
-            raise UserError("score_matrices takes one study: its tasks and seeds belong together")
-        scored = self.scores[self.scores["scored"].astype(bool)]  # no truth values where there are no runs
         matrices = {}
-        for label, rows in scored.groupby("label", sort=False):
+        for label, rows in self._scored.groupby("label", sort=False):
             table = rows.pivot(index="seed", columns="env", values=measure)
             matrices[str(label)] = table.reindex(columns=list(self.tasks)).dropna().to_numpy(np.float64)
         empty = [label for label, matrix in matrices.items() if not matrix.size]
@@ -117,9 +119,16 @@ class Data:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks on which every label that has scores has some, in the order of the grid."""
-        found = self.scores[self.scores["scored"].astype(bool)]
+        found = self._scored
         labels = found.groupby("env", sort=False)["label"].nunique()
         return tuple(env for env, count in labels.items() if count == found["label"].nunique())
+
+    @cached_property
+    def _scored(self) -> pd.DataFrame:
+        """The rows of `scores` that have some, labels told apart by their study where they have to be."""
+        found = self.scores[self.scores["scored"].astype(bool)]  # no truth values where there are no runs
+        named = found["label"] + "@" + found["study"]
+        return found.assign(label=named.where(found["label"].isin(self.apart), found["label"]))
 
     @cached_property
     def _configurations(self) -> pd.DataFrame:
@@ -171,16 +180,13 @@ def load(*paths: str | Path, algos: str | Iterable[str] = (), envs: str | Iterab
     if not paths:
         raise UserError('load needs the folder of a study, such as "results/early-100k"')
     wanted_algos, wanted_envs = _words(algos), _words(envs)
-    runs: list[RunScore] = []
-    problems: list[str] = []
-    names: list[str] = []
+    parts: list[Results] = []
     for path in dict.fromkeys(Path(expand(str(path))).absolute() for path in paths):
         if not (path / "study.json").is_file() and (inside := studies(path)):
             raise UserError(f"{path} is no study but holds some: name one, such as {path / inside[0]}")
-        results = load_study(path.parent, path.name)
-        runs += results.runs
-        problems += results.problems
-        names.append(path.name)
+        parts.append(load_study(path.parent, path.name))
+    runs = [score for part in parts for score in part.runs]
+    names = [part.study for part in parts]
     if len(set(names)) < len(names):
         raise UserError(f"two studies have the name {max(names, key=names.count)}; load them apart")
     _check("algorithm", wanted_algos, {name for score in runs for name in (score.run.algo, score.run.label)})
@@ -191,7 +197,8 @@ def load(*paths: str | Path, algos: str | Iterable[str] = (), envs: str | Iterab
         if (not wanted_algos or {score.run.algo, score.run.label} & wanted_algos)
         and (not wanted_envs or score.run.env in wanted_envs)
     ]
-    return Data(tuple(chosen), tuple(names), tuple(problems))
+    problems = tuple(problem for part in parts for problem in part.problems)
+    return Data(tuple(chosen), tuple(names), problems, frozenset(labels_apart(parts)))
 
 
 def _words(names: str | Iterable[str]) -> set[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as distributions
+from scipy import special
 
 from bench.analysis.resampling import LEVEL, Array, Counts, Group, Resampled, resample
 
@@ -290,7 +290,7 @@ def mann_whitney_interval(share: Array, n: int, m: int, level: float = LEVEL) ->
     p (1 - p) (1 + N (1 - p) / (2 - p) + N p / (1 + p)) / (n m) with N = (n + m) / 2 - 1. Where one side wins all
     pairs, where a bootstrap has no width, it still has one.
     """
-    z = distributions.norm.ppf(0.5 + level / 2)
+    z = special.ndtri(0.5 + level / 2)
     N = (n + m) / 2 - 1
 
     def lower(share: Array) -> Array:
@@ -331,7 +331,7 @@ def difference_of_shares(
 
     A bootstrap of shares that are all 0 or all 1 would give an interval of no width.
     """
-    z = float(distributions.norm.ppf(0.5 + level / 2))
+    z = float(special.ndtri(0.5 + level / 2))
     p, low, high = _wilson(k, n, z)
     q, low_other, high_other = _wilson(k_other, n_other, z)
     return (

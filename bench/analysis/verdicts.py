@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from scipy import stats as distributions
+from scipy import special
 
 from bench.analysis.stats import Contrast
 
@@ -113,7 +113,7 @@ def seeds_that_decide(contrast: Contrast, n: int, margin: float) -> float:
     allowed = max(abs(contrast.value), margin - abs(contrast.value))
     seeds = np.arange(n + 1, MANY + 1)
     freedom, tail = contrast.degrees_of_freedom, 0.5 + contrast.level / 2
-    t = distributions.t.ppf(tail, [freedom, *freedom * (seeds - 1) / max(n - 1, 1)])
+    t = special.stdtrit([freedom, *freedom * (seeds - 1) / max(n - 1, 1)], tail)
     enough = half * np.sqrt(n / seeds) * t[1:] / t[0] < allowed
     return float(seeds[enough.argmax()]) if enough.any() else float(np.inf)
 

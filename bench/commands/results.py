@@ -182,7 +182,9 @@ def import_scores(options: Namespace) -> int:
         action_repeat=whole("ACTION_REPEAT", options.action_repeat, 1),
         every=whole("EVERY", options.every, 1) if options.every else None,
     )
-    files = [Path(file) for file in options.files]
+    files = [Path(file) for file in (*options.files, *options.file)]
+    if not files:
+        raise UserError("import needs FILES=, one or several files of others' scores, or a folder of them")
     imported = import_scores(files, writable("RESULTS", options.results), wishes)
     print("\n".join(imported.lines))
     print(f"imported to {shown(imported.path)}")

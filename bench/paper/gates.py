@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 from msgspec import Meta, Struct
-from scipy import stats as distributions
+from scipy import special
 
 from bench.analysis import stats
 from bench.analysis.coverage import FEW_SEEDS_ONLY
@@ -209,7 +209,7 @@ def prediction_interval(ours: Array, further: int, level: float = stats.LEVEL) -
     mean ± t(n - 1) s sqrt(1/n + 1/further); n is at least 2.
     """
     n = len(ours)
-    t = float(distributions.t.ppf(0.5 + level / 2, n - 1))
+    t = float(special.stdtrit(n - 1, 0.5 + level / 2))
     half = t * float(ours.std(ddof=1)) * np.sqrt(1 / n + 1 / further)
     return float(ours.mean() - half), float(ours.mean() + half)
 

@@ -262,7 +262,7 @@ def test_sample_efficiency_by_hand(root):
         ("50% (5k)", 4),
         ("100% (10k)", 9),
     ]
-    table = efficiency.sample_efficiency(results)
+    table, _ = efficiency.sample_efficiency(results)
     found = [r["value"] for r in table.records if (r["task"], r["label"]) == ("walker-run", "sac")]
     assert found == [0.5, 10.5, 40.5, 90.5]
     first = table.records[0]

@@ -16,10 +16,13 @@ import pytest
 import bench
 from bench.analysis.data_files import CURVES, data_files
 from bench.analysis.report.output import build
+from bench.analysis.report.request import load_chosen
 from bench.analysis.scores.load import load as load_results
 from bench.analysis.scores.tables import scores as scores_table
+from bench.studies.report import read_choice
 from tests.analysis import helpers
 from tests.launching import REPO
+from tests.synthetic import make_study
 
 RUN = REPO / "results/quick/cartpole-swingup/qsm/seed-0"
 KEYS = ["study", "env", "algo", "label", "seed", "state", "scored"]
@@ -107,8 +110,6 @@ def test_several_studies(tmp_path):
     data = bench.load(one, str(two), algos=["sac"])
     assert data.studies == ("made-up", "other")
     assert data.scores.groupby("study").size().to_dict() == {"made-up": 3, "other": 3}
-    with pytest.raises(bench.UserError, match="score_matrices takes one study"):
-        data.score_matrices()
     (tmp_path / "b").mkdir()
     with pytest.raises(bench.UserError, match="two studies have the name made-up"):
         bench.load(one, helpers.study(tmp_path / "b"))
@@ -190,6 +191,26 @@ def test_score_matrices_as_rliable_takes_them(folder):
             np.testing.assert_array_equal(record["scores"][label], matrix)
     with pytest.raises(bench.UserError, match="measure 'best': expected final or area"):
         bench.load(folder).score_matrices("best")
+
+
+def test_score_matrices_of_several_studies(tmp_path):
+    """The same seeds twice are two things; seeds of one algorithm that are divided among studies are one."""
+    one, two = helpers.study(tmp_path), helpers.study(tmp_path, algos=["sac"], name="other")
+    both = bench.load(one, two).score_matrices()
+    assert [*both] == ["qsm", "sac@made-up", "sac@other"]
+    for study in (one, two):
+        alone = bench.load(study).score_matrices()["sac"]
+        np.testing.assert_array_equal(both[f"sac@{study.name}"], alone)
+    results = load_chosen(tmp_path, ["made-up", "other"], read_choice({}), "make figures", "mine")
+    with np.load(io.BytesIO(data_files(results)["tables/score_matrices.npz"])) as arrays:
+        assert {label: array.tolist() for label, array in arrays.items()} == {
+            label: matrix.tolist() for label, matrix in both.items()
+        }
+    rng = np.random.default_rng(0)
+    make_study(tmp_path, "more", ["cheetah-run"], ["sac"], (7, 8), 10, rng, episodes=3, origin=helpers.ORIGIN)
+    assert {x: len(matrix) for x, matrix in bench.load(two, tmp_path / "more").score_matrices().items()} == {
+        "sac": 5
+    }
 
 
 def test_no_matrices_where_no_seed_has_every_task(tmp_path):

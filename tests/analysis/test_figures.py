@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 from bench.analysis import style
 from bench.analysis.scores import figures
@@ -149,3 +152,24 @@ def test_a_single_seed_has_a_curve_and_no_band(tmp_path):
 )
 def test_a_variant_is_named_by_its_overrides_with_the_signs_of_their_values(label, algo, shown):
     assert style.display_name(label, algo) == shown
+
+
+def test_a_figure_is_drawn_once_for_each_file_and_laid_out_once(tmp_path, monkeypatch):
+    """A large report spends most of its time here."""
+    drawn, laid_out = [], []
+    draw, execute = Figure.draw, ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: (drawn.append(1), draw(self, renderer))[1])
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine,
+        "execute",
+        lambda self, figure: (laid_out.append(1), execute(self, figure))[1],
+    )
+    with style.drawing():
+        figure, (ax,) = figures.panels(1)
+        ax.plot([0, 1], [0, 1])
+        style.save(figure, tmp_path / "line")
+    assert (len(drawn), len(laid_out)) == (2, 1)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".pdf"}
+    width, height = Image.open(tmp_path / "line.png").size
+    assert width == pytest.approx(220 * style.COLUMN, abs=1)
+    assert height == pytest.approx(220 * figure.get_figheight(), abs=1)

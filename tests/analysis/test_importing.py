@@ -389,5 +389,18 @@ def test_the_command(tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert "algorithms under our names: net (Net-A)" in said
     assert said[-1].endswith("external/lab.csv")
-    assert main(["import", str(file), f"RESULTS={tmp_path}", "COLUMNS=x=y"]) == 2
+    assert main(["import", f"FILES={file}", f"RESULTS={tmp_path}", "COLUMNS=x=y"]) == 2
     assert capsys.readouterr().err.startswith("bench: COLUMNS=x=y: no column of ours is named 'x'")
+    assert main(["import", f"RESULTS={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith("bench: import needs FILES=")
+
+
+def test_files_are_one_path_or_several(tmp_path, capsys):
+    """What `make import` forwards."""
+    for name, seed in (("my a.csv", 0), ("b.csv", 1), ("c.csv", 2)):
+        (tmp_path / name).write_text(f"env,algo,seed,env_step,return\ncheetah-run,net,{seed},1000,5\n")
+    one, two = f"FILES={tmp_path / 'my a.csv'}", f"FILES={tmp_path / 'b.csv'} {tmp_path / 'c.csv'}"
+    assert main(["import", one, f"RESULTS={tmp_path}", "SOURCE=a"]) == 0
+    assert main(["import", two, f"RESULTS={tmp_path}", "SOURCE=b"]) == 0
+    seeds = [len((tmp_path / "external" / f"{name}.csv").read_text().splitlines()) - 1 for name in "ab"]
+    assert seeds == [1, 2]

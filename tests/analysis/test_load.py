@@ -126,14 +126,14 @@ def test_a_damaged_seed_leaves_the_names_of_its_algorithm_and_task(tmp_path, see
 
 def test_a_file_damaged_after_the_check_is_caught(tmp_path, monkeypatch):
     folder = helpers.study(tmp_path)
-    original = loading.read_run
+    original = loading.verified
 
-    def read_then_damage(path, **how):
-        found = original(path, **how)
+    def read_then_damage(run):
+        found = original(run)
         (folder / "cheetah-run/qsm/seed-0/eval.csv").write_text("gone bad")
         return found
 
-    monkeypatch.setattr(loading, "read_run", read_then_damage)
+    monkeypatch.setattr(loading, "verified", read_then_damage)
     results = load(tmp_path, "made-up")
     assert scores(results)[0].state == "damaged"
     assert "eval.csv" in scores(results)[0].reason

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from msgspec.structs import replace as replace_struct
 
+from bench.analysis import style
 from bench.analysis.scores.load import load
 from bench.analysis.scores.metrics import metric_figures
 from bench.analysis.scores.sensitivity import sensitivity_figures
@@ -73,10 +79,15 @@ def variants(tmp_path):
 
 
 def drawn(figure):
+    """Of each line: value of the setting, at the tick next to it, -> return."""
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
+    ticks = figure.axes[0].get_xticks()
     return {
-        name: dict(zip(line.get_xdata().tolist(), line.get_ydata().tolist()))
+        name: {
+            float(ticks[np.abs(ticks - x).argmin()]): y
+            for x, y in zip(line.get_xdata().tolist(), line.get_ydata().tolist())
+        }
         for name, line in zip(names, lines, strict=True)
     }
 
@@ -84,14 +95,23 @@ def drawn(figure):
 def test_sensitivity_of_a_setting_with_three_values_is_drawn_unasked(variants):
     figures = sensitivity_figures(variants, [])
     assert list(figures) == ["M_q"]
-    assert drawn(figures["M_q"]) == {"QSM (n = 2)": {5.0: 55.5, 20.0: 205.5, 50.0: 505.5}}
+    assert drawn(figures["M_q"]) == {"QSM (n = 2†)": {5.0: 55.5, 20.0: 205.5, 50.0: 505.5}}
 
 
 def test_or_of_one_that_was_asked_for(variants):
     both = drawn(sensitivity_figures(variants, ["qsm:M_q=5,50"])["qsm-M_q"])
-    assert both == {"QSM (n = 2)": {5.0: 55.5, 50.0: 505.5}, "QSM T=20 (n = 2)": {5.0: 70.5, 50.0: 520.5}}
+    assert both == {"QSM (n = 2†)": {5.0: 55.5, 50.0: 505.5}, "QSM T=20 (n = 2†)": {5.0: 70.5, 50.0: 520.5}}
     by_T = drawn(sensitivity_figures(variants, ["T"])["T"])
-    assert by_T == {"QSM (n = 2)": {5.0: 505.5, 20.0: 520.5}, "QSM M_q=5 (n = 2)": {5.0: 55.5, 20.0: 70.5}}
+    assert by_T == {"QSM (n = 2†)": {5.0: 505.5, 20.0: 520.5}, "QSM M_q=5 (n = 2†)": {5.0: 55.5, 20.0: 70.5}}
+
+
+def test_lines_stand_side_by_side_at_a_value(variants):
+    (ax,) = sensitivity_figures(variants, ["qsm:M_q=5,50"])["qsm-M_q"].axes
+    first, second = (line.get_xdata() for line in ax.lines)
+    assert ax.get_xscale() == "log"
+    assert (first < [5, 50]).all()
+    assert (second > [5, 50]).all()
+    assert np.allclose(first * second, [25, 2500])  # about the value, which the axis shows
 
 
 @pytest.mark.parametrize(
@@ -117,3 +137,33 @@ def test_values_that_are_no_numbers_stand_side_by_side(tmp_path):
     (ax,) = sensitivity_figures(load(tmp_path, "made-up"), ["critic"])["critic"].axes
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["mlp", "simba"]
     assert np.isfinite(ax.lines[0].get_ydata()).all()
+
+
+@pytest.mark.parametrize("width", ["column", "page"])
+@pytest.mark.parametrize(
+    ("values", "first", "last"),
+    [
+        ([1.0, 2.0, 5.0, 40.0, 50.0, 60.0, 70.0, 80.0, 100.0, 120.0], "1", "120"),
+        ([0.0, 0.1, 0.2, 0.21, 0.22], "0", "0.22"),
+        ([[512, 512], [64, 64], [1024, 1024, 1024], [256, 256]], "64x64", "1024x1024x1024"),
+    ],
+)
+def test_names_of_values_do_not_meet(tmp_path, values, first, last, width):
+    labels = [f"qsm-x={i}" for i in range(len(values))]
+    folder = helpers.study(tmp_path, ["a-run", "b-run", "c-run"], labels, seeds=1)
+    for run in folder.glob("*/*/seed-*"):
+        helpers.change_meta(run, algo="qsm", config={"x": values[labels.index(run.parent.name)]})
+    results = load(tmp_path, "made-up")
+    results = replace(results, choice=replace_struct(results.choice, width=width))
+    with style.drawing():
+        figure = sensitivity_figures(results, ["x"])["x"]
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # lays it out
+        canvas.draw()
+        written = [tick for tick in figure.axes[0].get_xticklabels() if tick.get_text()]
+        boxes = [tick.get_window_extent(canvas.get_renderer()) for tick in written]
+    assert (written[0].get_text(), written[-1].get_text()) == (first, last)
+    line = written[0].get_fontsize() * figure.dpi / 72
+    slope = np.sin(np.radians(written[0].get_rotation()))
+    for left, right in pairwise(boxes):  # apart, or turned and a line apart
+        assert left.x1 < right.x0 or (right.x1 - left.x1) * slope > line

@@ -127,3 +127,13 @@ def test_the_published_curves_are_those_that_the_report_of_early_100k_names():
     }
     assert spans["xqc", "xqc"] == spans["tdmpc2", "tdmpc2"] == spans["sac", "rl_with_resets"] == 1e6
     assert (spans["simba", "simba"], spans["dime", "dime"]) == (500_000, 984_000)
+
+
+def test_what_was_interpolated_and_cut_off_stands_under_the_table(root):
+    _, table = made(choice(root, "dime", "sac@theirs"))
+    said = [note for note in table.notes if note.startswith(("DIME", "SAC"))]
+    assert said == [
+        "DIME (theirs) on cheetah-run: seeds were evaluated at different steps: 3 of 8 values lie on the line between "
+        "a seed's neighbouring evaluations.",
+        "DIME (theirs) on cheetah-run: not shown after step 8,000, where the first seed ends: seed 0 at 8,000.",
+    ]

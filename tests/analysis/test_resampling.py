@@ -130,3 +130,14 @@ def test_curves_have_the_interval_of_each_checkpoint():
         for k in range(6):
             one = stats.resampled(iqm, [scores[k] for scores in tasks], groups, draws).interval()
             assert (low[k], high[k]) == pytest.approx(one)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 17, 18, 19, 100, 1000])
+@pytest.mark.parametrize("level", [0.95, 0.93, 1 - 0.05 / 3, 0.5, 1.0])
+def test_the_percentile_interval_is_numpys_to_the_last_bit(count, level):
+    samples = np.random.default_rng(count).standard_normal((count, 60)) * 1e3
+    samples[:, 1] = np.round(samples[:, 1] / 500)  # ties
+    samples[-1, 2] = np.nan
+    tail = 50.0 * (1.0 - level)
+    expected = np.percentile(samples, [tail, 100.0 - tail], axis=0)
+    np.testing.assert_array_equal(resampling.interval(samples, level), expected)

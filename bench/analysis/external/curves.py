@@ -11,7 +11,7 @@ seed ends. `Curve.notes` says in words what was interpolated and what was cut of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.analysis import stats
-from bench.analysis.external.scores import load_per_seed
+from bench.analysis.external.scores import read_all, single_seeds
 from bench.analysis.resampling import CURVE_RESAMPLES, Array
 from bench.analysis.scores.results import LARGEST_RETURN
 
@@ -74,9 +74,14 @@ def load_curves(root: Path) -> tuple[pd.DataFrame, list[str]]:
     seed, env_step (frames: decisions times action repeat), return; sorted by the first five. Scores of which only a
     summary over seeds is known are not among them: those are points (`scores.load_external`).
     """
-    frame, problems = load_per_seed(root)
-    frame = frame.rename(columns={"value": "return"})[list(COLUMNS)]
-    return frame.sort_values(list(COLUMNS[:5]), kind="stable", ignore_index=True), problems
+    found, problems = read_all(root)
+    return of_single_seeds(found), problems
+
+
+def of_single_seeds(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of `load_curves` in the frames of `scores.read_all`."""
+    frame = single_seeds(found).rename(columns={"value": "return"})[list(COLUMNS)]
+    return frame.sort_values(list(COLUMNS[:5]), kind="stable", ignore_index=True)
 
 
 def curves(frame: pd.DataFrame) -> list[Curve]:
@@ -88,8 +93,11 @@ def curves(frame: pd.DataFrame) -> list[Curve]:
 def curve(rows: pd.DataFrame) -> Curve:
     """The runs of one source, algorithm and task (columns COLUMNS) on common steps, none where they share no span."""
     runs: dict[int, tuple[Array, Array]] = {}
-    for seed, run in rows.sort_values("env_step").groupby("seed"):
-        runs[int(seed)] = run["env_step"].to_numpy(np.float64), run["return"].to_numpy(np.float64)
+    seeds, steps, returns = (rows[name].to_numpy(np.float64) for name in ("seed", "env_step", "return"))
+    for seed in np.unique(seeds):
+        run = np.flatnonzero(seeds == seed)
+        run = run[np.argsort(steps[run], kind="stable")]
+        runs[int(seed)] = steps[run], returns[run]
     grid = common_steps([steps for steps, _ in runs.values()])
     first, last = max(steps[0] for steps, _ in runs.values()), min(steps[-1] for steps, _ in runs.values())
     kept = grid[(grid >= first) & (grid <= last)]

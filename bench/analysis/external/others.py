@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.analysis.coverage import mark
-from bench.analysis.external.curves import Curve
+from bench.analysis.external.curves import Curve, of_single_seeds
 from bench.analysis.external.curves import curves as curves_of
-from bench.analysis.external.curves import load_curves as read_curves
+from bench.analysis.external.scores import read_all
 from bench.analysis.scores.figures import finish_panel, label_panels, legend_name, line, panels, steps_axis
 from bench.analysis.scores.results import Results
 from bench.analysis.scores.tables import count
@@ -35,10 +35,15 @@ Curves = dict[Key, dict[str, Curve]]  # task -> curve
 
 def load_curves(root: Path) -> Curves:
     """(algorithm, source) -> task -> curve, of every source whose single seeds are known."""
-    found: Curves = {}
-    for curve in curves_of(read_curves(root)[0]):
-        found.setdefault((curve.algo, curve.source), {})[curve.env] = curve
-    return found
+    return curves_in(read_all(root)[0])
+
+
+def curves_in(found: Sequence[pd.DataFrame]) -> Curves:
+    """The curves of `load_curves` in the frames of `scores.read_all`."""
+    made: Curves = {}
+    for curve in curves_of(of_single_seeds(found)):
+        made.setdefault((curve.algo, curve.source), {})[curve.env] = curve
+    return made
 
 
 def points_beside(results: Results, external: pd.DataFrame, curves: Curves) -> pd.DataFrame:
@@ -242,7 +247,14 @@ def table(results: Results, curves: Curves, points: pd.DataFrame) -> Table:
         f"Return at environment step {last:,.0f}, mean over seeds; brackets: lowest and highest seed. External curves "
         "were taken under protocols that differ from ours in widths, learning rate, updates per step, batch or action "
         "repeat; see results/published/curves/README.md. Between: on a line between a seed's evaluations before and "
-        "after this step."
+        "after this step.",
+        *(
+            f"{name_of(key)} on {env}: {note}."
+            for key in keys
+            for env in results.envs
+            if env in curves[key]
+            for note in curves[key][env].notes
+        ),
     ]
     return Table(
         "others", "Beside others' curves", ["Task", "Algorithm", "Source", "Return"], rows, records, notes

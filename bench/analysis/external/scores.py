@@ -40,8 +40,7 @@ def load_external(root: Path) -> tuple[pd.DataFrame, list[str]]:
     number of seeds (nan where not stated). algo is lower case, as our names are.
     """
     found, problems = read_all(root)
-    frames = [_over_seeds(frame) if "seed" in frame else frame for frame in found]
-    return _joined(frames, COLUMNS), problems
+    return summarised(found), problems
 
 
 def load_per_seed(root: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -50,7 +49,17 @@ def load_per_seed(root: Path) -> tuple[pd.DataFrame, list[str]]:
     Columns: EACH_SEED.
     """
     found, problems = read_all(root)
-    return _joined([frame for frame in found if "seed" in frame], EACH_SEED), problems
+    return single_seeds(found), problems
+
+
+def summarised(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The scores of `load_external` in the frames of `read_all`."""
+    return _joined([_over_seeds(frame) if "seed" in frame else frame for frame in found], COLUMNS)
+
+
+def single_seeds(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The scores of `load_per_seed` in the frames of `read_all`."""
+    return _joined([frame for frame in found if "seed" in frame], EACH_SEED)
 
 
 def read_all(root: Path) -> tuple[list[pd.DataFrame], list[str]]:

@@ -135,12 +135,13 @@ def _comparisons(results: Results) -> Section:
         "Sample efficiency: return at the last evaluation at or before each share of the environment steps, with 95% "
         "intervals over seeds."
     )
+    table, figure = efficiency.sample_efficiency(results)
     return Section(
         "policies",
         "Speed of learning and final policies",
-        pictures=_pictures(("sample_efficiency", caption, efficiency.figure(results))),
+        pictures=_pictures(("sample_efficiency", caption, figure)),
         tables=_with_rows(
-            efficiency.sample_efficiency(results),
+            table,
             comparison_tables.steps_to_90(results),
             comparison_tables.final_policies(results),
         ),
@@ -180,9 +181,9 @@ def _metrics(results: Results) -> Section:
 
 
 def _beside(results: Results) -> Section:
-    scores, problems = external.load_external(results.root)
+    found, problems = external.read_all(results.root)
+    scores, curves = external.summarised(found), others.curves_in(found)
     text = [f"Left out: {problem}" for problem in problems]
-    curves = others.load_curves(results.root)
     points = others.points_beside(results, scores, curves)
     lacking = [] if results.choice.others else beside.other_algorithms(results, scores)
     if lacking:

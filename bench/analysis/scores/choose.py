@@ -71,7 +71,7 @@ def _together(parts: Sequence[Results]) -> Results:
     """The studies as one. A label that means different things in them is shown once for each: "sac@gate-sac"."""
     if len(parts) == 1:
         return parts[0]
-    apart = {label for label in {x for part in parts for x in part.labels} if not _is_one(label, parts)}
+    apart = labels_apart(parts)
     scores: list[RunScore] = []
     algos: dict[str, str] = {}
     for part in parts:
@@ -100,6 +100,11 @@ def _together(parts: Sequence[Results]) -> Results:
         cells=cells(scores, families),
         problems=tuple(dict.fromkeys(problem for part in parts for problem in part.problems)),
     )
+
+
+def labels_apart(parts: Sequence[Results]) -> set[str]:
+    """The labels that mean different things in these studies."""
+    return {label for part in parts for label in part.labels if not _is_one(label, parts)}
 
 
 def _is_one(label: str, parts: Sequence[Results]) -> bool:

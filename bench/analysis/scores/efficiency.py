@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.analysis.scores.estimates import Estimate, cells_of, common_tasks, iqm_of, mean_over_seeds
+from bench.analysis.scores.estimates import Estimate, TaskSet, cells_of, common_tasks, iqm_of, mean_over_seeds
 from bench.analysis.scores.figures import label_panels, legend_name, panels, short_count, single_width
 from bench.analysis.scores.results import LARGEST_RETURN, UNIT_SCORE, Results
 from bench.analysis.scores.tables import common_notes, record_of, seeds_entry
@@ -16,10 +16,11 @@ from bench.analysis.style import Style, legend, looks, named, plain
 from bench.analysis.table import Entry, Table, number, within
 
 SHARES = (0.10, 0.25, 0.50, 1.00)  # of the budget
+Shares = list[tuple[str, int]]  # of `columns`
 Points = dict[str, list[Estimate]]  # label -> one estimate per column of `columns`
 
 
-def columns(results: Results) -> list[tuple[str, int]]:
+def columns(results: Results) -> Shares:
     """What stands above each share, "25% (20k)", and the index of its evaluation: the last at or before it.
 
     A share before the first evaluation is left out, and so is one that falls on the same evaluation as that before.
@@ -37,9 +38,20 @@ def columns(results: Results) -> list[tuple[str, int]]:
     return [(name, index) for index, name in found.items()]
 
 
-def sample_efficiency(results: Results) -> Table:
-    """Return at each share of the budget: over all tasks first, then task by task."""
-    shares = columns(results)
+def sample_efficiency(results: Results) -> tuple[Table, Figure | None]:
+    """Return at each share of the budget: over all tasks first, then task by task; and the figure of it."""
+    shares, tasks = columns(results), common_tasks(results)
+    over_tasks = _over_tasks(results, shares, tasks) if len(tasks.envs) > 1 else {}
+    on_task = {env: _on_task(results, env, shares) for env in results.envs}
+    return (
+        _table(results, shares, tasks, over_tasks, on_task),
+        _figure(results, shares, tasks, over_tasks, on_task) if len(shares) > 1 else None,
+    )
+
+
+def _table(
+    results: Results, shares: Shares, tasks: TaskSet, over_tasks: Points, on_task: dict[str, Points]
+) -> Table:
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
 
@@ -49,13 +61,11 @@ def sample_efficiency(results: Results) -> Table:
         for (name, _), estimate in zip(shares, estimates, strict=True):
             records.append({"task": what, "label": label, "budget": name, **record_of(estimate)})
 
-    tasks = common_tasks(results)
-    if len(tasks.envs) > 1:
-        for label, estimates in _over_tasks(results, shares).items():
-            fewest = min(cell.n for cell in cells_of(results, label, tasks.envs))
-            add(f"IQM of {len(tasks.envs)} tasks", label, fewest, len(tasks.envs), estimates, 3)
-    for env in results.envs:
-        for label, estimates in _on_task(results, env, shares).items():
+    for label, estimates in over_tasks.items():
+        fewest = min(cell.n for cell in cells_of(results, label, tasks.envs))
+        add(f"IQM of {len(tasks.envs)} tasks", label, fewest, len(tasks.envs), estimates, 3)
+    for env, points in on_task.items():
+        for label, estimates in points.items():
             add(env, label, results.cells[env, label].n, 1, estimates, 0)
     notes = [
         "Return at the last evaluation at or before each share of the environment steps, with 95% intervals over "
@@ -69,16 +79,14 @@ def sample_efficiency(results: Results) -> Table:
     )
 
 
-def figure(results: Results) -> Figure | None:
+def _figure(
+    results: Results, shares: Shares, tasks: TaskSet, over_tasks: Points, on_task: dict[str, Points]
+) -> Figure:
     """The same over all tasks; without two tasks on one scale, a panel for each task."""
-    shares = columns(results)
-    if len(shares) < 2:
-        return None
     look = looks(results)
-    tasks = common_tasks(results)
     if len(tasks.envs) > 1:
         made, (ax,) = panels(1, width=single_width(results))
-        points = _over_tasks(results, shares)
+        points = over_tasks
         handles = _draw(ax, points, look, shares)
         ax.set(
             xlabel="Share of the environment steps",
@@ -88,11 +96,11 @@ def figure(results: Results) -> Figure | None:
             ax.set_ylim(bottom=0)
         names = [legend_name(results, x, cells_of(results, x, tasks.envs), len(tasks.envs)) for x in points]
     else:
-        envs = [env for env in results.envs if any(results.cell(env, label) for label in results.labels)]
+        envs = [env for env, points in on_task.items() if points]
         made, axes = panels(len(envs), width=results.choice.width)
         handles = {}
         for env, ax in zip(envs, axes):
-            handles |= _draw(ax, _on_task(results, env, shares), look, shares)
+            handles |= _draw(ax, on_task[env], look, shares)
             ax.set_title(plain(env))
             if env in results.control_envs:
                 ax.set_ylim(0, min(max(ax.get_ylim()[1], 50), LARGEST_RETURN))
@@ -103,22 +111,21 @@ def figure(results: Results) -> Figure | None:
     return made
 
 
-def _over_tasks(results: Results, shares: list[tuple[str, int]]) -> Points:
-    tasks = common_tasks(results)
+def _over_tasks(results: Results, shares: Shares, tasks: TaskSet) -> Points:
     return {
         label: [iqm_of(cells_of(results, label, tasks.envs), index, tasks.cut) for _, index in shares]
         for label in tasks.labels
     }
 
 
-def _on_task(results: Results, env: str, shares: list[tuple[str, int]]) -> Points:
+def _on_task(results: Results, env: str, shares: Shares) -> Points:
     cells = [cell for label in results.labels if (cell := results.cell(env, label))]
     return {
         cell.label: [mean_over_seeds(cell, cell.returns[:, index]) for _, index in shares] for cell in cells
     }
 
 
-def _draw(ax: Axes, points: Points, look: dict[str, Style], shares: list[tuple[str, int]]) -> dict[str, Any]:
+def _draw(ax: Axes, points: Points, look: dict[str, Style], shares: Shares) -> dict[str, Any]:
     """A group of markers with their intervals for each share, in the order of the legend."""
     room = 0.8 / max(len(points), 1)
     handles = {}

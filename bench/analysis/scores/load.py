@@ -33,7 +33,8 @@ from bench.analysis.scores.results import (
     is_scaled,
 )
 from bench.machine.hardware import available_cores
-from bench.runs import FINISHED, DamagedRun, Run, read_run, read_study
+from bench.runs import FINISHED, DamagedRun, Run, read_study
+from bench.runs.reader import verified
 
 ALONE = 500  # so few runs are read before another process has started
 
@@ -84,8 +85,7 @@ def _read(run: Run) -> RunScore:
     nothing = (np.empty(0, np.int64), np.empty(0))
     if run.state in ("missing", "damaged", "configuration changed"):
         return RunScore(run, *nothing)
-    checked = read_run(run.path, job_hash=run.meta["hash"])
-    run = checked if checked.meta else replace(checked, env=run.env, algo=run.algo)
+    run = verified(run)
     try:
         table = run.columns("eval.csv")
         env_steps, index = np.unique(table["env_step"], return_inverse=True)
@@ -143,6 +143,8 @@ def _evaluation_steps(scores: Sequence[RunScore], settings: dict[str, Any]) -> N
 def _on_steps(score: RunScore, steps: NDArray[np.int64], filling: float) -> RunScore:
     if score.state == "done" and not np.array_equal(score.env_steps, steps):
         return replace(score, problem="evaluated at other steps than the rest of its study")
+    if score.state == "done" and np.isfinite(score.returns).all():
+        return score
     returns = np.full(len(steps), filling)
     before = score.env_steps
     if score.state == "diverged":

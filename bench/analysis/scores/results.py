@@ -40,7 +40,7 @@ class RunScore:
     note: str = ""  # a caveat about its score
     noted_at: int = 0  # the environment step that the note is about
 
-    @property
+    @cached_property
     def state(self) -> str:
         """The state of bench.runs, but "damaged" if a file of a finished run could not be read, or "untrained"."""
         if self.problem:

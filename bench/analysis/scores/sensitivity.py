@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.analysis.coverage import mark
+from bench.analysis.resampling import Array
 from bench.analysis.scores.estimates import mean_over_seeds
 from bench.analysis.scores.figures import label_panels, panels
 from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results, name_parts
@@ -19,6 +22,8 @@ from bench.errors import UserError, suggest
 
 ENOUGH = 3  # values of a number that are drawn without being asked for
 WIDE = 8.0  # values whose largest is so many times the smallest have a logarithmic axis
+APART = 0.015  # of the axis: between two lines at the same value
+CHARACTER, BESIDE = 0.055, 0.75  # inches: of a tick's label, of a panel beside its axis
 
 
 @dataclass
@@ -131,34 +136,57 @@ def _figure(results: Results, setting: str, lines: Sequence[Line]) -> Figure:
     look = styles({line.name: line.algo for line in lines})
     numeric = _numeric(lines)
     values = sorted(
-        {value for line in lines for value in line.values()}, key=lambda v: (v,) if numeric else str(v)
+        {value for line in lines for value in line.values()}, key=lambda v: (v,) if numeric else _in_order(v)
     )
-    place = {value: float(value) if numeric else i for i, value in enumerate(values)}
+    place = {value: float(value) if numeric else float(i) for i, value in enumerate(values)}
+    logarithmic = numeric and min(values) > 0 and max(values) > WIDE * min(values)
+    between = 0.6 / len(lines) / max(len(values) - 1, 1)  # two lines at the same name
     handles = {}
     for env, ax in zip(envs, axes):
-        for line in lines:
+        for number, line in enumerate(lines):
             here = [(place[value], cell) for value, cell in line.cells if cell.env == env]
             points = sorted(here, key=lambda point: point[0])
             if not points:
                 continue
-            x = np.array([at for at, _ in points])
+            # side by side, or intervals would hide each other
+            aside = (APART if numeric else min(4 * APART, between)) * (number - (len(lines) - 1) / 2)
+            x = _moved(np.array([at for at, _ in points]), aside, [*place.values()], logarithmic)
             found = [mean_over_seeds(cell, cell.final) for _, cell in points]
             style = look[line.name]
             ax.vlines(x, [e.low for e in found], [e.high for e in found], color=style.color, linewidth=0.8)
-            y = [e.value for e in found]
             handles[line.name] = ax.plot(
-                x, y, color=style.color, linestyle=style.linestyle, marker=style.marker or "o", linewidth=1.0
+                x,
+                [e.value for e in found],
+                color=style.color,
+                linestyle=style.linestyle if numeric else "",  # names have no order that a line could follow
+                marker=style.marker or "o",
+                markersize=style.size,
+                linewidth=1.0,
             )[0]
         ax.set_title(plain(env))
-        _value_axis(ax, list(place.values()), None if numeric else [str(value) for value in values])
+        if logarithmic:
+            ax.set_xscale("log")
+            ax.minorticks_off()
+        _value_axis(ax, [*place.values()], [_text(value) for value in values], numeric)
         if env in results.control_envs:
             ax.set_ylim(0, min(1.05 * ax.dataLim.ymax, LARGEST_RETURN * 1.02))
-    label_panels(figure, axes, setting, "Final return")
+    label_panels(figure, axes, f"{setting} (log scale)" if logarithmic else setting, "Final return")
     shown = [line for line in lines if line.name in handles]
     legend(
         figure, [handles[x.name] for x in shown], [f"{_named(results, x)} (n = {_sizes(x)})" for x in shown]
     )
     return figure
+
+
+def _in_order(value: Any) -> list[tuple[int, str]]:
+    """Sorts names as a reader expects: "64x64" before "256x256"."""
+    return [(int(part or -1), word) for word, part in re.findall(r"([^0-9]*)([0-9]*)", str(value))]
+
+
+def _moved(x: Array, aside: float, places: Sequence[float], logarithmic: bool) -> Array:
+    """x moved by a share of the axis."""
+    low, high = min(places), max(places)
+    return x * (high / low) ** aside if logarithmic else x + aside * (high - low)
 
 
 def _named(results: Results, line: Line) -> str:
@@ -167,12 +195,33 @@ def _named(results: Results, line: Line) -> str:
 
 def _sizes(line: Line) -> str:
     sizes = sorted({cell.n for _, cell in line.cells})
-    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
+    ends = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
+    return f"{ends}{mark(sizes[0])}"
 
 
-def _value_axis(ax: Axes, places: list[float], names: list[str] | None) -> None:
-    if names is None and min(places) > 0 and max(places) > WIDE * min(places):
-        ax.set_xscale("log")
-        ax.minorticks_off()
-    shown = names or [f"{place:g}" for place in places]
-    ax.set_xticks(places, [plain(name) for name in shown])
+def _value_axis(ax: Axes, places: Sequence[float], names: Sequence[str], numeric: bool) -> None:
+    """A tick at every value. Of numbers that would touch, some are not written; names are turned instead."""
+    figure, spec = ax.get_figure(root=True), ax.get_subplotspec()
+    assert figure is not None
+    assert spec is not None
+    room = figure.get_figwidth() / spec.get_gridspec().ncols - BESIDE
+    at = np.log(places) if ax.get_xscale() == "log" else np.array(places)
+    at = room * (at - at[0]) / ((at[-1] - at[0]) or 1)
+    widths = [CHARACTER * (len(name) + 1) for name in names]
+
+    def touch(i: int, j: int) -> bool:
+        return bool(at[j] - at[i] < (widths[i] + widths[j]) / 2)
+
+    if not numeric:
+        turned = any(touch(i, i + 1) for i in range(len(names) - 1))
+        ax.set_xticks(places, [plain(name) for name in names])
+        for text in ax.get_xticklabels() if turned else ():
+            text.set(rotation=30, ha="right", rotation_mode="anchor")
+        return
+    written = [0]
+    for i in range(1, len(names)):
+        if i == len(names) - 1:  # the last is, in place of those before it
+            written = written[:1] + [j for j in written[1:] if not touch(j, i)]
+        if not touch(written[-1], i):
+            written.append(i)
+    ax.set_xticks(places, [plain(name) if i in written else "" for i, name in enumerate(names)])
