@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+import seaborn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.colors import to_hex, to_rgb
@@ -22,9 +23,9 @@ from bench.analysis.scores.results import Results, name_parts
 
 COLUMN, PAGE = 3.25, 6.75  # inches: one column and both columns of a two-column paper (ICML's)
 
-# seaborn's palette "colorblind" (0.13, without yellow and grey), of which importing it takes two seconds
-_BLUE, _ORANGE, _GREEN, _VERMILION = "#0173b2", "#de8f05", "#029e73", "#d55e00"
-_PURPLE, _BROWN, _PINK, _SKY = "#cc78bc", "#ca9161", "#fbafe4", "#56b4e9"
+_BLUE, _ORANGE, _GREEN, _VERMILION, _PURPLE, _BROWN, _PINK, _, _, _SKY = map(
+    to_hex, seaborn.color_palette("colorblind")
+)
 _DASHES: tuple[Any, ...] = (
     "-",
     (0, (4, 1.5)),
@@ -184,15 +185,9 @@ def drawing() -> Iterator[None]:
     """The one look of all figures, whatever matplotlibrc the user has."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        matplotlib.rcParams.update(seaborn.axes_style("ticks"))
         matplotlib.rcParams.update(
             {
-                **dict.fromkeys(
-                    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ".15"
-                ),
-                "axes.axisbelow": True,
-                "lines.solid_capstyle": "round",
-                "patch.edgecolor": "white",
-                "patch.force_edgecolor": True,
                 "font.family": "DejaVu Sans",
                 "font.size": 7.5,
                 "axes.titlesize": 8,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import binomtest
 
 from bench.analysis import stats, verdicts
 from bench.analysis.resampling import Array, Group
@@ -114,8 +115,6 @@ def _level(rules: Rules, claim: Claim, cell: Cell, algo: str, level: float) -> C
     """The mean over seeds with its interval; of a share of seeds, Clopper and Pearson's. One seed has none."""
     values = cell.side(algo)
     if claim.statistic == "share":
-        from scipy.stats import binomtest  # here, since a second is long for a report without experiments
-
         exact = binomtest(round(values.sum()), len(values)).proportion_ci(level, method="exact")
         return Contrast(float(values.mean()), exact.low, exact.high, level)
     found = stats.resampled(stats.mean, [values], [_group(claim, cell, algo)], rules.resamples)
