@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats as distributions
 
 from bench.analysis import coverage, stats
 from tests.analysis import simulated_coverage, simulated_verdicts
@@ -128,7 +129,7 @@ def test_false_verdicts_are_as_rare_as_promised():
 def test_newcombes_interval_covers_the_probability_of_improvement(n, share):
     """Of normal scores, where a bootstrap covers 37% at n = 3 and 60% at n = 5 (truth 0.92)."""
     rng = np.random.default_rng(n)
-    shift = np.sqrt(2) * stats.distributions.norm.ppf(share)
+    shift = np.sqrt(2) * distributions.norm.ppf(share)
     covered = 0
     for _ in range(QUICK):
         x, y = rng.standard_normal(n) + shift, rng.standard_normal(n)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats as distributions
 
 from bench.analysis import resampling, stats
 from bench.analysis.resampling import Resampled, Resamples
@@ -196,7 +197,7 @@ def test_bootstrap_of_improvement_resamples_both_sides():
 
 def normal(mean: float, deviation: float) -> Resampled:
     """A difference whose 10,000 resamples have the normal distribution's quantiles, of very many seeds."""
-    quantiles = stats.distributions.norm.ppf((np.arange(10_000) + 0.5) / 10_000)
+    quantiles = distributions.norm.ppf((np.arange(10_000) + 0.5) / 10_000)
     resamples = Resamples((np.ones((10_000, 10_000), np.int8),), None)
     return Resampled(np.array(mean), mean + deviation * quantiles, resamples)
 
@@ -234,14 +235,14 @@ def test_the_permutation_test_lists_every_split():
 def test_the_permutation_test_draws_splits_where_there_are_many():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal(30), rng.standard_normal(40) + 0.5
-    expected = stats.distributions.ttest_ind(x, y).pvalue  # close for so many normal scores
+    expected = distributions.ttest_ind(x, y).pvalue  # close for so many normal scores
     assert stats.permutation_p(x, y) == pytest.approx(expected, abs=0.005)
 
 
 @pytest.mark.parametrize(("n", "m"), [(3, 3), (5, 5), (4, 9)])
 def test_newcombes_interval_of_a_share_of_pairs(n, m):
     """Its bounds solve method 5's equation, contain the value, and mirror each other."""
-    z, N = stats.distributions.norm.ppf(0.975), (n + m) / 2 - 1
+    z, N = distributions.norm.ppf(0.975), (n + m) / 2 - 1
     for share in (0.0, 0.3, 0.5, 0.92, 1.0):
         low, high = stats.mann_whitney_interval(np.array(share), n, m)
         assert 0 <= low <= share <= high <= 1
