@@ -32,10 +32,37 @@ _LATEX = {
 }
 
 LONG = 22  # characters of text that stay on one line
-PAGE_ROWS = 45  # more need page breaks, which the float of `table` has not
+PAGE_LINES, CAPTION_LINE = (
+    45,
+    75,
+)  # lines of a page, which the float of `table` cannot break; characters of a caption's
 SIZES = ("", r"\small", r"\footnotesize", r"\scriptsize", r"\tiny")
-POINTS = (4.9, 4.5, 4.2, 3.9, 3.1)  # per character of a table's text at these sizes
+DIGIT = (
+    5.0,
+    4.63,
+    4.25,
+    3.98,
+    3.41,
+)  # points: the width of a digit at these sizes of `article`, in Computer Modern
 LINE = 345  # points, in `article`
+# How many hundredths of a digit's width a character is wide, in cmr10, or in cmr5 where that is more; 100: all others
+_HUNDREDTHS = {
+    character: width
+    for width, characters in {
+        56: "ijl.,:;[]|'!·",
+        67: " -",
+        79: "frst()",
+        111: "bdhnpu&",
+        106: "kqvxyS",
+        146: "ABCDEFGHKLNOPQRTUVXYZ",
+        167: "−+=<>±×≥≤~^",
+        168: "mw%@M",
+        206: "W∞—",
+        234: "…",
+    }.items()
+    for character in characters
+}
+BOLD = 1.15  # times as wide
 
 
 def latex_escape(text: str) -> str:
@@ -47,14 +74,16 @@ def to_latex(table: Table) -> str:
     """A booktabs table for \\input: needs \\usepackage{booktabs}, and longtable where it is longer than a page.
 
     Columns that do not fit a line at the smallest size are set in several blocks below each other, each with the first
-    columns, which say what a row is.
+    columns, which tell the rows apart.
     """
     size, blocks = _layout(table)
-    detail = r"\tiny" if size >= SIZES.index(r"\scriptsize") else r"\scriptsize"
+    detail = SIZES[_detail(size)]
     caption = f"\\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}"
     smaller = [rf"{SIZES[size]}\setlength{{\tabcolsep}}{{3pt}}"] if size else []
-    if len(table.rows) * len(blocks) > PAGE_ROWS:
+    head_lines = 3  # and the space above a block
+    if len(blocks) * (len(table.rows) + head_lines) + len(caption) / CAPTION_LINE > PAGE_LINES:
         lines = ["% needs \\usepackage{booktabs} and \\usepackage{longtable}", "\\begingroup", *smaller]
+        lines += ["\\setlength{\\LTcapwidth}{\\linewidth}"]
         for number, columns in enumerate(blocks):
             align, head, rows = _block(table, columns, detail)
             lines += [
@@ -108,43 +137,79 @@ def _layout(table: Table) -> tuple[int, list[list[int]]]:
     One block at the first size at which it fits; else the fewest blocks that \\scriptsize allows, at the largest size
     that needs no more of them.
     """
+    widths = _widths(table)
     every = list(range(len(table.columns)))
-    characters = _characters(table)
     for size in range(len(SIZES)):
-        if _width(characters, every, size) <= LINE:
+        if _width(widths, every, size) <= LINE:
             return size, [every]
-    smallest = SIZES.index(r"\scriptsize")
-    if len(every) < 3 or _width(characters, [0], smallest) > LINE / 2:
-        return len(SIZES) - 1, [every]  # nothing to be won
-    layouts = [_blocks(table, characters, size) for size in range(smallest + 1)]
-    return next((size, made) for size, made in enumerate(layouts) if len(made) == len(layouts[smallest]))
-
-
-def _blocks(table: Table, characters: Sequence[int], size: int) -> list[list[int]]:
-    """Columns filled into lines in their order, the leading texts repeated."""
-    leading = [0] if len(table.columns) < 2 or table.numeric[0] or table.numeric[1] else [0, 1]
-    leading = leading if _width(characters, leading, size) <= LINE / 2 and any(table.numeric) else [0]
-    every, blocks = list(range(len(table.columns))), [list(leading)]
-    for column in every[len(leading) :]:
-        if len(blocks[-1]) > len(leading) and _width(characters, [*blocks[-1], column], size) > LINE:
-            blocks.append(list(leading))
-        blocks[-1].append(column)
+    smallest, leading = SIZES.index(r"\scriptsize"), _leading(table)
     rest = every[len(leading) :]
+    if len(rest) < 2 or any(_width(widths, [*leading, column], smallest) > LINE for column in rest):
+        return len(SIZES) - 1, [every]  # nothing to be won
+    layouts = [_blocks(widths, leading, rest, size) for size in range(smallest + 1)]
+    return next(
+        (size, made)
+        for size, made in enumerate(layouts)
+        if len(made) == len(layouts[smallest]) and all(_width(widths, block, size) <= LINE for block in made)
+    )
+
+
+def _leading(table: Table) -> list[int]:
+    """The first columns that tell the rows apart."""
+    rows = [tuple(map(plain_entry, row)) for row in table.rows]
+    for count in range(1, len(table.columns)):
+        if len({row[:count] for row in rows}) == len(rows):
+            return list(range(count))
+    return [0]
+
+
+def _blocks(
+    widths: Sequence[Sequence[float]], leading: Sequence[int], rest: Sequence[int], size: int
+) -> list[list[int]]:
+    """The other columns filled into lines in their order, the leading ones repeated."""
+    blocks = [[*leading]]
+    for column in rest:
+        if len(blocks[-1]) > len(leading) and _width(widths, [*blocks[-1], column], size) > LINE:
+            blocks.append([*leading])
+        blocks[-1].append(column)
     ends = [round(i * len(rest) / len(blocks)) for i in range(len(blocks) + 1)]
     even = [[*leading, *rest[low:high]] for low, high in itertools.pairwise(ends)]
-    return even if all(_width(characters, block, size) <= LINE for block in even) else blocks
+    return even if all(_width(widths, block, size) <= LINE for block in even) else blocks
 
 
-def _characters(table: Table) -> list[int]:
-    """Of the widest entry of each column."""
-    cells = [list(table.columns), *([plain_entry(entry) for entry in row] for row in table.rows)]
-    widest = [max(map(len, column)) for column in zip(*cells)]
-    return [LONG if _text_column(table, i)[0] == "p" else width for i, width in enumerate(widest)]
+def _widths(table: Table) -> list[list[float]]:
+    """Points of the widest entry: [size][column]."""
+    found: list[list[float]] = [[] for _ in SIZES]
+    for i, name in enumerate(table.columns):
+        broken = not table.numeric[i] and _text_column(table, i)[0] == "p"
+        entries = {(float(LONG), 0.0)} if broken else {_digits_of(row[i]) for row in table.rows}
+        entries.add((_digits(name), 0.0))
+        for size, widest in enumerate(found):
+            widest.append(max(DIGIT[size] * main + DIGIT[_detail(size)] * beside for main, beside in entries))
+    return found
 
 
-def _width(characters: Sequence[int], columns: Sequence[int], size: int) -> float:
+def _width(widths: Sequence[Sequence[float]], columns: Sequence[int], size: int) -> float:
     """Points of these columns at a size. Between columns: 12 points, in sizes below the first 6."""
-    return POINTS[size] * sum(characters[i] for i in columns) + (6 if size else 12) * len(columns)
+    return sum(widths[size][i] for i in columns) + (6 if size else 12) * len(columns)
+
+
+def _digits_of(entry: Entry) -> tuple[float, float]:
+    """How wide an entry is, and what stands beside its number in a size of its own, in digits."""
+    if not isinstance(entry, Number):
+        return _digits(entry_text(entry)), 0.0
+    text = _digits(entry.text) * (BOLD if entry.bold else 1.0)
+    return (text + _digits(" "), _digits(entry.detail)) if entry.detail else (text, 0.0)
+
+
+def _digits(text: str) -> float:
+    """How wide a text is, in digits."""
+    return sum(_HUNDREDTHS.get(character, 100) for character in text) / 100
+
+
+def _detail(size: int) -> int:
+    """The size of what stands beside a number: an index in SIZES."""
+    return SIZES.index(r"\tiny" if size >= SIZES.index(r"\scriptsize") else r"\scriptsize")
 
 
 def _latex_entry(entry: Entry, detail: str) -> str:

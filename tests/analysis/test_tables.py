@@ -15,7 +15,7 @@ import pytest
 
 from bench.analysis import latex
 from bench.analysis.latex import to_latex
-from bench.analysis.report.output import write_table
+from bench.analysis.report.output import build, write_table
 from bench.analysis.table import (
     Link,
     Table,
@@ -26,6 +26,8 @@ from bench.analysis.table import (
     to_terminal,
     within,
 )
+from tests.analysis import helpers
+from tests.synthetic import make_study
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -157,11 +159,37 @@ def test_latex_sets_columns_that_do_not_fit_in_blocks(rows):
     size, blocks = latex._layout(made)
     assert [column for block in blocks for column in block[1:]] == list(range(1, 11))
     assert all(block[0] == 0 for block in blocks)
-    assert all(latex._width(latex._characters(made), block, size) <= latex.LINE for block in blocks)
+    assert all(latex._width(latex._widths(made), block, size) <= latex.LINE for block in blocks)
     text = to_latex(made)
     assert text.count("\\caption") == 1
     assert text.count("quadruped-walk") == rows * len(blocks)
     assert [text.count(f"Algorithm {i} ") for i in range(10)] == [2 if rows * len(blocks) > 45 else 1] * 10
+
+
+def test_every_block_says_which_row_it_is():
+    """One task and algorithm has several rows: each block repeats the step and the source too."""
+    rows = [
+        [
+            "cartpole-swingup",
+            "SAC",
+            number(step),
+            source,
+            *[number(1000.0, detail="[1,000, 1,000] n = 10")] * 2,
+        ]
+        for step in (20_000, 40_000)
+        for source in ("pytorch_sac", "drq_table_sac_state")
+    ]
+    columns = ("Task", "Algorithm", "Env steps", "Source (external)", "External", "Ours at this step")
+    assert latex._layout(Table("n", "A title", columns, rows, ()))[1] == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 5]]
+
+
+def test_a_float_is_no_longer_than_a_page():
+    """The heads of blocks and the caption take lines too."""
+    columns = ("P(row > column)", *(f"Algorithm {i}" for i in range(10)))
+    rows = [[f"Algorithm {i}", *[number(0.5, 2, detail="[0.44, 0.56] n = 10")] * 10] for i in range(10)]
+    made = to_latex(Table("n", "A title", columns, rows, (), ["A note. " * 40]))
+    assert "\\begin{longtable}" in made
+    assert "\\begin{table}" in to_latex(Table("n", "A title", columns, rows[:4], ()))
 
 
 def test_latex_breaks_a_table_longer_than_a_page():
@@ -189,6 +217,36 @@ def test_latex_fits_a_line(tmp_path, columns):
     rows = [["cartpole-swingup", *[number(123456.0)] * columns]]
     made = to_latex(Table("n", "A title", ("Task", *["Parameters"] * columns), rows, ()))
     assert "Overfull" not in compile_latex(tmp_path, made)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BOOKTABS, reason="no pdflatex with booktabs (texlive-latex-recommended)")
+def test_every_table_of_a_report_fits_its_page(tmp_path):
+    """Ten algorithms on eight tasks: the numbers below zero, and all that stands beside numbers."""
+    envs = [
+        "manipulator-bring_ball",
+        "swimmer-swimmer6",
+        "finger-turn_easy",
+        *(f"walker-run{i}" for i in range(5)),
+    ]
+    algos = ["qsm", "dql", "sac", "td3", "simba", "redq", "droq", "tqc", "xqc", "random"]
+    make_study(
+        tmp_path,
+        "made-up",
+        envs,
+        algos,
+        range(2),
+        10,
+        np.random.default_rng(0),
+        episodes=2,
+        origin=helpers.ORIGIN,
+    )
+    tables = sorted(path for path in build(tmp_path, "made-up") if path.suffix == ".tex")
+    assert len(tables) > 8
+    for table in tables:
+        said = compile_latex(tmp_path, table.read_text())
+        assert "Overfull" not in said, table.name
+        assert "Float too large" not in said, table.name
 
 
 @pytest.mark.slow
