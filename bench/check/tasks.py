@@ -1,6 +1,6 @@
 """What a task must do so that runs of it can be resumed and compared: `python -m bench check my_package:MyEnv-v0`.
 
-docs/adding-a-task.md explains each demand. Whatever is compared is compared to the bit, since a resumed run replays the
+docs/adding-a-task.md explains each rule. Whatever is compared is compared to the bit, since a resumed run replays the
 actions of the episode that it was stopped in.
 """
 
