@@ -96,6 +96,8 @@ class Page:
             deviceScaleFactor=2 if phone else 1,
             mobile=phone,
         )
+        # the charts follow within a frame: what is measured next must find the page laid out anew
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))")
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
