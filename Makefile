@@ -155,7 +155,7 @@ test: $(STAMP)  ## all tests but those below, on every core
 	@exec $(PY) -m pytest -n auto -m "not slow and not full and not slurm and not faults"
 
 test-quick: $(STAMP)  ## those of a fraction of a second, while editing
-	@exec $(PY) -m pytest -n auto -m "not seconds and not slow and not full and not slurm and not faults"
+	@exec $(PY) -m pytest -n auto --ignore=tests/faults -m "not seconds and not slow and not full and not slurm"
 
 test-slow: $(STAMP)  ## those that take long: whole grids, kills, compiled updates, documents (CI runs them too)
 	@exec $(PY) -m pytest -n auto -m "slow and not full and not slurm and not faults"
