@@ -225,6 +225,7 @@ OTHERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", OTHERS)
 def test_a_file_of_other_dimensions_and_settings_can_be_checked(case, dtype, tmp_path):

@@ -101,6 +101,7 @@ def test_a_target_takes_what_its_command_has_an_option_for() -> None:
         assert {f"--{name.lower().replace('_', '-')}" for name in names} == options, target
 
 
+@pytest.mark.seconds
 def test_variables_are_passed_on(folder: Path) -> None:
     assert forwarded(folder, "bench") == ["run"]
     given = [

@@ -100,6 +100,7 @@ def test_without_a_gl_library(wanted, run, capsys, monkeypatch):
     assert "install libEGL" in line
 
 
+@pytest.mark.seconds
 def test_a_folder_that_cannot_be_written(run, capsys, monkeypatch):
     def full(path, data, kind):
         raise OSError(28, "No space left on device")

@@ -71,6 +71,7 @@ def test_a_setting_that_the_critic_cannot_have_is_refused_in_one_line(spec, reas
         algorithm_config(*parse_overrides(spec))
 
 
+@pytest.mark.seconds
 def test_what_a_study_sets_for_all_skips_critics_without_use_for_it():
     study = dataclasses.replace(load_study("quick"), algos=("sac", "sac:critic=crossq"), config={"tau": 0.01})
     plain, crossq = (job.config["tau"] for job in study.jobs() if job.seed == 0)

@@ -93,6 +93,7 @@ def test_names_that_are_not_there_are_refused(root, table, complaint):
     assert str(refused.value).startswith(complaint)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("table", "complaint"),
     [

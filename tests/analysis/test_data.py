@@ -244,6 +244,7 @@ def test_a_policy_is_a_function_of_observations():
     np.testing.assert_array_equal(bench.policy(RUN)(rows), bench.policy(RUN)(rows))  # from the run's seed
 
 
+@pytest.mark.seconds
 def test_a_policy_acts_on_its_task():
     policy = bench.policy(REPO / "results/quick/cartpole-swingup/sac/seed-0")
     env = policy.make_env()

@@ -116,6 +116,7 @@ def test_nothing_of_theirs_enters_our_numbers(root):
         assert np.array_equal(cell.returns, with_others.cells[key].returns)
 
 
+@pytest.mark.seconds
 def test_the_published_curves_are_those_that_the_report_of_early_100k_names():
     """A step is a frame, as the README of the curves has it; nobody published QSM or online Diffusion-QL."""
     curves = others.load_curves(RESULTS)

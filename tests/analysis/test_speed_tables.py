@@ -127,6 +127,7 @@ def test_without_peers_their_ratios_and_promises_are_left_out(tmp_path):
     assert "| SAC | 100 compile | – | – | 50 |" in to_markdown(perf_tables.overview(found))
 
 
+@pytest.mark.seconds
 def test_what_the_runner_costs(tmp_path):
     measured(tmp_path)
     tables = {table.name: table for table in perf_tables.all_tables([read(tmp_path)])}

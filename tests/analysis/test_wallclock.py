@@ -55,6 +55,7 @@ def test_the_table_shows_median_and_p95_in_milliseconds(tmp_path):
     assert table.notes[0].endswith("dtype float32. Some CPU; 2 cores.")
 
 
+@pytest.mark.seconds
 def test_other_sizes_go_to_a_table_of_their_own(tmp_path):
     folder = helpers.timing(tmp_path)
 
@@ -70,6 +71,7 @@ def test_other_sizes_go_to_a_table_of_their_own(tmp_path):
     assert len(sizes.rows) == 8
 
 
+@pytest.mark.seconds
 def test_what_is_counted_has_a_table_for_each_study(tmp_path):
     helpers.timing(tmp_path, modes=("eager", "compile"))
     tables = wallclock_tables.all_tables(load_timings(tmp_path)[0])
@@ -193,6 +195,7 @@ def test_a_timing_study_of_a_damaged_origin_is_left_out_and_named(tmp_path, text
     assert problem.startswith("timing/bad: left out: provenance.json")
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("gpus", [None, 3, "one", [1, None], {"a": 1}])
 def test_hardware_of_any_shape_is_one_line(tmp_path, gpus):
     folder = helpers.timing(tmp_path)

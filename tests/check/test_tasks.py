@@ -45,6 +45,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("name", "what", "wrong"), FAULTS)
 def test_a_fault_is_found(name: str, what: str, wrong: str) -> None:
     with pytest.raises((AssertionError, ValueError), match=wrong):
@@ -73,6 +74,7 @@ def test_what_cannot_be_trained_stops_the_check(capsys: pytest.CaptureFixture[st
     ]
 
 
+@pytest.mark.seconds
 def test_an_error_in_a_step_is_reported_with_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "faulty_tasks:Raises-v0"]) == 1
     assert "ArithmeticError: the simulation is unstable (faulty_tasks.py:" in capsys.readouterr().out

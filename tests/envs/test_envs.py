@@ -554,6 +554,7 @@ def test_physics_engine_is_the_one_that_was_recorded(name):
         np.testing.assert_allclose(rewards, recorded["rewards"], 1e-6, 1e-9, err_msg=message)
 
 
+@pytest.mark.seconds
 def test_a_changed_physics_engine_is_seen():
     for name in PAPER_TASKS:
         env = envs.make(name)

@@ -191,6 +191,7 @@ def _is_number(text: str) -> bool:
 ODD = [None, True, 0, -1, 1e300, "", "x", [], [[]], {}, {"a": {"b": []}}, [1, "a", None], "nan", 2**62]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("key", ["git", "code_digest", "versions", "hardware", "os", "threads", "scheduler"])
 def test_records_of_any_shape_are_shown_or_left_out(tmp_path: Path, key: str) -> None:
     """A sealed record whose values have other types than ours: no command ends in a traceback."""

@@ -63,6 +63,7 @@ def write_log(root: Path, task: str, text: str) -> Path:
     return log
 
 
+@pytest.mark.seconds
 def test_two_thousand_queued_runs_are_a_column_and_a_line(tmp_path: Path) -> None:
     jobs = grid(tmp_path, seeds=2000)
     array = submitted(tmp_path, jobs)

@@ -47,6 +47,7 @@ def states(root: Path, pack: list[Job]) -> list[str]:
     return [read_run(root / job.path, job_hash=job.hash).state for job in pack]
 
 
+@pytest.mark.seconds
 def test_a_finished_run_tells_how_it_was_made(tmp_path: Path) -> None:
     pack = jobs(2)
     assert worker.run(spec(tmp_path, pack)) == "done"
@@ -91,6 +92,7 @@ def test_it_stops_between_two_steps_and_goes_on(tmp_path: Path) -> None:
         assert substance(tmp_path / "r" / job.path) == substance(tmp_path / "whole" / job.path)
 
 
+@pytest.mark.seconds
 def test_checkpoints_can_lie_elsewhere(tmp_path: Path) -> None:
     (job,) = pack = jobs()
     given = spec(tmp_path / "r", pack) | {"checkpoint_root": str(tmp_path / "c")}
@@ -101,6 +103,7 @@ def test_checkpoints_can_lie_elsewhere(tmp_path: Path) -> None:
     assert not list((tmp_path / "c").iterdir())
 
 
+@pytest.mark.seconds
 def test_a_periodic_checkpoint_is_what_a_kill_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "CHECKPOINT_EVERY_S", 0.0)
     (job,) = pack = jobs(fault="raise", fault_at=50)

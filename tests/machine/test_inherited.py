@@ -158,6 +158,7 @@ def test_packages_of_another_python_are_left_out(tmp_path: Path) -> None:
     assert path == ["", "/my/code", own, "/lib"]
 
 
+@pytest.mark.seconds
 def test_the_command_line_says_what_it_drops(tmp_path: Path) -> None:
     done = subprocess.run(
         command("status", "--results", str(tmp_path)),
@@ -168,6 +169,7 @@ def test_the_command_line_says_what_it_drops(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[0].startswith("bench: the shell's OMP_PROC_BIND is not used: ")
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("locale", ["C", "POSIX", "en_US.ISO-8859-1"])
 def test_files_are_utf8_in_every_locale(tmp_path: Path, locale: str) -> None:
     (tmp_path / "é.toml").write_text('title = "µ"\n', encoding="utf-8")

@@ -63,6 +63,7 @@ def test_every_task_is_made_without_labmaze() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, cwd=REPO)
 
 
+@pytest.mark.seconds
 def test_every_package_that_is_installed_for_ours_has_its_version_in_the_constraints() -> None:
     """On every Python that the suite names; torch's own CUDA packages follow torch."""
     for python in PYTHONS:
@@ -103,6 +104,7 @@ def settings() -> tuple[dict[str, str], list[str]]:
     return install.pip_settings(Path(sys.executable))
 
 
+@pytest.mark.seconds
 def test_where_packages_come_from_is_honoured_and_where_they_go_is_not(
     pip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +126,7 @@ def test_where_packages_come_from_is_honoured_and_where_they_go_is_not(
     assert not [name for name in kept if name.removeprefix("PIP_").lower().replace("_", "-") in dropped]
 
 
+@pytest.mark.seconds
 def test_pip_settings_that_cannot_be_read(pip: Path) -> None:
     pip.write_text("no section\n")
     with pytest.raises(install.Failed, match=r"pip cannot read its settings: .") as failed:

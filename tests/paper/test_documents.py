@@ -68,6 +68,7 @@ def test_an_example_of_a_part_is_left_alone(folder):
     assert (folder / "README.md").read_text() == example
 
 
+@pytest.mark.seconds
 def test_a_document_in_docs_finds_the_figure_beside_it(folder):
     (folder / "README.md").rename(folder / "docs/page.md")
     documents.refresh(folder / "results", folder)
@@ -83,6 +84,7 @@ def test_a_study_without_runs_says_so(folder):
     )
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("part", "complaint"),
     [

@@ -156,6 +156,7 @@ def test_ends_are_where_the_policy_stands_after_its_last_step(tmp_path, tiny):
     ]
 
 
+@pytest.mark.seconds
 def test_a_part_that_was_cut_off_after_its_runs_begins_anew(tmp_path, tiny):
     first = exploration.run(tmp_path, "point", "random")
     path = next(tmp_path / job.path for job in TINY.jobs() if job.label == "random")

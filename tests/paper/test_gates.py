@@ -173,6 +173,7 @@ def test_one_seed_of_ours_predicts_nothing(root):
     assert [record["verdict"] for record in gates.authors(root).records] == ["not run yet"]
 
 
+@pytest.mark.seconds
 def test_a_prediction_interval_covers_as_often_as_it_says():
     rng = np.random.default_rng(0)
     inside = 0
@@ -192,6 +193,7 @@ def test_an_expectation_that_spans_the_scale_says_nothing(root):
     assert row[-1] == "says nothing; inside at 0 of 2 evaluations (1 more say nothing)"
 
 
+@pytest.mark.seconds
 def test_the_bands_of_this_repository_are_those_of_the_committed_curves():
     """Of the SAC bands that the source's own README gives, recomputed here without our code."""
     found = {(band.env, band.algo, tuple(band.sources)): band for band in gates.bands(HERE / "results")}

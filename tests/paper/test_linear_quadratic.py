@@ -33,6 +33,7 @@ def chain(policy: linear_quadratic.Policy, s: np.ndarray, rng: np.random.Generat
     return a
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("seed", SEEDS)
 def test_q_satisfies_the_bellman_equation(seed):
     """Q(s, a) = r(s, a) + gamma E Q(s', a'), s' and a' sampled."""

@@ -232,6 +232,7 @@ def mutate(data: bytes, dice: random.Random) -> bytes:
     return data[:position] + b"\n<<<<<<< HEAD\n" + data[position:]
 
 
+@pytest.mark.seconds
 def test_no_mutated_file_brings_the_reader_down(finished: Path, tmp_path: Path) -> None:
     """A small part of the fuzzing that the fault tests do: finished runs and unfinished ones."""
     dice = random.Random(1)

@@ -30,6 +30,7 @@ def test_what_is_rendered_is_parsed_to_the_same_bits() -> None:
         assert parsed["env_step"].dtype == np.int64
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("copies", [1, 5000])
 @pytest.mark.parametrize(
     "line",

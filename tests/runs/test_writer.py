@@ -232,6 +232,7 @@ POINTS = [
 ONCE = ("run", "owner", "heartbeat", "policy", "done")  # crossed once in an attempt
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_at_any_write_changes_no_result(tmp_path: Path, point: str) -> None:
     train(tmp_path / "undisturbed")

@@ -15,6 +15,7 @@ ROOM = Path(client.__file__).parent
 COMMANDS = {"sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "srun", "salloc"}
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("path", sorted(ROOM.parents[1].rglob("*.py")), ids=lambda path: path.stem)
 def test_every_command_of_slurm_goes_through_one_function(path: Path) -> None:
     """So that a command that is added later has the same environment, patience and errors."""

@@ -49,6 +49,7 @@ def jobs() -> list[Job]:
     return make_study("study", seeds=2).jobs()
 
 
+@pytest.mark.seconds
 def test_given_up_after_three_attempts_without_a_new_checkpoint(slurm_job, tmp_path, jobs, monkeypatch):
     task = task_of(tmp_path, [[jobs[0]]])
     attempt(tmp_path, jobs[0], step=100)
@@ -64,6 +65,7 @@ def test_given_up_after_three_attempts_without_a_new_checkpoint(slurm_job, tmp_p
     assert len(read_run(tmp_path / jobs[0].path).meta["attempts"]) == 5
 
 
+@pytest.mark.seconds
 def test_a_checkpoint_starts_the_count_again(slurm_job, tmp_path, jobs):
     task = task_of(tmp_path, [[jobs[0]]])
     for step in (None, None, 100, None, None):

@@ -165,6 +165,7 @@ def test_a_stopped_pack_can_go_on_as_single_seeds_and_back(tmp_path: Path) -> No
     assert [substance(tmp_path / "r" / job.path) for job in pack] == whole
 
 
+@pytest.mark.seconds
 def test_a_damaged_checkpoint_of_one_seed_starts_the_run_again(tmp_path: Path) -> None:
     pack = jobs(seeds=(0, 1))
     whole = run(tmp_path / "whole", pack)
@@ -273,6 +274,7 @@ def test_random_actions_come_first_and_updates_after_them() -> None:
     assert actions[:30].max() > 0.8
 
 
+@pytest.mark.seconds
 def test_tables_of_a_run(tmp_path: Path) -> None:
     pack = jobs("sac", (0, 1), steps=110, eval_every=40, eval_episodes=2, final_episodes=3)
     begin = time.perf_counter()
@@ -303,6 +305,7 @@ def test_tables_of_a_run(tmp_path: Path) -> None:
         assert evaluations["wall_s"].max() < counted + 0.1 < wall + 0.1
 
 
+@pytest.mark.seconds
 def test_time_over_several_attempts(tmp_path: Path) -> None:
     pack = jobs(steps=100, eval_every=100, delay=0.002)
     run(tmp_path, pack, (30, 60, 90))
@@ -353,6 +356,7 @@ def test_a_loss_that_is_not_a_number_ends_its_seed_alone() -> None:
     assert not rows(found, "eval.csv", 1)
 
 
+@pytest.mark.seconds
 def test_an_environment_that_fails_ends_its_seed_alone() -> None:
     pack = jobs(seeds=tuple(range(6)), env="stubs/Faulty-v0")
     found = events(Trainer(pack, EAGER))
@@ -392,6 +396,7 @@ def test_a_parameter_that_no_loss_shows_is_found_at_the_next_row(monkeypatch: py
     assert outcome(found, 1) == (60, "a parameter is not finite")
 
 
+@pytest.mark.seconds
 def test_diverged_seeds_are_finished_and_the_rest_resumes_exactly(tmp_path: Path) -> None:
     pack = jobs(seeds=(0, 1, 2), fault="nan", fault_seed=1, fault_at=30)
     whole = run(tmp_path / "whole", pack)
@@ -412,6 +417,7 @@ def test_a_pack_ends_when_every_seed_has_diverged(tmp_path: Path) -> None:
     assert read_run(tmp_path / pack[0].path).state == "diverged"
 
 
+@pytest.mark.seconds
 def test_a_snapshot_holds_plain_data_only() -> None:
     trainer = Trainer(jobs("dql-bc", (0, 1)), EAGER)
     steps = (e for e in trainer.events() if isinstance(e, Step))
