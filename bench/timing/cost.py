@@ -107,7 +107,6 @@ class Products:
     def row(self, what: str, number: int, taken: float) -> Row:
         """A row of bound.csv."""
         return {
-            "what": what,
             "count": self.count,
             "size": self.size,
             "mode": self.execution,
@@ -141,7 +140,7 @@ class UpdateProducts:
         self._timer.check()
 
     def row(self, what: str, number: int, taken: float) -> Row:
-        """A row of samples.csv; a warm-up, which there is none of, takes no time."""
+        """A row of samples.csv."""
         return self._timer.row(what, number, taken) | {"mode": self.execution}
 
 
@@ -167,12 +166,10 @@ def run(
             products = [Products(count, width, execution) for count, width in SGEMM]
             alone = [UpdateProducts(timer.case, execution) for timer in timers]
             rows, quiet = measure([*timers, *alone, *products], protocol)
-            rows = [row for row in rows if row["seconds"]]  # no warm-up of what needs none
-            bound = [row for row in rows if "count" in row]
             tables = {
                 "samples": (SAMPLE_COLUMNS, [row for row in rows if "count" not in row]),
                 "facts": (FACT_COLUMNS, facts[size]),
-                "bound": (BOUND_COLUMNS, [row for row in bound if row.pop("what") == "products"]),
+                "bound": (BOUND_COLUMNS, [row for row in rows if "count" in row]),
             }
             how = {**dataclasses.asdict(protocol), "core": core, "sizes": size}
             own = origin | {"started": started, "protocol": how}

@@ -78,11 +78,11 @@ def _algorithm(
     spec: str, execution: str, device: str, env_workers: int, protocol: PacksProtocol, order: random.Random
 ) -> Iterator[Row]:
     """The samples of all packs of an algorithm."""
-    timers = []
+    matched, timers = case(spec, "matched"), []
     for pack in protocol.packs:
         ends = pack in WITH_ENVIRONMENTS
         parts = ("update", "end_to_end") if ends else ("update",)
-        size = dataclasses.replace(case(spec, "matched"), pack=pack, parts=parts)
+        size = dataclasses.replace(matched, pack=pack, parts=parts)
         timers.append(PackTimer(CaseTimer(size, execution, device, env_workers * ends), protocol))
     keys = [(i, part) for i, timer in enumerate(timers) for part in timer.parts]
     taken: dict[tuple[int, str], list[float]] = {key: [] for key in keys}

@@ -210,9 +210,8 @@ def measure(timers: Sequence[Any], protocol: Protocol) -> tuple[list[Row], Quiet
     """
     rows = []
     for timer in timers:
-        rows.append(timer.row("warmup", 0, timer.warm_up_s))
-        if timer.compile_s:
-            rows.append(timer.row("compile", 0, timer.compile_s))
+        before = (("warmup", timer.warm_up_s), ("compile", timer.compile_s))
+        rows += [timer.row(what, 0, taken) for what, taken in before if taken]
     calls: dict[tuple[int, str], int] = {}
     total = 0.0
     for i, timer in enumerate(timers):

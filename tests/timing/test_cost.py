@@ -15,10 +15,10 @@ from bench.analysis.wallclock import cost as tables
 from bench.analysis.wallclock.timings import load_timings
 from bench.errors import UserError
 from bench.studies.overrides import default_config, parse_overrides
-from bench.timing import cost, measurement
+from bench.timing import cost
 from bench.timing.case import CaseTimer
 from bench.timing.cost import CostProtocol, case
-from bench.timing.stopwatch import Quiet
+from tests.timing import evidence
 
 TINY = CostProtocol(warm_up=1, rounds=2, calls=2, seconds=0.01, warm_up_seconds=0.01, memory_updates=1)
 SPECS = ("td3:hidden=16x16,batch_size=8", "sac:critic=crossq,hidden=16x16,critic_hidden=16x16,batch_size=8")
@@ -80,14 +80,13 @@ def test_what_takes_long_is_called_a_few_times_only():
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """The results of a measurement of two small algorithms that counts as evidence."""
-    root, quiet = tmp_path_factory.mktemp("results"), Quiet(own_core=1.0, others=0.0)
+    root = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "CostProtocol", lambda: TINY)
-        patch.setattr(cost, "pin", lambda: None)  # of the process that runs the other tests
+        evidence.counts(patch, cost)
         patch.setattr(cost, "SGEMM", ((1, 16), (2, 8)))
         in_turn = lambda call, given: (call(*each) for each in given)  # noqa: E731
         patch.setattr("bench.timing.protocol.in_fresh_processes", in_turn)
-        patch.setattr(cost, "save", lambda *args: measurement.save(*args[:4], quiet, *args[5:]))
         cost.run(root, SPECS, ["authors"], ["eager"], quick=False)
     return root
 

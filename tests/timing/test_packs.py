@@ -13,9 +13,9 @@ from bench.analysis.wallclock import packs as tables
 from bench.analysis.wallclock.timings import load_timings
 from bench.commands import measure
 from bench.errors import UserError
-from bench.timing import measurement, packs
+from bench.timing import packs
 from bench.timing.packs import PacksProtocol
-from bench.timing.stopwatch import Quiet
+from tests.timing import evidence
 
 TINY = PacksProtocol(packs=(1, 2, 10), rounds=2, seconds=0.001, most_calls=2)
 SPECS = ("td3:hidden=16x16,batch_size=8", "sac:critic=crossq,hidden=16x16,critic_hidden=16x16,batch_size=8")
@@ -24,11 +24,10 @@ LABELS = ["td3-batch_size=8-hidden=16x16", "sac-batch_size=8-critic=crossq-criti
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    root, quiet = tmp_path_factory.mktemp("results"), Quiet(own_core=1.0, others=0.0)
+    root = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packs, "PacksProtocol", lambda: TINY)
-        patch.setattr(packs, "pin", lambda: None)  # of the process that runs the other tests
-        patch.setattr(packs, "save", lambda *args: measurement.save(*args[:4], quiet, *args[5:]))
+        evidence.counts(patch, packs)
         packs.run(root, SPECS, ["eager"], quick=False)
     return root
 

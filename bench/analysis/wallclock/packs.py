@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bench.analysis.scores.results import name_parts
 from bench.analysis.style import display_name
 from bench.analysis.table import Entry, Table, number
 from bench.analysis.wallclock.timings import TimingSet
@@ -14,14 +15,9 @@ SIZES = "packs"  # what provenance.json calls the protocol
 WHAT = {"update": "updates", "end_to_end": "steps"}
 
 
-def is_packs(timings: TimingSet) -> bool:
-    """Whether a timing study is of packs, whose sizes are no other table's."""
-    return timings.sizes == SIZES
-
-
 def tables(timing_sets: Sequence[TimingSet]) -> list[Table]:
     """One per machine and execution."""
-    return [_table(timings) for timings in timing_sets if is_packs(timings)]
+    return [_table(timings) for timings in timing_sets if timings.sizes == SIZES]
 
 
 def _table(timings: TimingSet) -> Table:
@@ -35,7 +31,7 @@ def _table(timings: TimingSet) -> Table:
     for label in dict.fromkeys(samples["algo"]):
         own = samples[samples["algo"] == label]
         size = {name: own[name].iloc[0] for name in ("algo", "hidden", "batch", "T")}
-        title = display_name(label, label.partition("-")[0] if "=" in label else label)
+        title = display_name(label, name_parts(label)[0])
         record: dict[str, object] = {**size, "title": title, **timings.how}
         row: list[Entry] = [title]
         for what, pack in columns:
