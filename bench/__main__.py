@@ -15,6 +15,8 @@ from bench.machine.mkl import use_avx512
 from bench.paths import expand
 
 use_avx512()  # here, since it must come before torch: also in the processes that multiprocessing starts from this one
+# Before numpy: its products are small in all commands, and threads would only wait for one another on busy cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 Command = Callable[[argparse.Namespace], int]
 

@@ -133,6 +133,16 @@ def test_the_same_in_a_process_of_its_own(folder: Path) -> None:
     assert not (folder / "results").exists()
 
 
+def test_numpy_takes_one_thread_unless_the_shell_says_otherwise():
+    """Its products in a report are small: with a thread for each of two busy cores it took 42 s instead of 18."""
+    code = """import os, sys, bench.__main__
+print("numpy" in sys.modules, os.environ["OPENBLAS_NUM_THREADS"])"""
+    shell = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_NUM_THREADS", "PYTHONPATH")}
+    for given, expected in (({}, "1"), ({"OPENBLAS_NUM_THREADS": "4"}, "4")):
+        done = subprocess.run([sys.executable, "-c", code], env=shell | given, capture_output=True, text=True)
+        assert done.stdout.split() == ["False", expected], done.stderr
+
+
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     mount = tmp_path / "disk"

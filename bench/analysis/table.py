@@ -211,4 +211,4 @@ def _html_entry(entry: Entry, css: str) -> str:
         return f"<td{css}>{html_escape(entry)}</td>"
     text = f"<b>{html_escape(entry.text)}</b>" if entry.bold else html_escape(entry.text)
     detail = f" <small>{html_escape(entry.detail)}</small>" if entry.detail else ""
-    return f'<td{css} data-value="{entry.value!r}">{text}{detail}</td>'
+    return f'<td{css} data-value="{entry.value:.8g}">{text}{detail}</td>'

@@ -64,9 +64,7 @@
   function draw(box, panel, chart, state) {
     const { data, roles, options, bands } = series(panel, chart.names);
     const tip = element("div", "tip");
-    // Three digits of the largest number: as the tables have them.
-    const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.max(...panel.ylim.map(Math.abs)))));
-    const rounded = (value) => shown(Number(value.toFixed(digits)));
+    const rounded = (value) => shown(Number(value.toFixed(panel.decimals)));
     const size = () => ({ width: box.clientWidth, height: box.clientHeight });
     const axis = (label, more) => ({
       label, font: FONT, labelFont: FONT, labelSize: 16, labelGap: 0, gap: 3, stroke: INK,

@@ -26,7 +26,7 @@ from bench.analysis.resampling import Array
 from bench.analysis.style import unplain
 
 DIGITS = 4  # significant ones of the largest number in a panel: more than can be seen, and no more bytes
-MORE = 3  # of what a reader is shown as a number, rounded once more: it must round as in the tables
+SHOWN = 3  # those that the tables have, and that a reader is shown at the cursor
 
 Look = tuple[str, tuple[float, ...], str]  # colour, dashes, marker
 Data = dict[str, Any]
@@ -86,6 +86,7 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
     curves: list[Data] = []
     xs: list[Array] = []
     decimals = _decimals(ax)
+    shown = max(0, SHOWN - 1 - math.floor(math.log10(max(map(abs, ax.get_ylim())))))
     for artist in ax.get_children():  # in the order in which they were drawn
         if not isinstance(artist, PolyCollection | Line2D):
             continue
@@ -97,7 +98,7 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
         mine = [other for other in waiting if _color(other) == to_hex(artist.get_color())]
         waiting = [other for other in waiting if other not in mine]
         curve: Data = {"name": looks.index(_look(artist)), "x": _index(xs, x)}
-        curve["y"] = _rounded(np.asarray(artist.get_ydata(), float), decimals + MORE)
+        curve["y"] = _shown(np.asarray(artist.get_ydata(), float), shown)
         for other in mine:
             if isinstance(other, Line2D):
                 if not np.array_equal(x, np.asarray(other.get_xdata(), float)):
@@ -105,7 +106,7 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
                 seed = _rounded(np.asarray(other.get_ydata(), float), decimals)
                 curve.setdefault("seeds", []).append(seed)
             elif (bounds := _bounds(other, x, steps)) is not None:
-                curve["low"], curve["high"] = (_rounded(bound, decimals + MORE) for bound in bounds)
+                curve["low"], curve["high"] = (_rounded(bound, shown) for bound in bounds)
             elif other.get_paths():
                 return None
         curves.append(curve | ({"steps": True} if steps else {}))
@@ -117,6 +118,7 @@ def _panel(ax: Axes, looks: Sequence[Look]) -> Data | None:
         "xs": [_rounded(x, 6) for x in xs],
         "xlim": [float(edge) for edge in ax.get_xlim()],
         "ylim": _rounded(np.array(ax.get_ylim()), decimals),
+        "decimals": shown,
         "curves": curves,
     }
 
@@ -185,6 +187,19 @@ def _bounds(band: PolyCollection, x: Array, steps: bool) -> tuple[Array, Array] 
     if not (np.array_equal(first[:, 0], x) and np.array_equal(second[:, 0], x)):
         return None
     return first[:, 1], second[:, 1]
+
+
+def _shown(values: Array, decimals: int) -> list[float | int | None]:
+    """With one decimal more than is shown (a curve is drawn finer), which cannot change how it rounds to those shown.
+
+    What is cut off of a number that ends in 0 or 5 makes that a 1 or 6: 0.4501 becomes 0.46 and is shown as 0.5, as it
+    is in a table; 0.45 would be shown as 0.4 or 0.5.
+    """
+    size = np.abs(values) * 10.0 ** (decimals + 1)
+    cut = np.floor(size)
+    with np.errstate(invalid="ignore"):  # of what is no number
+        cut += (size > cut) & (cut % 5 == 0)
+    return _rounded(np.copysign(cut, values) / 10.0 ** (decimals + 1), decimals + 1)
 
 
 def _rounded(values: Array, decimals: int) -> list[float | int | None]:
