@@ -41,6 +41,8 @@ def test_it_runs_in_a_grid_and_says_where_its_code_comes_from(site: Path, tmp_pa
     }
     found = {label: record["attempts"][-1]["provenance"]["plugins"] for label, record in records.items()}
     assert found.keys() == {"outside", "outside-warmth=0.5", "td3-critic=elu-critic"}
+    assert records["outside-warmth=0.5"]["title"] == "Outside"
+    assert "Outside warmth=0.5" in done.stdout  # in the table at the end
     assert [p["offers"] for p in found["outside"]] == ["algorithm outside"]
     assert [p["offers"] for p in found["td3-critic=elu-critic"]] == ["critic elu-critic"]
     for (plugin,) in found.values():

@@ -103,17 +103,21 @@ class Style:
         return SIZES.get(self.marker, 3.5)
 
 
-def display_name(label: str, algo: str) -> str:
-    """What a reader sees for an algorithm's label: "QSM", "QSM M_q=120 T=20", "SAC (gate-sac)" of a certain study."""
+def display_name(label: str, algo: str, title: str = "") -> str:
+    """What a reader sees for an algorithm's label: "QSM", "QSM M_q=120 T=20", "SAC (gate-sac)" of a certain study.
+
+    title: of an algorithm that is not the suite's; without one its registry name stands for it.
+    """
     label, _, study = label.partition("@")
     overrides = " ".join(name_parts(label.removeprefix(algo)))
-    shown = f"{_NAMES.get(algo, algo)}{overrides}" if label.startswith(algo) else label
+    shown = f"{_NAMES.get(algo) or title or algo}{overrides}" if label.startswith(algo) else label
     return f"{shown} ({study})" if study else shown
 
 
 def named(results: Results, label: str) -> str:
     """The name of a label in this report, chosen or made."""
-    return results.choice.names.get(label) or display_name(label, results.algos[label])
+    algo = results.algos[label]
+    return results.choice.names.get(label) or display_name(label, algo, results.titles.get(algo, ""))
 
 
 def order(algo: str) -> tuple[int, str]:

@@ -86,6 +86,16 @@ def _family(env: str) -> str | None:
         return None
 
 
+def _title(algo: str) -> str | None:
+    """The algorithm's name in tables; None where its code cannot be read, which the run's failure will say."""
+    import algos
+
+    try:
+        return algos.agent_class(algo).title
+    except Exception:  # of anybody's code
+        return None
+
+
 def _packages(env: str) -> list[dict[str, Any]]:
     """Where the task's code comes from; empty where it cannot be made, which the run's failure will say."""
     from bench.envs.packages import packages
@@ -122,7 +132,7 @@ class _Pack:
         job = self.jobs[0]
         if outside := plugins(job.algo, job.config.get("critic", "mlp")) + _packages(job.env):
             origin["plugins"] = outside
-        family = _family(job.env)
+        about = {"family": _family(job.env), "title": _title(job.algo)}
         opened: list[tuple[Job, Writer]] = []
         refused: list[UserError] = []
         for job in self.jobs:
@@ -132,7 +142,7 @@ class _Pack:
                     job,
                     execution=self.execution,
                     provenance=origin,
-                    family=family,
+                    about=about,
                     checkpoint_root=self.checkpoints,
                 )
                 opened.append((job, writer))

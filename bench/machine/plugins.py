@@ -21,18 +21,13 @@ _CACHES = {"__pycache__", ".git"}
 
 
 def plugins(algo: str, critic: str = "mlp") -> list[dict[str, Any]]:
-    """The packages of an algorithm and its critic; empty for the suite's own.
-
-    Each as `package_record` gives it, with the title of the algorithm in tables.
-    """
+    """The packages of an algorithm and its critic, each as `package_record` gives it; empty for the suite's own."""
     from algos.core import critics
 
     found = [(f"algorithm {algo}", point) for point in algos.offered().get(algo, [])]
     if critic in critics.offered() and critic not in critics.CRITICS:
         found.append((f"critic {critic}", critics.offered()[critic]))
-    return [
-        {**package_record(offers, point.module, point.dist), "title": _title(algo)} for offers, point in found
-    ]
+    return [package_record(offers, point.module, point.dist) for offers, point in found]
 
 
 def package_record(
@@ -70,13 +65,6 @@ def distribution_of(module: str) -> Distribution | None:
         if "dir_info" in origin and found.name != SUITE and where.is_relative_to(folder.resolve()):
             return found
     return None
-
-
-def _title(algo: str) -> str:
-    try:
-        return algos.agent_class(algo).title or algo
-    except Exception:  # whoever builds the agent says why
-        return algo
 
 
 def modules_digest(module: str) -> str:

@@ -63,6 +63,7 @@ class RunRecord(Struct):
     settings: Settings
     attempts: Annotated[list[Attempt], Meta(min_length=1)]
     family: Literal["dm_control", "gymnasium"] | None = None  # of the task; older runs have none
+    title: str | None = None  # of the algorithm in tables; older runs have none
 
 
 class Done(Struct, forbid_unknown_fields=True):

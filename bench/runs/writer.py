@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ class Writer:
         *,
         execution: Mapping[str, Any],
         provenance: Mapping[str, Any],
-        family: str | None = None,
+        about: Mapping[str, str | None] = MappingProxyType({}),
         checkpoint_root: Path | None = None,
         retry_failed: bool = True,
     ) -> Writer:
@@ -100,7 +101,7 @@ class Writer:
 
         The tables are cut back to the checkpoint; without a sound one they begin anew.
         `provenance["scheduler"]` (None, or a mapping with "job_id" and "restart_count") identifies the scheduler's
-        restart of the owner's job, which takes over. `family`: of the task, "dm_control" or "gymnasium"; None
+        restart of the owner's job, which takes over. `about`: the fields `family` and `title` of run.json; None
         keeps the value of an earlier attempt.
         Raises AlreadyFinished; UserError where the folder cannot be written or is damaged, the run there has
         another configuration, a living process owns it, or it failed and `retry_failed` is false.
@@ -115,7 +116,7 @@ class Writer:
             with ownership.locked(path):
                 # again, since another process may have been faster
                 refuse(root, job, checkpoint_root, retry_failed)
-                writer._claim(execution, provenance, family)
+                writer._claim(execution, provenance, about)
         except AlreadyFinished:
             remove_leftovers(root, job, checkpoint_root)
             raise
@@ -123,7 +124,12 @@ class Writer:
             raise UserError(f"{path} cannot be written: {strerror(error)}") from error
         return writer
 
-    def _claim(self, execution: Mapping[str, Any], provenance: Mapping[str, Any], family: str | None) -> None:
+    def _claim(
+        self,
+        execution: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        about: Mapping[str, str | None],
+    ) -> None:
         scheduler = provenance.get("scheduler")
         owner = ownership.read_owner(self.path)
         if owner is not None and not ownership.restarts(owner, scheduler):
@@ -165,9 +171,9 @@ class Writer:
             attempt["restarted"] = reason
         identity = json.loads(json.dumps(self._job.identity(), allow_nan=False))
         names = {"study": self._job.study, "label": self._job.label, "hash": self._job.hash}
-        family = family or (meta or {}).get("family")
-        if family is not None:
-            names["family"] = family
+        earlier = {key: meta.get(key) for key in ("family", "title")} if meta else {}
+        known = earlier | {key: value for key, value in about.items() if value}
+        names |= {key: value for key, value in known.items() if value}
         self._meta = {"format": FORMAT, **names, **identity, "attempts": [*attempts, attempt]}
         self._write_meta()
         self._cut_tables()

@@ -57,6 +57,21 @@ def test_which_algorithms_and_tasks_in_which_order_and_under_which_names(root):
     }
 
 
+def test_an_algorithm_that_is_not_the_suite_s_is_named_as_its_code_names_itself(tmp_path):
+    def shown():
+        results = load(tmp_path, "made-up")
+        return [style.named(results, label) for label in results.labels]
+
+    folder = helpers.study(tmp_path, algos=["mine", "sac"], seeds=2)
+    assert shown() == ["mine", "SAC"]  # of runs from before it was recorded
+    for run in folder.glob("cheetah-run/*/seed-*"):
+        helpers.change_meta(run, title="Mine <b>\n" + 50 * "x")
+    mine, sac = shown()
+    assert mine.startswith("Mine <b> xxx")
+    assert len(mine) <= 40
+    assert sac == "SAC"
+
+
 def test_without_a_choice_nothing_is_chosen(root):
     plain, own = load(root, "made-up"), load_report(root, "made-up")
     assert (own.envs, own.labels, own.home, own.whole) == (

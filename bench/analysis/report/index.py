@@ -16,7 +16,7 @@ from bench.analysis.report.page import index_page
 from bench.analysis.report.sections import Section
 from bench.analysis.scores.results import REPORTS, Results
 from bench.analysis.scores.runs import STATES, days
-from bench.analysis.style import display_name
+from bench.analysis.style import named
 from bench.analysis.table import MISSING, Entry, Link, Table, number, within
 from bench.disk import DamagedFile, check_inside, read_bytes, write_atomic
 from bench.names import INDEX, is_safe_name
@@ -42,7 +42,7 @@ def entry(results: Results, made: Sequence[Section]) -> IndexEntry:
     """The row of a study. made: its report's sections."""
     found = Counter(score.state for score in results.runs)
     steps = results.settings.get("steps")
-    learners = [display_name(label, results.algos[label]) for label in results.learners]
+    learners = [named(results, label) for label in results.learners]
     what = f"{_named(learners)} on {_named(results.envs)}" if learners else _named(results.envs)
     if isinstance(steps, int):
         what += f", {steps:,} steps"
@@ -61,7 +61,7 @@ def best(results: Results, made: Sequence[Section]) -> str:
     Where there are no aggregates: how many tasks it has the highest mean of, or its mean on the only one.
     """
     records = {table.name: table.records for section in made for table in section.tables}
-    name = {label: display_name(label, results.algos[label]) for label in results.learners}
+    name = {label: named(results, label) for label in results.learners}
     iqm = [
         record
         for record in records.get("aggregates", ())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.analysis.scores.results import Results, name_parts
-from bench.analysis.style import display_name
+from bench.analysis.style import named
 from bench.analysis.table import MISSING, Entry, Table, number
 from bench.runs import RANDOM
 from bench.text import one_line
@@ -41,7 +41,7 @@ def table(results: Results, defaults: Callable[[str, str | None], Settings]) -> 
             rows.append(
                 [
                     env,
-                    display_name(label, cell.algo),
+                    named(results, label),
                     number(float(cell.final.mean())),
                     " ".join(f"{seeds[seed]:.0f}" for seed in sorted(seeds)),
                     clear or MISSING,
@@ -52,13 +52,13 @@ def table(results: Results, defaults: Callable[[str, str | None], Settings]) -> 
             record |= {"final": float(cell.final.mean()), "lowest": lowest, "above_random": clear}
             records.append({**record, "settings": _listed(own), "settings_of_all": _listed(common)})
     columns = ["Task", "Algorithm", "Final return", "Of each seed", "Above random", "Settings"]
-    named = ", ".join(f"{key} {value}" for key, value in results.settings.items())
+    protocol = ", ".join(f"{key} {value}" for key, value in results.settings.items())
     notes = [
         "Final return: mean over seeds of the mean of the last tenth of a run's evaluations. Above random: yes where "
         "the lowest seed is above the highest evaluation of the random policy, of any seed at any time.",
         "Settings: what is set otherwise than the authors have it. "
         + (f"All that have the setting: {_listed(common)}. " if common else "")
-        + f"Runs: {one_line(named)}.",
+        + f"Runs: {one_line(protocol)}.",
     ]
     return Table("learning", "Does each algorithm learn?", columns, rows, records, notes)
 

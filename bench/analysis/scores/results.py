@@ -17,6 +17,7 @@ from bench.analysis import stats
 from bench.analysis.resampling import Array, Group
 from bench.runs import FINISHED, RANDOM, Run
 from bench.studies.report import Choice
+from bench.text import one_line
 
 LARGEST_RETURN = 1000.0  # of a task of DM Control: 1000 steps, rewards in [0, 1]
 Bounds = tuple[float, float]  # the returns that become the scores 0 and 1
@@ -24,6 +25,8 @@ UNIT: Bounds = (0.0, LARGEST_RETURN)
 UNIT_SCORE = f"return / {LARGEST_RETURN:.0f}"
 REPORT = "report"  # in a study's folder
 REPORTS = "reports"  # below the root of all results: reports of more than one study, or of a part of one
+
+LONGEST_TITLE = 40  # characters of an algorithm's
 
 FinalMode = tuple[str, int]  # mode, candidates
 
@@ -178,6 +181,14 @@ class Results:
         """How the learning curves were evaluated, in words."""
         mode = str(self.settings.get("eval_mode", "not recorded"))
         return "by each algorithm's own authors' convention" if mode == "authors" else f"mode {mode}"
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Registry name -> the title that the algorithm's code gave itself, where a run recorded one."""
+        recorded = (
+            (score.run.meta["algo"], score.run.meta.get("title")) for score in self.runs if score.run.meta
+        )
+        return {algo: one_line(title, LONGEST_TITLE) for algo, title in recorded if title}
 
     def config(self, label: str) -> dict[str, Any]:
         """The configuration of a label, from any of its runs; empty where none has started."""

@@ -190,7 +190,8 @@ def _moved(x: Array, aside: float, places: Sequence[float], logarithmic: bool) -
 
 
 def _named(results: Results, line: Line) -> str:
-    return results.choice.names.get(line.name) or display_name(line.name, line.algo)
+    title = results.titles.get(line.algo, "")
+    return results.choice.names.get(line.name) or display_name(line.name, line.algo, title)
 
 
 def _sizes(line: Line) -> str:
