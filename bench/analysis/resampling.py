@@ -24,7 +24,8 @@ Counts = NDArray[np.int16]
 Group = tuple[int, tuple[str, ...]]  # number of seeds; what its draws depend on
 
 RESAMPLES = 10_000  # for every interval that is printed
-CURVE_RESAMPLES = 1000  # for a band that is looked at, not read off
+CURVE_RESAMPLES = 1000  # at least, for a band along a curve
+CURVE_SAMPLES = 200_000  # values of the statistic that make a band: its points x resamples
 INFLUENCE_RESAMPLES = 2000  # the first of those drawn, for the degrees of freedom
 LEVEL = 0.95
 # Groups whose draws are kept, 20 kB a seed: every table of a study asks for the same ones
@@ -48,6 +49,14 @@ def resample(groups: Sequence[Group], draws: int = RESAMPLES) -> Resamples:
     if math.prod(math.comb(2 * n - 1, n) for n in sizes) <= 2 * draws:
         return every_resample(sizes)
     return Resamples(tuple(_drawn(n, key, max(draws, RESAMPLES))[:draws] for n, key in groups), None)
+
+
+def curve_resamples(points: int) -> int:
+    """For a band along a curve of so many points: as many as for a printed interval where there are few points.
+
+    Such a curve's last point is often printed too. A band of hundreds of points is looked at, not read off.
+    """
+    return max(CURVE_RESAMPLES, min(RESAMPLES, CURVE_SAMPLES // points))
 
 
 @functools.lru_cache(64)

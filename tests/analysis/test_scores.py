@@ -10,6 +10,7 @@ import pytest
 from scipy import stats as distributions
 
 from bench.analysis import stats
+from bench.analysis.resampling import RESAMPLES
 from bench.analysis.scores import comparisons as comparison_tables
 from bench.analysis.scores import estimates as scores
 from bench.analysis.scores import tables as score_tables
@@ -198,8 +199,16 @@ def test_the_aggregate_curve_is_the_iqm_at_each_evaluation(tmp_path):
     value, low, high = scores.aggregate_curve(cells, 1 / 6)  # whole runs: one of six
     last = [cell.returns[:, -1] / 1000 for cell in cells]
     assert value[-1] == pytest.approx(stats.iqm(last))
-    expected = stats.resampled(stats.iqm, last, [cell.group for cell in cells], scores.CURVE_RESAMPLES)
+    expected = stats.resampled(stats.iqm, last, [cell.group for cell in cells], RESAMPLES)
     assert (low[-1], high[-1]) == pytest.approx(expected.interval())
+
+
+def test_a_curve_that_ends_in_the_final_return_ends_in_its_interval(tmp_path):
+    helpers.study(tmp_path, seeds=8)
+    cell = load(tmp_path, "made-up").cells["cheetah-run", "qsm"]
+    low, high = scores.curve_band(cell)
+    printed = scores.mean_over_seeds(cell, cell.returns[:, -1])
+    assert (low[-1], high[-1]) == pytest.approx((printed.low, printed.high))
 
 
 def test_steps_to_90_percent_of_the_best(tmp_path):

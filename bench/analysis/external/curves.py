@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bench.analysis import stats
 from bench.analysis.external.scores import read_all, single_seeds
-from bench.analysis.resampling import CURVE_RESAMPLES, Array
+from bench.analysis.resampling import Array, curve_resamples
 from bench.analysis.scores.results import LARGEST_RETURN
 
 COLUMNS = ("source", "algo", "env", "seed", "env_step", "return")
@@ -57,7 +57,8 @@ class Curve:
         if self.n == 1:
             return np.full_like(self.env_steps, np.nan), np.full_like(self.env_steps, np.nan)
         group = (self.n, ("external", self.env, self.algo, self.source))
-        low, high = stats.resampled(stats.mean, [self.returns.T], [group], CURVE_RESAMPLES).interval()
+        draws = curve_resamples(len(self.env_steps))
+        low, high = stats.resampled(stats.mean, [self.returns.T], [group], draws).interval()
         return (np.clip(low, 0, LARGEST_RETURN), np.clip(high, 0, LARGEST_RETURN)) if bounded else (low, high)
 
     def at(self, env_step: float) -> Array:

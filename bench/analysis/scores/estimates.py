@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bench.analysis import stats
-from bench.analysis.resampling import CURVE_RESAMPLES, RESAMPLES, Array, Counts, Resampled, resample
+from bench.analysis.resampling import RESAMPLES, Array, Counts, Resampled, curve_resamples, resample
 from bench.analysis.scores.results import LARGEST_RETURN, RANDOM, Cell, Results
 from bench.analysis.stats import Statistic, Tasks
 
@@ -77,7 +77,7 @@ def mean_over_seeds(cell: Cell, per_seed: Array) -> Estimate:
 
 def curve_band(cell: Cell) -> tuple[Array, Array]:
     """Low and high of the mean return at every evaluation, each (K,); nan for a single seed."""
-    found = stats.resampled(stats.mean, [cell.returns.T], [cell.group], CURVE_RESAMPLES)
+    found = stats.resampled(stats.mean, [cell.returns.T], [cell.group], curve_resamples(len(cell.env_steps)))
     return _band(found, [cell], return_scale(cell))
 
 
@@ -205,7 +205,8 @@ def aggregate_curve(cells: Sequence[Cell], cut: float) -> tuple[Array, Array, Ar
     """IQM of normalised return at every evaluation: value, low, high, each (K,). cut: as in TaskSet."""
     tasks = [cell.scores(cell.returns.T) for cell in cells]
     iqm = functools.partial(stats.iqm, cut=cut)
-    found = stats.resampled(iqm, tasks, [cell.group for cell in cells], CURVE_RESAMPLES)
+    draws = curve_resamples(len(cells[0].env_steps))
+    found = stats.resampled(iqm, tasks, [cell.group for cell in cells], draws)
     return found.value, *_band(found, cells, _unit_scale(cells))
 
 
@@ -225,7 +226,8 @@ def profile(cells: Sequence[Cell], thresholds: Array) -> tuple[Array, Array, Arr
         return stats.performance_profile(tasks, thresholds, counts)
 
     tasks = [cell.scores(cell.final) for cell in cells]
-    found = stats.resampled(statistic, tasks, [cell.group for cell in cells], CURVE_RESAMPLES)
+    draws = curve_resamples(len(thresholds))
+    found = stats.resampled(statistic, tasks, [cell.group for cell in cells], draws)
     return found.value, *_band(found, cells, (0.0, 1.0))
 
 

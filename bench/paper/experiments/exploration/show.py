@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from bench.analysis import stats
 from bench.analysis.report.sections import Picture
-from bench.analysis.resampling import CURVE_RESAMPLES
+from bench.analysis.resampling import curve_resamples
 from bench.analysis.scores.figures import line, short_count
 from bench.analysis.style import COLUMN, PAGE, display_name, legend, plain, styles
 from bench.analysis.table import Entry, Table, number, within
@@ -87,7 +87,8 @@ def _coverage(coverage: pd.DataFrame) -> Figure:
                 steps, cells = _curves(rows)
                 relative = cells / reference
                 groups = [(len(cells), ("coverage", task, algo))]
-                low, high = stats.resampled(stats.mean, [relative.T], groups, CURVE_RESAMPLES).interval()
+                draws = curve_resamples(len(steps))
+                low, high = stats.resampled(stats.mean, [relative.T], groups, draws).interval()
                 ax.fill_between(steps, low, high, color=look[algo].color, alpha=0.18, linewidth=0)
                 handles[algo] = line(ax, steps, relative.mean(axis=0), look[algo])
             if row == 0:
