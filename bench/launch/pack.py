@@ -91,9 +91,10 @@ def _title(algo: str) -> str | None:
     import algos
 
     try:
-        return algos.agent_class(algo).title
+        title = algos.agent_class(algo).title
     except Exception:  # of anybody's code
         return None
+    return title if isinstance(title, str) else None
 
 
 def _packages(env: str) -> list[dict[str, Any]]:
