@@ -80,7 +80,8 @@ def test_the_data_of_studies_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(found["losses"]["label"]) >= {"qsm", "sac"}
     assert (found["hours"] > 0).all()
     assert set(found["variant"]["study"]) == {"sac-choices"}
-    assert {matrix.shape for matrix in found["matrices"].values()} == {(3, 3)}
+    assert {matrix.shape[1] for matrix in found["matrices"].values()} == {3}  # tasks
+    assert min(len(matrix) for matrix in found["matrices"].values()) >= 3  # seeds that all tasks have
     assert found["action"].shape == (1,)
 
 
@@ -116,7 +117,7 @@ def test_the_algorithm_in_one_file(checkout: Path) -> None:
     )  # fmt: skip
     out = python(checkout, "bench", *grid)
     assert "3 of 3 runs done" in out
-    assert "awac" in out.partition("Algorithm")[2]  # in the same table
+    assert "AWAC" in out.partition("Algorithm")[2]  # in the same table
     runs = sorted((checkout / "results").glob("*/Pendulum-v1/*/seed-0"))
     assert [path.parent.name for path in runs] == ["awac", "awac-temperature=0.1", "random"]
     losses = read_run(runs[0]).table("train.csv").query("kind == 'loss'")

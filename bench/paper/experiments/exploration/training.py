@@ -70,7 +70,7 @@ def label(study: Study, algo: str) -> str:
 
 def _open(root: Path, jobs: Sequence[Job], execution: dict[str, Any]) -> list[Writer]:
     how: dict[str, Any] = {"execution": execution, "provenance": provenance()}
-    how["family"] = envs.check_name(jobs[0].env)
+    how["about"] = {"family": envs.check_name(jobs[0].env)}
     writers = []
     for job in jobs:
         try:
