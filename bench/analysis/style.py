@@ -114,9 +114,9 @@ def display_name(label: str, algo: str, title: str = "") -> str:
     return f"{shown} ({study})" if study else shown
 
 
-def named(results: Results, label: str) -> str:
-    """The name of a label in this report, chosen or made."""
-    algo = results.algos[label]
+def named(results: Results, label: str, algo: str = "") -> str:
+    """The name of a label in this report, chosen or made. algo: of a label that is none of the report's own."""
+    algo = algo or results.algos[label]
     return results.choice.names.get(label) or display_name(label, algo, results.titles.get(algo, ""))
 
 

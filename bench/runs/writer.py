@@ -171,9 +171,9 @@ class Writer:
             attempt["restarted"] = reason
         identity = json.loads(json.dumps(self._job.identity(), allow_nan=False))
         names = {"study": self._job.study, "label": self._job.label, "hash": self._job.hash}
-        earlier = {key: meta.get(key) for key in ("family", "title")} if meta else {}
-        known = earlier | {key: value for key, value in about.items() if value}
-        names |= {key: value for key, value in known.items() if value}
+        for key in ("family", "title"):
+            if value := about.get(key) or (meta or {}).get(key):
+                names[key] = value
         self._meta = {"format": FORMAT, **names, **identity, "attempts": [*attempts, attempt]}
         self._write_meta()
         self._cut_tables()

@@ -17,7 +17,7 @@ from bench.analysis.resampling import Array
 from bench.analysis.scores.estimates import mean_over_seeds
 from bench.analysis.scores.figures import label_panels, panels
 from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results, name_parts
-from bench.analysis.style import display_name, legend, plain, styles
+from bench.analysis.style import legend, named, plain, styles
 from bench.errors import UserError, suggest
 
 ENOUGH = 3  # values of a number that are drawn without being asked for
@@ -173,7 +173,9 @@ def _figure(results: Results, setting: str, lines: Sequence[Line]) -> Figure:
     label_panels(figure, axes, f"{setting} (log scale)" if logarithmic else setting, "Final return")
     shown = [line for line in lines if line.name in handles]
     legend(
-        figure, [handles[x.name] for x in shown], [f"{_named(results, x)} (n = {_sizes(x)})" for x in shown]
+        figure,
+        [handles[x.name] for x in shown],
+        [f"{named(results, x.name, x.algo)} (n = {_sizes(x)})" for x in shown],
     )
     return figure
 
@@ -187,11 +189,6 @@ def _moved(x: Array, aside: float, places: Sequence[float], logarithmic: bool) -
     """x moved by a share of the axis."""
     low, high = min(places), max(places)
     return x * (high / low) ** aside if logarithmic else x + aside * (high - low)
-
-
-def _named(results: Results, line: Line) -> str:
-    title = results.titles.get(line.algo, "")
-    return results.choice.names.get(line.name) or display_name(line.name, line.algo, title)
 
 
 def _sizes(line: Line) -> str:
