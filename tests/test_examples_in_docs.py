@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bench.__main__ import main
 from bench.check.tasks import CHECKS
 from bench.runs import read_run
 from bench.studies.file import load_study
@@ -49,6 +51,18 @@ def test_every_demand_on_a_task_is_explained() -> None:
     text = (REPO / "docs" / "adding-a-task.md").read_text()
     for what in CHECKS:
         assert f"\n| {what}" in text, what
+
+
+def test_what_is_said_not_to_have_been_run_can_be_run_and_was_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (section,) = re.findall(r"## What has not been run\n(.*?)\n## ", (REPO / "docs/findings.md").read_text(), re.S)
+    commands = re.findall(r"`make bench (.+?)` \|", section)
+    assert len(commands) == section.count("| `make ") > 0
+    for command in commands:
+        assert main(["run", *shlex.split(command), f"RESULTS={REPO / 'results'}", "DRY=1"]) == 0
+        (to_do,) = re.findall(r" (\d+) to do", capsys.readouterr().out)
+        assert int(to_do) > 0, command
 
 
 @pytest.mark.slow
