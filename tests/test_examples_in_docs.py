@@ -56,7 +56,9 @@ def test_every_demand_on_a_task_is_explained() -> None:
 def test_what_is_said_not_to_have_been_run_can_be_run_and_was_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (section,) = re.findall(r"## What has not been run\n(.*?)\n## ", (REPO / "docs/findings.md").read_text(), re.S)
+    (section,) = re.findall(
+        r"## What has not been run\n(.*?)\n## ", (REPO / "docs/findings.md").read_text(), re.S
+    )
     commands = re.findall(r"`make bench (.+?)` \|", section)
     assert len(commands) == section.count("| `make ") > 0
     for command in commands:

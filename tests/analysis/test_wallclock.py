@@ -71,6 +71,22 @@ def test_other_sizes_go_to_a_table_of_their_own(tmp_path):
     assert len(sizes.rows) == 8
 
 
+def test_an_algorithm_has_its_recorded_title_in_every_table_and_figure(tmp_path):
+    folder = helpers.timing(tmp_path)
+    for file in ("samples.csv", "facts.csv"):
+        change(folder, lambda frame: frame.replace({"algo": {"sac": "mine-critic=simba"}}), file)
+    own = "Mine, by its authors critic=simba"
+    titled = lambda frame: frame.assign(title=np.where(frame["algo"].str.contains("mine"), own, ""))  # noqa: E731
+    change(folder, titled, "facts.csv")
+    (timings,) = load_timings(tmp_path)[0]
+    tables = [*wallclock_tables.all_tables([timings]), wallclock_tables.compact(timings)]
+    shown = {table.name: {row[0] for row in table.rows} for table in tables}
+    assert sum(own in names for names in shown.values()) == 3
+    assert not any("mine" in str(name) for names in shown.values() for name in names)
+    (ax,) = wallclock_figures.where_time_goes(timings).axes
+    assert [label.get_text() for label in ax.get_yticklabels()][-1] == own
+
+
 @pytest.mark.seconds
 def test_what_is_counted_has_a_table_for_each_study(tmp_path):
     helpers.timing(tmp_path, modes=("eager", "compile"))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Table, number
 from bench.analysis.wallclock.timings import TIMING, TimingSet, read_table
 
@@ -61,7 +60,7 @@ def _table(root: Path, machine: str, which: str, modes: Mapping[str, TimingSet])
     for key in keys:
         where = dict(zip(("algo", "hidden", "batch", "T", "candidates"), key))
         size = {name: where[name] for name in ("hidden", "batch", "T")}
-        title = first.text("title", **where) or display_name(where["algo"], where["algo"])
+        title = first.shown(where["algo"])
         record: dict[str, object] = {**where, "title": title, "sizes": which, "machine": machine}
         gflop = {part: first.fact(f"{part}_gflop", **where) for part in ("update", "act")}
         record |= {f"{part}_gflop": value for part, value in gflop.items()}

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from bench.analysis.scores.figures import curves, panels
 from bench.analysis.scores.results import Cell, Results
 from bench.analysis.stats import Array
-from bench.analysis.style import COLUMN, display_name, legend, order, plain, styles
+from bench.analysis.style import COLUMN, legend, order, plain, styles
 from bench.analysis.wallclock.timings import CHAINS, GROWING, TimingSet, slope_over_T
 
 STEP_PARTS = {  # of one environment step of training: what -> (heading, grey, hatch); colours are algorithms'
@@ -69,7 +69,7 @@ def update_time_over_T(timings: TimingSet) -> Figure | None:
                 found.T, 1e3 * found.seconds, color=color, marker=look[algo].marker, linestyle=""
             )
             slope = f"{1e3 * found.slope:z.2f}".replace("-", "−")
-            names.append(f"{display_name(algo, algo)}: {slope} ms per step")
+            names.append(f"{timings.shown(algo)}: {slope} ms per step")
         ax.legend(handles, names, loc="upper left", handletextpad=0.2)
         ax.set(
             title=what.replace("_", " ").capitalize(), xlabel="Denoising steps T", ylabel="Median time, ms"
@@ -109,7 +109,7 @@ def where_time_goes(timings: TimingSet, T: str = "5") -> Figure | None:
             np.median(timings.seconds(algo=algo, what="end_to_end", **_chain(algo, T), **size))
         )
         ax.text(max(left, whole), position, f" {whole:.1f}", va="center", fontsize=6.5)
-    names = [display_name(algo, algo) + (f", T = {T}" if algo in CHAINS else "") for algo in algos]
+    names = [timings.shown(algo) + (f", T = {T}" if algo in CHAINS else "") for algo in algos]
     ax.set_yticks(range(len(algos)), [plain(name) for name in names])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.analysis.scores.results import name_parts
-from bench.analysis.style import display_name
 from bench.analysis.table import Entry, Table, number
 from bench.analysis.wallclock.timings import TimingSet
 
@@ -31,7 +29,7 @@ def _table(timings: TimingSet) -> Table:
     for label in dict.fromkeys(samples["algo"]):
         own = samples[samples["algo"] == label]
         size = {name: own[name].iloc[0] for name in ("algo", "hidden", "batch", "T")}
-        title = display_name(label, name_parts(label)[0])
+        title = timings.shown(label)
         record: dict[str, object] = {**size, "title": title, **timings.how}
         row: list[Entry] = [title]
         for what, pack in columns:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bench.analysis.style import display_name, order
+from bench.analysis.style import order
 from bench.analysis.table import MISSING, Entry, Table, number, within
 from bench.analysis.wallclock.timings import (
     CHAINS,
@@ -57,7 +57,7 @@ def compact(timings: TimingSet) -> Table:
     for key in sorted(_row_keys(timings.at(**size)), key=lambda key: (order(key[0]), _natural(key[1:]))):
         where = dict(zip(ROW, key))
         medians = timings.at(**where).groupby("what", observed=True)["seconds"].median()
-        row: list[Entry] = [display_name(where["algo"], where["algo"])]
+        row: list[Entry] = [timings.shown(where["algo"])]
         row += [number(float(where["T"])) if where["T"] else MISSING, number(_repeats(timings.at(**where)))]
         row += [number(1e3 * float(medians.get(what, "nan")), 2) for what in parts.values()]
         rows.append([*row, number(1 / float(medians.get("end_to_end", "nan")))])
@@ -79,7 +79,7 @@ def over_T(timings: TimingSet) -> Table:
     records: list[dict[str, object]] = []
     for (algo, what), slope in found.items():
         at = {T: 1e3 * seconds for T, seconds in zip(slope.T, slope.seconds)}
-        row: list[Entry] = [display_name(algo, algo), PARTS[what], number(slope.rounds)]
+        row: list[Entry] = [timings.shown(algo), PARTS[what], number(slope.rounds)]
         row += [number(at.get(T, float("nan")), 2) for T in chains]
         low, high = 1e3 * slope.low, 1e3 * slope.high
         row.append(number(1e3 * slope.slope, 3, detail=within(low, high, 3)))
@@ -116,7 +116,7 @@ def _table(timings: TimingSet, samples: pd.DataFrame, name: str, which: str) -> 
     for key in sorted(_row_keys(samples), key=lambda key: (order(key[0]), _natural(key[1:]))):
         where = dict(zip(ROW, key))
         of_row = timings.at(**where)
-        row: list[Entry] = [display_name(where["algo"], where["algo"])]
+        row: list[Entry] = [timings.shown(where["algo"])]
         row += [number(float(where["T"])) if where["T"] else "–"]
         row += [where[column] for column in varying]
         row += [number(float(where["candidates"] or "nan")), number(_repeats(of_row))]
@@ -152,7 +152,7 @@ def facts(timings: TimingSet) -> Table:
     sizes = set(zip(*(timings.facts[column] for column in FACTS)))
     for key in sorted(sizes, key=lambda key: (order(key[0]), _natural(key[1:]))):
         where = dict(zip(FACTS, key))
-        row: list[Entry] = [display_name(where["algo"], where["algo"]), where["hidden"], where["batch"]]
+        row: list[Entry] = [timings.shown(where["algo"]), where["hidden"], where["batch"]]
         row += [number(float(where[column])) if where[column] else MISSING for column in ("T", "candidates")]
         record: dict[str, object] = dict(where)
         for fact in FACT_NUMBERS:

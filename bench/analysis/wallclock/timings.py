@@ -18,7 +18,8 @@ import pandas as pd
 from bench.analysis import resampling
 from bench.analysis.csvfile import read_text
 from bench.analysis.resampling import Array
-from bench.analysis.scores.results import Results
+from bench.analysis.scores.results import Results, name_parts
+from bench.analysis.style import display_name
 from bench.disk import check_inside, read_json
 from bench.names import is_safe_name
 from bench.text import one_line
@@ -105,10 +106,11 @@ class TimingSet:
         values = _where(self.facts, where)[name].dropna().unique()
         return float(values[0]) if len(values) == 1 else float("nan")
 
-    def text(self, name: str, **where: str) -> str:
-        """A text of facts.csv, "" where there is none or it is ambiguous."""
-        values = _where(self.facts, where)[name].unique()
-        return one_line(values[0]) if len(values) == 1 else ""
+    def shown(self, label: str) -> str:
+        """What a reader sees for a label of the column `algo`: its title in facts.csv, where one was recorded."""
+        titles = _where(self.facts, {"algo": label})["title"].unique()
+        title = one_line(titles[0]) if len(titles) == 1 else ""
+        return title or display_name(label, name_parts(label)[0])
 
 
 def _where(frame: pd.DataFrame, where: dict[str, str]) -> pd.DataFrame:
