@@ -83,14 +83,20 @@ def test_a_run_is_evaluated_ten_times(early):
     assert {len(cell.env_steps) for cell in early.cells.values()} == {10}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_seeds_of_dql_that_stand_still_on_cheetah_run(seed):
-    folder = RESULTS / f"early-100k/cheetah-run/dql/seed-{seed}"
-    evaluated = pd.read_csv(folder / "eval.csv").groupby("env_step")["return"].mean()
-    assert evaluated[evaluated.index > 10_000].max() < 10
-    logged = pd.read_csv(folder / "train.csv")
-    bound = logged.loc[(logged["name"] == "at_bound") & (logged["env_step"] > 20_000), "value"]
-    assert bound.between(0.4, 0.6).all()
+def test_seeds_of_dql_that_stand_still_on_cheetah_run(early):
+    folders = [RESULTS / f"early-100k/cheetah-run/dql/seed-{seed}" for seed in range(5)]
+    assert len(early.cells["cheetah-run", "dql"].final) == len(folders)
+    still = []
+    for seed, folder in enumerate(folders):
+        evaluated = pd.read_csv(folder / "eval.csv").groupby("env_step")["return"].mean()
+        logged = pd.read_csv(folder / "train.csv")
+        bound = logged.loc[(logged["name"] == "at_bound") & (logged["env_step"] > 20_000), "value"]
+        if evaluated[evaluated.index > 10_000].max() < 10:
+            assert bound.between(0.4, 0.6).all()
+            still.append(seed)
+        else:
+            assert evaluated.iloc[-1] > 100
+    assert still == [1, 2, 4]
 
 
 def test_one_of_the_authors_seeds_and_one_of_ours_stay_at_the_same_return():
@@ -127,16 +133,19 @@ def test_what_is_said_of_the_two_forms_of_sac(early):
 
 
 def test_what_the_front_page_says_is_decided(early):
-    seeds = {key: cell.final for key, cell in early.cells.items()}
-    many = {key for key, final in seeds.items() if len(final) > 5}
-    assert many == {("cheetah-run", "qsm"), ("cheetah-run", "sac")}
-    assert {len(seeds[env, label]) for env in ("walker-walk", "walker-run") for label in ("qsm", "sac")} == {
-        5
-    }
-    assert {len(final) for (_, label), final in seeds.items() if label in ("td3", "dql")} == {3}
+    seeds = {key: len(cell.final) for key, cell in early.cells.items()}
+    assert {key for key, n in seeds.items() if n == 10} == {("cheetah-run", "qsm"), ("cheetah-run", "sac")}
+    assert {n for n in seeds.values() if n != 10} == {5}
+    assert set(early.algos.values()) == {"qsm", "sac", "td3", "dql"}
+    ahead, behind = set(), set()
     for env in early.envs:
-        found = difference(*(early.cells[env, label] for label in ("qsm", "sac")))
-        assert found.low < 0 < found.high
+        for label in ("sac", "td3", "dql"):
+            found = difference(early.cells[env, "qsm"], early.cells[env, label])
+            ahead |= {(label, env)} if found.low > 0 else set()
+            behind |= {(label, env)} if found.high < 0 else set()
+    assert (ahead, behind) == ({("dql", "cheetah-run"), ("dql", "walker-walk")}, set())
+    (claim,) = [v for v in claims.judge(early, load_timings(RESULTS)[0]) if v.claim.id == "1"]
+    assert {finding.verdict for finding in claim.findings} == {"undecided"}
 
 
 def test_which_sac_decides_the_sign_on_walker_walk(early):
