@@ -10,6 +10,7 @@ import pytest
 
 from algos.core.diffusion import vp_schedule
 from algos.qsm import QSMConfig
+from bench.analysis.scores.efficiency import sample_efficiency
 from bench.analysis.scores.estimates import difference, mean_over_seeds
 from bench.analysis.scores.load import load
 from bench.analysis.wallclock.timings import load_timings
@@ -49,6 +50,7 @@ def test_every_number_in_prose_is_one_of_the_code_or_of_a_source():
     early, paper = load_study("early-100k"), load_study("paper")
     own = {
         early.settings.steps,
+        early.settings.steps // 2,
         paper.settings.steps,  # as many as the authors ran
         exploration.POINT.settings.steps,
         exploration.SWINGUP.settings.steps,
@@ -146,6 +148,22 @@ def test_what_the_front_page_says_is_decided(early):
     assert (ahead, behind) == ({("dql", "cheetah-run"), ("dql", "walker-walk")}, set())
     (claim,) = [v for v in claims.judge(early, load_timings(RESULTS)[0]) if v.claim.id == "1"]
     assert {finding.verdict for finding in claim.findings} == {"undecided"}
+
+
+def test_who_is_ahead_half_way_and_at_the_end(early):
+    table, _ = sample_efficiency(early)
+    found = {(r["task"], r["budget"].split("%")[0], r["label"]): (r["low"], r["high"]) for r in table.records}
+    over_tasks = next(task for task, _, _ in found if task.startswith("IQM"))
+    met = {
+        (task, share): {
+            x for x in ("sac", "td3", "dql") if found[task, share, x][1] > found[task, share, "qsm"][0]
+        }
+        for task in (over_tasks, *early.envs)
+        for share in ("50", "100")
+    }
+    assert met[over_tasks, "50"] == {"td3"}
+    assert met[over_tasks, "100"] == {"sac", "td3", "dql"}
+    assert [env for env in early.envs if "sac" not in met[env, "50"]] == ["walker-run"]
 
 
 def test_which_sac_decides_the_sign_on_walker_walk(early):
