@@ -7,10 +7,11 @@ A document marks such a part with two comments, and everything between them is r
 
 The first word is a study, the others are the names of tables and figures of its report, in this order; `facts` is
 the line under the report's title. A document can also show `overview`, `claims_both_rules` and `learning` of a study.
+A figures file in the place of a study, `docs/which-sac.toml`, takes them from the report that it asks for.
 `generated: gates` shows the gates (bench/paper/gates.py), `generated: perf` the speed beside other libraries,
 `generated: qsm-targets` the size of the target of QSM's loss in all runs, `generated: cost` what an update costs, and
 `experiments` in the place of a study takes from the experiments' report.
-Figures go to docs/figures/<study>-<name>.png.
+Figures go to docs/figures/<study or file>-<name>.png.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from pathlib import Path
 from bench.analysis import style
 from bench.analysis import table as tables
 from bench.analysis.report import page as report
-from bench.analysis.report.request import load_report
-from bench.analysis.report.sections import Picture, sections
+from bench.analysis.report.request import load_chosen, load_report
+from bench.analysis.report.sections import Picture, Section, sections
 from bench.analysis.scores import learning
 from bench.analysis.wallclock import cost, packs, perf, perf_tables
 from bench.analysis.wallclock import timings as wallclock
@@ -39,6 +40,7 @@ from bench.paper.sections import claims as claims_section
 from bench.paper.sections import with_subject
 from bench.runs import studies
 from bench.studies.overrides import default_config
+from bench.studies.report import read_figures_file
 from bench.text import one_line
 
 HERE = Path(__file__).parents[2]
@@ -104,7 +106,7 @@ def _pieces(
             raise UserError(f"{path.name}: the part 'generated: {begin[1]}' has no '{_END}'")
         if begin[1] not in parts:
             try:
-                parts[begin[1]] = _make(begin[1].split(), root, sources)
+                parts[begin[1]] = _make(begin[1].split(), root, folder, sources)
             except (UserError, OSError, ValueError, KeyError) as error:
                 raise UserError(f"{path.name}: generated: {begin[1]}: {one_line(error)}") from None
         yield text[at : begin.end()] + parts[begin[1]].text(path, folder)
@@ -114,7 +116,7 @@ def _pieces(
 
 @dataclass(frozen=True)
 class _Source:
-    """The displays of a study, or of the experiments: the line of facts, tables and pictures by name.
+    """The displays of a study, a figures file or the experiments: the line of facts, tables and pictures by name.
 
     missing: the text in place of all of these if it was not run.
     """
@@ -125,7 +127,7 @@ class _Source:
     missing: str = ""
 
 
-def _make(words: Sequence[str], root: Path, sources: dict[str, _Source]) -> _Part:
+def _make(words: Sequence[str], root: Path, folder: Path, sources: dict[str, _Source]) -> _Part:
     if list(words) == ["qsm-targets"]:
         return _Part(_table(targets.table(root)))
     if list(words) == ["gates"]:
@@ -141,13 +143,15 @@ def _make(words: Sequence[str], root: Path, sources: dict[str, _Source]) -> _Par
         return _Part(_speed(root))
     if len(words) < 2:
         raise UserError(
-            "expected a study and names of its report's tables and figures, gates, perf, packs, qsm-targets or cost"
+            "expected a study or a figures file and names of its report's tables and figures, "
+            "gates, perf, packs, qsm-targets or cost"
         )
-    study, *names = words
+    source, *names = words
     with style.drawing():
-        if study not in sources:
-            sources[study] = _source(study, root)
-        return _shown(study, sources[study], names)
+        if source not in sources:
+            chosen = source.endswith(".toml")
+            sources[source] = _chosen(folder / source, root) if chosen else _source(source, root)
+        return _shown(Path(source).stem, sources[source], names)
 
 
 def _costs(root: Path) -> list[str]:
@@ -165,26 +169,45 @@ def _speed(root: Path) -> list[str]:
 
 
 def _source(study: str, root: Path) -> _Source:
-    further: list[tables.Table] = []
     if study == experiment_report.NAME:
         if experiment_report.missing(root):
             return _Source(missing="*The experiments were not run here yet: `make experiments`.*")
-        made = experiment_report.sections(root)
         facts = f"Experiments: {', '.join(experiment_report.facts(root))}."
-    elif study not in studies(root):
-        return _Source(missing=f"*No runs of the study `{study}` are here yet: `make bench STUDY={study}`.*")
-    else:
-        results = with_subject(load_report(root, study))
-        made = sections(results, [claims_section])
-        facts = f"Study `{study}`: {', '.join(report.facts(results))}."
-        judged = claims.judge(results, wallclock.load_timings(root)[0])
-        further = [overview.table(judged), claims.both_rules(judged), learning.table(results, default_config)]
+        return _displays(facts, experiment_report.sections(root))
+    if study not in studies(root):
+        return _Source(missing=_not_run(study))
+    results = with_subject(load_report(root, study))
+    facts = f"Study `{study}`: {', '.join(report.facts(results))}."
+    judged = claims.judge(results, wallclock.load_timings(root)[0])
+    further = [overview.table(judged), claims.both_rules(judged), learning.table(results, default_config)]
+    return _displays(facts, sections(results, [claims_section]), further)
+
+
+def _chosen(file: Path, root: Path) -> _Source:
+    """What a figures file asks for."""
+    choice = read_figures_file(file)
+    if choice is None:
+        raise UserError(f"{file.name} is a study file; expected a figures file, or the study's name")
+    absent = [study for study in choice.studies if study not in studies(root)]
+    if absent:
+        return _Source(missing="\n\n".join(_not_run(study) for study in absent))
+    results = load_chosen(root, choice.studies, choice, "make docs", file.stem)
+    named = " and ".join(f"`{study}`" for study in choice.studies)
+    return _displays(f"Of the studies {named}: {', '.join(report.facts(results))}.", sections(results))
+
+
+def _not_run(study: str) -> str:
+    return f"*No runs of the study `{study}` are here yet: `make bench STUDY={study}`.*"
+
+
+def _displays(facts: str, made: Sequence[Section], further: Sequence[tables.Table] = ()) -> _Source:
     shown = [*(table for section in made for table in section.tables), *further]
     pictures = {picture.name: picture for section in made for picture in section.pictures}
     return _Source(facts, {table.name: table for table in shown}, pictures)
 
 
-def _shown(study: str, source: _Source, names: Sequence[str]) -> _Part:
+def _shown(prefix: str, source: _Source, names: Sequence[str]) -> _Part:
+    """The displays of these names. prefix: of the files of figures."""
     if source.missing:
         return _Part([source.missing])
     lines: list[str] = []
@@ -194,7 +217,7 @@ def _shown(study: str, source: _Source, names: Sequence[str]) -> _Part:
             lines.append(source.facts)
         elif name in source.pictures:
             picture = source.pictures[name]
-            file = f"{study}-{name}.png"
+            file = f"{prefix}-{name}.png"
             figures[file] = style.png(picture.figure)
             lines.append(f"![{tables.markdown_escape(picture.caption)}]({{figures}}/{file})")
         elif name in source.tables:

@@ -85,6 +85,26 @@ def test_a_study_without_runs_says_so(folder):
 
 
 @pytest.mark.seconds
+def test_a_figures_file_shows_its_choice_of_several_studies(folder):
+    (folder / "README.md").write_text(README.replace("made-up facts", "docs/both.toml facts"))
+    file = folder / "docs/both.toml"
+    file.write_text('studies = ["made-up", "more"]\nalgos = ["sac", "td3"]\n')
+    documents.refresh(folder / "results", folder)
+    assert "No runs of the study `more` are here yet" in (folder / "README.md").read_text()
+    helpers.study(folder / "results", algos=("td3",), seeds=2, name="more")
+    picture = folder / "docs/figures/both-learning_curves.png"
+    assert documents.refresh(folder / "results", folder) == [folder / "README.md", picture]
+    text = (folder / "README.md").read_text()
+    assert "Of the studies `made-up` and `more`: 1 task, 2 algorithms, 4 runs: 4 done" in text
+    assert "| Task | SAC (n = 2†) | TD3 (n = 2†) |" in text
+    file.write_text('algos = ["sac"]\nenvs = ["cheetah-run"]\nseeds = 1\n')
+    with pytest.raises(
+        UserError, match=r"^README\.md: .*both\.toml is a study file; expected a figures file"
+    ):
+        documents.refresh(folder / "results", folder)
+
+
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("part", "complaint"),
     [
@@ -94,7 +114,7 @@ def test_a_study_without_runs_says_so(folder):
             README.replace("of yesterday", "<!-- generated: made-up facts -->"),
             "has no '<!-- end generated -->'",
         ),
-        (README.replace(" facts learning_curves final_return", ""), "expected a study and names"),
+        (README.replace(" facts learning_curves final_return", ""), "expected a study or a figures file"),
         (
             README.replace("made-up facts", "gates\n<!-- generated: gates -->\nx").replace(
                 "gates\n", "gates -->\n"
