@@ -148,10 +148,10 @@ def _make(words: Sequence[str], root: Path, folder: Path, sources: dict[str, _So
         )
     source, *names = words
     with style.drawing():
+        chosen = source.endswith(".toml")
         if source not in sources:
-            chosen = source.endswith(".toml")
             sources[source] = _chosen(folder / source, root) if chosen else _source(source, root)
-        return _shown(Path(source).stem, sources[source], names)
+        return _shown(Path(source).stem if chosen else source, sources[source], names)
 
 
 def _costs(root: Path) -> list[str]:
@@ -188,8 +188,8 @@ def _chosen(file: Path, root: Path) -> _Source:
     choice = read_figures_file(file)
     if choice is None:
         raise UserError(f"{file.name} is a study file; expected a figures file, or the study's name")
-    absent = [study for study in choice.studies if study not in studies(root)]
-    if absent:
+    found = studies(root)
+    if absent := [study for study in choice.studies if study not in found]:
         return _Source(missing="\n\n".join(_not_run(study) for study in absent))
     results = load_chosen(root, choice.studies, choice, "make docs", file.stem)
     named = " and ".join(f"`{study}`" for study in choice.studies)
