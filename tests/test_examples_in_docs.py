@@ -90,7 +90,7 @@ def test_the_data_of_studies_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPO)
     found: dict[str, Any] = {}
     exec(text, found)
-    assert len(found["final"]) == 3 * 2 + 2
+    assert len(found["final"]) == 3 * 3
     assert found["final"]["count"].min() >= 3
     assert len(found["curves"]) == 10 * len(found["data"].runs)
     assert set(found["losses"]["label"]) >= {"qsm", "sac"}
