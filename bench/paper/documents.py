@@ -192,7 +192,7 @@ def _chosen(file: Path, root: Path) -> _Source:
     if absent := [study for study in choice.studies if study not in found]:
         return _Source(missing="\n\n".join(_not_run(study) for study in absent))
     results = load_chosen(root, choice.studies, choice, "make docs", file.stem)
-    named = " and ".join(f"`{study}`" for study in choice.studies)
+    named = ", ".join(f"`{study}`" for study in choice.studies)
     return _displays(f"Of the studies {named}: {', '.join(report.facts(results))}.", sections(results))
 
 

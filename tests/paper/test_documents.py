@@ -95,7 +95,7 @@ def test_a_figures_file_shows_its_choice_of_several_studies(folder):
     picture = folder / "docs/figures/both-learning_curves.png"
     assert documents.refresh(folder / "results", folder) == [folder / "README.md", picture]
     text = (folder / "README.md").read_text()
-    assert "Of the studies `made-up` and `more`: 1 task, 2 algorithms, 4 runs: 4 done" in text
+    assert "Of the studies `made-up`, `more`: 1 task, 2 algorithms, 4 runs: 4 done" in text
     assert "| Task | SAC (n = 2†) | TD3 (n = 2†) |" in text
     file.write_text('algos = ["sac"]\nenvs = ["cheetah-run"]\nseeds = 1\n')
     with pytest.raises(

@@ -183,6 +183,19 @@ def test_who_is_ahead_half_way_and_at_the_end(early):
     assert [env for env in early.envs if "sac" in below(env, "50")] == ["walker-run"]
 
 
+def test_neither_change_of_sac_is_shown_to_matter_alone(sacs):
+    default = sacs["walker-walk", "authors"]
+    alone = {label: cell for (_, label), cell in load(RESULTS, "sac-one-choice").cells.items()}
+    found = {label: difference(cell, default) for label, cell in alone.items()}
+    assert [len(cell.final) for cell in alone.values()] == [5, 5]
+    assert all(each.low < 0 < each.value and each.high > 0 for each in found.values())
+    minimum, entropy = (alone[x] for x in ("sac-actor_q=min", "sac-target_entropy_per_dim=-1"))
+    between = difference(entropy, minimum)
+    assert between.low < 0 < between.high
+    assert min(found, key=lambda label: found[label].p) == entropy.label
+    assert found[entropy.label].p < 0.05
+
+
 def test_modes_and_optima_of_the_bandit(scores):
     for M_q in multimodality.AT_PRODUCTS:
         network, exact = (
