@@ -10,6 +10,7 @@ import pytest
 
 from algos.core.diffusion import vp_schedule
 from algos.qsm import QSMConfig
+from bench.analysis.report.request import load_chosen
 from bench.analysis.scores.efficiency import sample_efficiency
 from bench.analysis.scores.estimates import difference
 from bench.analysis.scores.load import load
@@ -23,6 +24,7 @@ from bench.paper.experiments.multimodality import problem as bandit
 from bench.paper.experiments.multimodality import run as multimodality
 from bench.paper.experiments.theorem import run as theorem
 from bench.studies.file import load_study
+from bench.studies.report import read_figures_file
 
 RESULTS = HERE / "results"
 TEXT = (HERE / "docs/findings.md").read_text(encoding="utf-8")
@@ -181,6 +183,19 @@ def test_who_is_ahead_half_way_and_at_the_end(early):
     assert overlap(found[over_tasks, "50", "td3"], found[over_tasks, "50", "qsm"])
     assert all(overlap(found[over_tasks, "100", x], found[over_tasks, "100", "qsm"]) for x in others)
     assert [env for env in early.envs if "sac" in below(env, "50")] == ["walker-run"]
+
+
+def test_half_way_qsm_is_ahead_of_both_forms_of_sac():
+    choice = read_figures_file(HERE / "docs/which-sac.toml")
+    assert choice is not None
+    table, _ = sample_efficiency(load_chosen(RESULTS, choice.studies, choice, "make docs"))
+    half = [record for record in table.records if record["budget"].startswith("50%")]
+    lows = {record["task"]: record["low"] for record in half if record["label"] == "qsm"}
+    forms = {record["label"] for record in half} - {"qsm"}
+    below = {(r["task"], r["label"]) for r in half if r["high"] < lows[r["task"]]}
+    assert len(forms) == 2
+    behind = {task for task in lows if all((task, form) in below for form in forms)}
+    assert behind == {next(task for task in lows if task.startswith("IQM")), "walker-run"}
 
 
 def test_neither_change_of_sac_is_shown_to_matter_alone(sacs):
