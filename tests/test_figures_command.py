@@ -82,7 +82,6 @@ def test_a_studys_own_table_is_in_its_own_report(root: Path, tmp_path: Path) -> 
     file.write_text('algos = ["qsm"]\nenvs = ["cheetah-run"]\nseeds = 2\n[report]\nalgos = ["sac"]\n')
     assert figures(root, f"STUDY={file}") == 0
     assert "| Task | SAC (n = 2†) |" in table.read_text()
-    helpers.change_study(root / "made-up", report={"algos": ["td4"]})
 
 
 @pytest.mark.parametrize(
@@ -125,4 +124,4 @@ def test_the_figures_file_in_the_documentation_works(tmp_path: Path) -> None:
     assert choice is not None
     results = load_chosen(repo / "results", choice.studies, choice, "make figures", "comparison")
     assert [named(results, label) for label in results.labels] == ["QSM", "SAC, as published", "SAC"]
-    assert len(others.chosen(results, others.load_curves(repo / "results"))) == len(choice.others)
+    assert len(others.chosen(results, others.load_curves(repo / "results"))[0]) == len(choice.others)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from bench.commands.arguments import one_of, whole
 from bench.errors import UserError
+from bench.studies.lookup import KEYS
 from bench.studies.report import EVERY_TASK, Bound, Choice, read_figures_file
 
 # option -> the key of a figures file that it stands for
@@ -22,29 +23,36 @@ LISTS = {
     "sensitivity": "sensitivity",
     "others": "others",
 }
-OPTIONS = (*LISTS, "subject", "steps", "normalise", "width")
+CHANGED_BY = LISTS | {name: name for name in ("subject", "steps", "normalise", "width")}
 
-Request = tuple[
-    list[str], Choice, str, str
-]  # studies, what of them, the command that asked, name of the report
+
+class Request(NamedTuple):
+    """The arguments of `bench.analysis.load_chosen` after the root."""
+
+    studies: list[str]
+    choice: Choice
+    again: str
+    name: str
+    required: frozenset[str]
 
 
 def request(root: Path, options: Namespace) -> Request | None:
     """What was chosen; None for whole studies as their reports show them. Raises UserError for what means nothing."""
-    given = {name: text for name in OPTIONS if (text := getattr(options, name))}
+    given = {name: text for name in CHANGED_BY if (text := getattr(options, name))}
     asked = options.study or ""
     words = [asked] if Path(asked).is_file() else asked.split()
     # the file of a study that was run may be gone: its name is enough
     files = [Path(word) for word in words if word.endswith(".toml") and Path(word).is_file()]
     base = Choice()
     name = ""
+    required = frozenset(CHANGED_BY[x] for x in given)  # what a study's own table asks for may not be run yet
     for file in files:
         if (found := read_figures_file(file)) is not None:
             if len(words) > 1:
                 raise UserError(
                     f"STUDY={asked}: {file} is a figures file; expected it alone, or names of studies"
                 )
-            base, words, name = found, list(found.studies), file.stem
+            base, words, name, required = found, list(found.studies), file.stem, KEYS
     if not name and len(words) < 2 and not given:
         return None
     if not words:
@@ -54,9 +62,9 @@ def request(root: Path, options: Namespace) -> Request | None:
     studies = [Path(word).stem if word.endswith(".toml") else word for word in words]
     if not name and len(studies) == 1:
         base = _own(root, studies[0], files)
-        studies = list(dict.fromkeys([*studies, *base.studies]))
     changes = {**{LISTS[x]: _words(given[x]) for x in LISTS if x in given}, **_others(given)}
-    return studies, msgspec.structs.replace(base, **changes), _command(asked, files, given), name
+    choice = msgspec.structs.replace(base, **changes)
+    return Request(studies, choice, _command(asked, files, given), name, required)
 
 
 def _own(root: Path, study: str, files: Sequence[Path]) -> Choice:

@@ -22,7 +22,6 @@ from bench.runs.ownership import locked
 from bench.studies import file as study_files
 from bench.studies.file import load_study
 from bench.studies.overrides import agent_class, parse_overrides
-from bench.studies.report import Choice
 
 if TYPE_CHECKING:
     from bench.analysis.scores.results import Results
@@ -34,7 +33,7 @@ def figures(options: Namespace) -> int:
     """Tables, figures and report of a study, of a choice, or of everything that has results; 2 if a run is damaged."""
     root = results_folder(options)
     if (asked := chosen.request(root, options)) is not None:
-        return report_damaged(_draw_chosen(root, *asked))
+        return report_damaged(_draw_chosen(root, asked))
     damaged = []
     if options.study == EXPERIMENTS or (not options.study and (root / EXPERIMENTS).is_dir()):
         _draw_experiments(root)
@@ -55,11 +54,11 @@ def draw_report(root: Path, study: str, file: Path | None = None) -> list[str]:
         return _draw(sections.with_subject(analysis.load_report(root, study, file)))
 
 
-def _draw_chosen(root: Path, studies: Sequence[str], choice: Choice, again: str, name: str) -> list[str]:
+def _draw_chosen(root: Path, asked: chosen.Request) -> list[str]:
     """Build a report of its own for what was chosen, as `draw_report`."""
     from bench import analysis
 
-    results = analysis.load_chosen(root, studies, choice, again, name)
+    results = analysis.load_chosen(root, *asked)
     results.home.parent.mkdir(parents=True, exist_ok=True)
     with _locked(results.home.parent):
         return _draw(results)

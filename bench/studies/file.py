@@ -13,6 +13,7 @@ from bench.errors import UserError, suggest
 from bench.names import ALLOWED, is_safe_name
 from bench.shape import Mismatch, fit, read_toml
 from bench.studies.job import RunSettings
+from bench.studies.lookup import resolve
 from bench.studies.overrides import Overrides, algorithm_config, parse_overrides, settable
 from bench.studies.report import read_choice
 from bench.studies.study import Study
@@ -84,8 +85,10 @@ def _study(read: StudyFile, name: str) -> Study:
         env=read.env,
         report=read.report,
     )
-    _at("report", read_choice, study.report)
+    choice = _at("report", read_choice, study.report)
     _check_tables(study)
+    if not choice.studies:  # else a name may be of a study that is not run yet
+        _at("report", resolve, choice, study.labels(), study.envs, study.name)
     return study
 
 

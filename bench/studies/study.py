@@ -83,6 +83,10 @@ class Study:
         common = {key: value for key, value in self.config.items() if key in fields}
         return algorithm_config(algo, {**common, **special})
 
+    def labels(self) -> list[str]:
+        """The label of every algorithm. Raises UserError as `jobs`."""
+        return [self._label(*parse_overrides(spec)) for spec in self.algos]
+
     def _label(self, algo: str, own: Overrides) -> str:
         """The algorithm and its overrides, sorted; one that changes nothing anywhere in the study is dropped.
 

@@ -32,27 +32,27 @@ def test_a_metric_is_averaged_between_evaluations(tmp_path):
         loss = [(step, "loss", "q_gradient", value) for step, value in rows]
         log(folder / f"cheetah-run/qsm/seed-{seed}", [*loss, (700, "episode", "return", 4.0)])
         log(folder / f"cheetah-run/sac/seed-{seed}", [(700, "episode", "return", 8.0)])
-    figure = metric_figures(load(tmp_path, "made-up"), ["q_gradient"])["q_gradient"]
+    figure = metric_figures(load(tmp_path, "made-up"), ["q_gradient"])[0]["q_gradient"]
     (ax,) = figure.axes
     mean = ax.lines[-1]
     assert mean.get_xdata().tolist() == [1000, 2000, 3000]
     assert mean.get_ydata().tolist() == [2.0, 15.0, 5.5]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["QSM (n = 2†)"]
     assert ax.get_ylabel() == "q_gradient"
-    returns = metric_figures(load(tmp_path, "made-up"), ["episode_return"])["episode_return"]
+    returns = metric_figures(load(tmp_path, "made-up"), ["episode_return"])[0]["episode_return"]
     assert [line.get_ydata().tolist() for line in returns.axes[0].lines if line.get_marker() != "None"] == [
         [8.0],
         [4.0],
     ]
     with pytest.raises(UserError, match="no metric 'q_gradent' was logged here; did you mean 'q_gradient'"):
-        metric_figures(load(tmp_path, "made-up"), ["q_gradent"])
+        metric_figures(replace(load(tmp_path, "made-up"), required={"metrics"}), ["q_gradent"])
 
 
 def test_a_metric_is_shown_as_far_as_every_seed_has_it(tmp_path):
     folder = helpers.study(tmp_path, algos=["qsm"], seeds=2, evaluations=3)
     log(folder / "cheetah-run/qsm/seed-0", [(step, "loss", "q", 1.0) for step in (1000, 2000, 3000)])
     log(folder / "cheetah-run/qsm/seed-1", [(1000, "loss", "q", 1.0), (2000, "loss", "q", float("nan"))])
-    figure = metric_figures(load(tmp_path, "made-up"), ["q"])["q"]
+    figure = metric_figures(load(tmp_path, "made-up"), ["q"])[0]["q"]
     assert figure.axes[0].lines[-1].get_xdata().tolist() == [1000]
 
 
@@ -93,20 +93,20 @@ def drawn(figure):
 
 
 def test_sensitivity_of_a_setting_with_three_values_is_drawn_unasked(variants):
-    figures = sensitivity_figures(variants, [])
+    figures = sensitivity_figures(variants, [])[0]
     assert list(figures) == ["M_q"]
     assert drawn(figures["M_q"]) == {"QSM (n = 2†)": {5.0: 55.5, 20.0: 205.5, 50.0: 505.5}}
 
 
 def test_or_of_one_that_was_asked_for(variants):
-    both = drawn(sensitivity_figures(variants, ["qsm:M_q=5,50"])["qsm-M_q"])
+    both = drawn(sensitivity_figures(variants, ["qsm:M_q=5,50"])[0]["qsm-M_q"])
     assert both == {"QSM (n = 2†)": {5.0: 55.5, 50.0: 505.5}, "QSM T=20 (n = 2†)": {5.0: 70.5, 50.0: 520.5}}
-    by_T = drawn(sensitivity_figures(variants, ["T"])["T"])
+    by_T = drawn(sensitivity_figures(variants, ["T"])[0]["T"])
     assert by_T == {"QSM (n = 2†)": {5.0: 505.5, 20.0: 520.5}, "QSM M_q=5 (n = 2†)": {5.0: 55.5, 20.0: 70.5}}
 
 
 def test_lines_stand_side_by_side_at_a_value(variants):
-    (ax,) = sensitivity_figures(variants, ["qsm:M_q=5,50"])["qsm-M_q"].axes
+    (ax,) = sensitivity_figures(variants, ["qsm:M_q=5,50"])[0]["qsm-M_q"].axes
     first, second = (line.get_xdata() for line in ax.lines)
     assert ax.get_xscale() == "log"
     assert (first < [5, 50]).all()
@@ -124,7 +124,7 @@ def test_lines_stand_side_by_side_at_a_value(variants):
 )
 def test_what_no_variants_have_is_refused(variants, word, complaint):
     with pytest.raises(UserError) as refused:
-        sensitivity_figures(variants, [word])
+        sensitivity_figures(replace(variants, required={"sensitivity"}), [word])
     assert complaint in str(refused.value)
 
 
@@ -134,7 +134,7 @@ def test_values_that_are_no_numbers_stand_side_by_side(tmp_path):
         helpers.change_meta(
             run, algo="sac", config={"critic": "simba" if "simba" in run.parent.name else "mlp"}
         )
-    (ax,) = sensitivity_figures(load(tmp_path, "made-up"), ["critic"])["critic"].axes
+    (ax,) = sensitivity_figures(load(tmp_path, "made-up"), ["critic"])[0]["critic"].axes
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["mlp", "simba"]
     assert np.isfinite(ax.lines[0].get_ydata()).all()
 
@@ -156,7 +156,7 @@ def test_names_of_values_do_not_meet(tmp_path, values, first, last, width):
     results = load(tmp_path, "made-up")
     results = replace(results, choice=replace_struct(results.choice, width=width))
     with style.drawing():
-        figure = sensitivity_figures(results, ["x"])["x"]
+        figure = sensitivity_figures(results, ["x"])[0]["x"]
         canvas = FigureCanvasAgg(figure)
         canvas.draw()  # lays it out
         canvas.draw()

@@ -84,3 +84,36 @@ def test_a_figures_file_is_told_from_a_study_file(tmp_path: Path) -> None:
         with pytest.raises(UserError) as refused:
             read_figures_file(file)
         assert str(refused.value).startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('algos = ["sac"]', "no algorithm 'sac' here; there are qsm, qsm-T=20"),
+        ('envs = ["cheetah_run"]', "no task 'cheetah_run' in mine; did you mean 'cheetah-run'?"),
+        ('subject = "qsmm"', "subject: no algorithm 'qsmm' here; did you mean 'qsm'?"),
+        ('algos = ["qsm"]\nbaselines = ["qsm:T=20"]', "baselines: 'qsm-T=20' is not among the algorithms"),
+        ('subject = "qsm"\nbaselines = ["qsm"]', "subject: 'qsm' is a baseline too"),
+        ('names = { sac = "SAC" }', "names: no algorithm 'sac' here"),
+        ('colors = { qsm = "bluish" }', "colors: qsm: 'bluish' is not a colour"),
+        ('normalise = { "*" = ["random", 1] }', "normalise: no algorithm 'random' here"),
+        ('normalise = { "*" = [5, 5] }', "normalise: *: the lowest, 5, is not below the highest, 5"),
+    ],
+)
+def test_names_in_a_study_file_s_table_are_checked_before_anything_runs(
+    tmp_path: Path, line: str, complaint: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    text = STUDY.replace('["qsm"]', '["qsm", "qsm:T=20"]')
+    file.write_text(f"{text}[report]\n{line}\n")
+    with pytest.raises(UserError) as refused:
+        load_study(str(file))
+    assert str(refused.value).startswith(f"mine.toml: report: {complaint}")
+
+
+def test_unless_they_may_be_of_a_study_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(STUDY + '[report]\nstudies = ["early-100k"]\nalgos = ["qsm", "sac"]\n')
+    assert load_study(str(file)).report["algos"] == ["qsm", "sac"]
+    file.write_text(STUDY + '[report]\nalgos = ["qsm*"]\nnames = { "qsm" = "Ours" }\n')
+    assert load_study(str(file)).report["names"] == {"qsm": "Ours"}

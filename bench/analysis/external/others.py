@@ -26,6 +26,7 @@ from bench.analysis.scores.tables import count
 from bench.analysis.style import Style, display_name, legend, looks, named, styles
 from bench.analysis.table import Entry, Table, number, within
 from bench.errors import UserError, suggest
+from bench.studies.lookup import look_up
 
 Key = tuple[str, str]  # algorithm, source
 
@@ -58,30 +59,39 @@ def points_beside(results: Results, external: pd.DataFrame, curves: Curves) -> p
     return external[inside & ~keys.isin(list(curves)) & np.array(fits, bool)]
 
 
-def chosen(results: Results, curves: Curves, points: Collection[Key] = ()) -> list[Key]:
+def chosen(results: Results, curves: Curves, points: Collection[Key] = ()) -> tuple[list[Key], list[str]]:
     """The curves that a report shows: those asked for, else those of algorithms that the study has too.
 
-    points: who has published single scores; one that has nothing else is shown by these. Raises UserError for a name
-    ("dime", or "sac@simba" of one source) that no source has, or none on a task shown here.
+    points: who has published single scores; one that has nothing else is shown by these. And a line for each name
+    ("dime", or "sac@simba" of one source) that no source has, or none on a task shown here: UserError where it is
+    required.
     """
     here = {key for key, tasks in curves.items() if any(env in tasks for env in results.envs)}
-    if not results.choice.others:
+    words = results.choice.others
+    if not words:
         ours = set(results.algos.values())
-        return sorted(key for key in here if key[0] in ours)
-    found: list[Key] = []
-    for word in results.choice.others:
+        return sorted(key for key in here if key[0] in ours), []
+
+    def named_so(word: str) -> list[Key]:
         algo, _, source = word.lower().partition("@")
-        fitting = sorted(key for key in curves if key[0] == algo and (not source or key[1].lower() == source))
-        if not fitting and any(key[0] == algo and (not source or key[1].lower() == source) for key in points):
-            continue
-        if not fitting:
+
+        def fits(key: Key) -> bool:
+            return key[0] == algo and (not source or key[1].lower() == source)
+
+        fitting = sorted(filter(fits, curves))
+        if not fitting and not any(map(fits, points)):
             names = {algo for algo, _ in curves} | {"@".join(key) for key in curves if key[0] == algo}
             raise UserError(f"others: no curves are named {word!r}{suggest(word.lower(), names)}")
-        if not here.intersection(fitting):
+        if fitting and not here.intersection(fitting):
             tasks = sorted({env for key in fitting for env in curves[key]})
             raise UserError(f"others: {word!r} has no curve on a task shown here; it has {', '.join(tasks)}")
-        found += [key for key in fitting if key in here and key not in found]
-    return found
+        return [key for key in fitting if key in here]
+
+    required = "others" in results.required
+    if not required and not curves:
+        return [], [f"others: no curves of others are here: {', '.join(words)}"]
+    found, left_out = look_up(words, named_so, required)
+    return list(dict.fromkeys(key for keys in found for key in keys)), left_out
 
 
 def name_of(key: Key) -> str:
@@ -125,7 +135,7 @@ def figure(results: Results, curves: Curves, points: pd.DataFrame) -> Figure | N
 
     points: summaries that have no curve, columns as of `external.scores.load_external`.
     """
-    keys = chosen(results, curves, set(zip(points["algo"], points["source"])))
+    keys, _ = chosen(results, curves, set(zip(points["algo"], points["source"])))
     envs = [
         env for env in results.envs if any(env in curves[key] for key in keys) or (points["env"] == env).any()
     ]
@@ -217,7 +227,7 @@ def _point(ax: Axes, marker: str, color: str, item: dict[str, Any]) -> Any:
 
 def table(results: Results, curves: Curves, points: pd.DataFrame) -> Table:
     """Returns at our last step: ours, then others', the highest mean of each task first within both."""
-    keys = chosen(results, curves, set(zip(points["algo"], points["source"])))
+    keys, _ = chosen(results, curves, set(zip(points["algo"], points["source"])))
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     last = max((float(cell.env_steps[-1]) for cell in results.cells.values()), default=0.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.analysis.scores.choose import choose
@@ -10,35 +11,58 @@ from bench.analysis.scores.load import load
 from bench.analysis.scores.results import Results, name_parts
 from bench.errors import UserError
 from bench.runs import read_study_file
+from bench.runs import studies as studies_in
 from bench.shape import Mismatch, read_toml
 from bench.studies.file import STUDIES
+from bench.studies.lookup import KEYS
 from bench.studies.report import Choice, read_choice
 
 LONGEST_NAME = 120  # of a report's folder
 
 
 def load_report(root: Path, study: str, file: Path | None = None) -> Results:
-    """A study as its own report shows it.
+    """A study as its own report shows it. What that asks for and is not there, or not yet, is named in `.left_out`.
 
     file: the study's file; else the one in bench/studies, else what study.json recorded when the study was run.
-    Raises UserError where there is no such study, or the table asks for what is not there.
+    Raises UserError where there is no such study, or the table has a mistake.
     """
     choice = own_choice(root, study, file)
-    again = f"make figures STUDY={study}"
-    return choose(
-        [load(root, name) for name in dict.fromkeys([study, *choice.studies])],
-        choice,
-        again=again,
-        home=study,
-    )
+    parts, left_out = _parts(root, [study], choice, required=())
+    results = choose(parts, choice, required=(), again=f"make figures STUDY={study}", home=study)
+    return replace(results, left_out=(*left_out, *results.left_out))
 
 
-def load_chosen(root: Path, studies: Sequence[str], choice: Choice, again: str, name: str = "") -> Results:
-    """Studies side by side and what `choice` shows of them, in a report named `name`, else after the studies."""
-    named = name or "+".join(studies)
+def load_chosen(
+    root: Path,
+    studies: Sequence[str],
+    choice: Choice,
+    again: str,
+    name: str = "",
+    required: Collection[str] = KEYS,
+) -> Results:
+    """Studies side by side and what `choice` shows of them, in a report named `name`, else after the studies.
+
+    Raises UserError for what is not there and was asked for by `studies` or a required key of the choice; else it is
+    named in `.left_out`.
+    """
+    parts, left_out = _parts(root, studies, choice, required)
+    named = name or "+".join(part.study for part in parts)
     if len(named) > LONGEST_NAME:
-        named = f"{studies[0]}+{len(studies) - 1}-more"
-    return choose([load(root, study) for study in dict.fromkeys(studies)], choice, report=named, again=again)
+        named = f"{parts[0].study}+{len(parts) - 1}-more"
+    results = choose(parts, choice, required=required, report=named, again=again)
+    return replace(results, left_out=(*left_out, *results.left_out))
+
+
+def _parts(
+    root: Path, studies: Sequence[str], choice: Choice, required: Collection[str]
+) -> tuple[list[Results], list[str]]:
+    """The studies, and those that the choice puts beside them; a line for each of these that was not run here."""
+    further = [name for name in choice.studies if name not in studies]
+    absent = [] if "studies" in required else [name for name in further if name not in studies_in(root)]
+    parts = [load(root, name) for name in dict.fromkeys([*studies, *further]) if name not in absent]
+    return parts, [
+        f"[report]: left out: no study {name!r} is here; `make bench STUDY={name}` runs it" for name in absent
+    ]
 
 
 def own_choice(root: Path, study: str, file: Path | None = None) -> Choice:

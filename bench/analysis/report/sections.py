@@ -155,6 +155,7 @@ def _comparisons(results: Results) -> Section:
 
 
 def _sensitivity(results: Results) -> Section:
+    made, left_out = sensitivity.sensitivity_figures(results, results.choice.sensitivity)
     drawn = [
         (
             f"sensitivity-{name}",
@@ -162,12 +163,15 @@ def _sensitivity(results: Results) -> Section:
             "95% interval.",
             figure,
         )
-        for name, figure in sensitivity.sensitivity_figures(results, results.choice.sensitivity).items()
+        for name, figure in made.items()
     ]
-    return Section("sensitivity", "Sensitivity to settings", pictures=_pictures(*drawn))
+    return Section(
+        "sensitivity", "Sensitivity to settings", text=_left_out(left_out), pictures=_pictures(*drawn)
+    )
 
 
 def _metrics(results: Results) -> Section:
+    made, left_out = metrics.metric_figures(results, results.choice.metrics)
     drawn = [
         (
             f"metric-{name}",
@@ -175,16 +179,17 @@ def _metrics(results: Results) -> Section:
             "interval, as far as all seeds have it.",
             figure,
         )
-        for name, figure in metrics.metric_figures(results, results.choice.metrics).items()
+        for name, figure in made.items()
     ]
-    return Section("metrics", "Logged metrics", pictures=_pictures(*drawn))
+    return Section("metrics", "Logged metrics", text=_left_out(left_out), pictures=_pictures(*drawn))
 
 
 def _beside(results: Results) -> Section:
     found, problems = external.read_all(results.root)
     scores, curves = external.summarised(found), others.curves_in(found)
-    text = [f"Left out: {problem}" for problem in problems]
     points = others.points_beside(results, scores, curves)
+    _, not_there = others.chosen(results, curves, set(zip(points["algo"], points["source"])))
+    text = _left_out([*problems, *not_there])
     lacking = [] if results.choice.others else beside.other_algorithms(results, scores)
     if lacking:
         text.append(
@@ -216,7 +221,7 @@ def _wall_clock(results: Results, timing_sets: Sequence[TimingSet], problems: Se
         problems.append(one_line(error))
     seeds = packs.tables(timing_sets)
     timing_sets = [timings for timings in timing_sets if timings.sizes is None]
-    text = [f"Left out: {problem}" for problem in problems]
+    text = _left_out(problems)
     lacking = [label for label in results.learners if label not in seconds]
     if lacking:
         text.append(
@@ -273,6 +278,10 @@ def _pictures(*drawn: tuple[str, str, Figure | None]) -> list[Picture]:
             few = any("†" in text.get_text() for text in figure.findobj(Text))
             found.append(Picture(name, f"{caption} {coverage.FEW}" if few else caption, figure))
     return found
+
+
+def _left_out(lines: Sequence[str]) -> list[str]:
+    return [f"Left out: {line}" for line in lines]
 
 
 def _with_rows(*tables: Table) -> list[Table]:

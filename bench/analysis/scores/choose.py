@@ -8,34 +8,41 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
-import msgspec
 import numpy as np
-from matplotlib.colors import is_color_like
 from numpy.typing import NDArray
 
 from bench.analysis.scores.load import cells
 from bench.analysis.scores.normalise import scale
 from bench.analysis.scores.results import RANDOM, Results, RunScore
-from bench.errors import UserError, suggest
-from bench.studies.overrides import canonical
+from bench.errors import UserError
+from bench.studies.lookup import KEYS, look_up, resolve
 from bench.studies.report import Choice
 
 
 def choose(
-    parts: Sequence[Results], choice: Choice, *, report: str = "", home: str = "", again: str = ""
+    parts: Sequence[Results],
+    choice: Choice,
+    *,
+    required: Collection[str] = KEYS,
+    report: str = "",
+    home: str = "",
+    again: str = "",
 ) -> Results:
     """The part of whole studies that `choice` shows.
 
     report: the name of a report of its own; "" for that of the study `home`. again: the command that makes it.
-    Raises UserError for a name that none of the studies has, and for steps at which they were not evaluated.
+    Raises UserError for a name of a required key that none of the studies has, and for steps at which they were not
+    evaluated; what is not required is named in `.left_out`.
     """
-    results = _on_steps(_together(parts), choice.steps)
-    choice = _with_labels(results, choice)
+    together = _together(parts)
+    on_steps, no_steps = look_up([choice.steps], partial(_on_steps, together), "steps" in required)
+    results = on_steps[0] if on_steps else _on_steps(together, 0)
+    choice, no_names = resolve(choice, results.labels, results.envs, results.study, required)
     results = scale(results, choice.normalise)
     labels, envs = choice.algos or results.labels, choice.envs or results.envs
     runs = tuple(score for score in results.runs if score.run.label in labels and score.run.env in envs)
@@ -51,7 +58,9 @@ def choose(
         cells={key: cell for key, cell in results.cells.items() if cell.label in labels and cell.env in envs},
         bounds={env: bounds for env, bounds in results.bounds.items() if env in envs},
         scale_notes=tuple(note for note in results.scale_notes if _speaks_of_any(note, envs, results.envs)),
+        left_out=tuple(f"[report]: left out: {line}" for line in (*no_steps, *no_names)),
         choice=choice,
+        required=frozenset(required),
         parts=tuple(parts),
         report=report,
         again=again or results.again,
@@ -183,87 +192,3 @@ def _spelled(steps: NDArray[Any]) -> str:
     """Some evaluation steps: "2,500, 5,000, … 15,000"."""
     ends = [f"{step:,.0f}" for step in (*steps[:2], *steps[2:][-1:])]
     return ", ".join([*ends[:2], *(["…"] if len(steps) > 3 else []), *ends[2:]])
-
-
-# --- names ------------------------------------------------------------------------------------------------
-
-
-def _with_labels(results: Results, choice: Choice) -> Choice:
-    """The choice with every algorithm as its label in the results. Raises UserError for one that is not there."""
-
-    def one(word: str, key: str) -> str:
-        found = matching(word, results.labels, f"{key}: ")
-        if len(found) > 1:
-            raise UserError(f"{key}: {word!r} is {' and '.join(found)}; expected one")
-        return found[0]
-
-    labels = tuple(dict.fromkeys(label for word in choice.algos for label in matching(word, results.labels)))
-    envs = tuple(dict.fromkeys(choice.envs))
-    for env in envs:
-        if env not in results.envs:
-            raise UserError(f"no task {env!r} in {results.study}{suggest(env, results.envs)}")
-    shown = labels or results.labels
-    compared = {
-        "subject": one(choice.subject, "subject") if choice.subject else "",
-        "baselines": tuple(one(word, "baselines") for word in choice.baselines),
-    }
-    for key, chosen in compared.items():
-        for label in filter(None, [chosen] if isinstance(chosen, str) else chosen):
-            if label not in shown:
-                raise UserError(f"{key}: {label!r} is not among the algorithms shown: {', '.join(shown)}")
-    if compared["subject"] and compared["subject"] in compared["baselines"]:
-        raise UserError(f"subject: {compared['subject']!r} is a baseline too; expected another algorithm")
-    for label, color in choice.colors.items():
-        if not is_color_like(color):
-            raise UserError(
-                f'colors: {label}: {color!r} is not a colour; expected "#0173b2", or a name such as "navy"'
-            )
-    normalise = {
-        env: tuple(one(bound, "normalise") if isinstance(bound, str) else bound for bound in pair)
-        for env, pair in choice.normalise.items()
-    }
-    return msgspec.structs.replace(
-        choice,
-        algos=labels,
-        envs=envs,
-        names=_of_shown({one(word, "names"): name for word, name in choice.names.items()}, shown),
-        colors=_of_shown({one(word, "colors"): color for word, color in choice.colors.items()}, shown),
-        normalise=normalise,
-        **compared,
-    )
-
-
-def _of_shown(table: Mapping[str, str], shown: Iterable[str]) -> dict[str, str]:
-    return {label: table[label] for label in shown if label in table}
-
-
-def matching(word: str, labels: Sequence[str], where: str = "") -> list[str]:
-    """The labels that a user means by `word`: one as it is, one as the command line has it ("qsm:M_q=120,T=20"), one of
-    several studies ("sac" for "sac@gate-sac" and "sac@early-100k"), or all that fit a pattern ("qsm*").
-
-    Raises UserError, which begins with `where`, if there is none.
-    """
-    label = as_label(word)
-    found = [x for x in labels if x == label] or [x for x in labels if x.partition("@")[0] == label]
-    if not found and any(c in word for c in "*?["):
-        found = [x for x in labels if fnmatchcase(x, word)]
-    if not found:
-        raise UserError(f"{where}no algorithm {word!r} here{suggest(label, labels)}")
-    return found
-
-
-def as_label(word: str) -> str:
-    """ "qsm:T=20,M_q=1.2e2" -> "qsm-M_q=120-T=20"; any other word as it is."""
-    algo, colon, rest = word.partition(":")
-    if not colon:
-        return word
-    rest, at, study = rest.partition("@")
-    changes = dict(pair.partition("=")[::2] for pair in rest.split(",") if pair)
-    return "-".join([algo, *(f"{key}={_canonical(changes[key])}" for key in sorted(changes))]) + at + study
-
-
-def _canonical(text: str) -> str:
-    try:
-        return canonical(float(text))
-    except ValueError:
-        return text.lower() if text.lower() in ("true", "false") else text

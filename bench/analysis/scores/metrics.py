@@ -14,20 +14,25 @@ from bench.analysis.scores.figures import curves, steps_axis
 from bench.analysis.scores.results import Results, RunScore
 from bench.errors import UserError, suggest
 from bench.runs import DamagedRun
+from bench.studies.lookup import look_up
 
 Logged = dict[str, tuple[Array, Array]]  # name -> environment steps and values, (rows,) each
 
 
-def metric_figures(results: Results, names: Sequence[str]) -> dict[str, Figure | None]:
-    """A figure for each metric. Raises UserError for one that no scored run has logged."""
+def metric_figures(results: Results, names: Sequence[str]) -> tuple[dict[str, Figure | None], list[str]]:
+    """A figure for each metric; and a line for each that no scored run has logged: UserError where it is required."""
     if not names:
-        return {}
+        return {}, []
     logged = {score.run.path: _logged(score) for score in results.runs if score.scored}
     known = {name for of_run in logged.values() for name in of_run}
-    for name in names:
+
+    def draw(name: str) -> tuple[str, Figure | None]:
         if name not in known:
             raise UserError(f"no metric {name!r} was logged here{suggest(name, known)}")
-    return {name: _figure(results, name, logged) for name in names}
+        return name, _figure(results, name, logged)
+
+    drawn, left_out = look_up(names, draw, "metrics" in results.required)
+    return dict(drawn), left_out
 
 
 def _logged(score: RunScore) -> Logged:

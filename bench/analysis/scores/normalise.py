@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from bench.analysis.scores.results import UNIT, Bounds, Results
 from bench.analysis.style import named
-from bench.errors import UserError, suggest
 from bench.studies.report import EVERY_TASK, Bound
 
 
@@ -16,11 +15,9 @@ def scale(results: Results, chosen: Mapping[str, tuple[Bound, Bound]] | None = N
 
     In DM Control 0 and 1000. On other tasks, if the study has no DM Control task: the mean final return of the random
     policy and of the best learner, if the random policy was run. `chosen` takes precedence: task or "*" -> lowest and
-    highest, each a number or an algorithm whose mean final return it is. Raises UserError for a task or an algorithm
-    that is not there.
+    highest, each a number or a label whose mean final return it is.
     """
     chosen = dict(chosen or {})
-    _check(results, chosen)
     bounds: dict[str, Bounds] = {}
     notes: list[str] = []
     for env in results.envs:
@@ -47,18 +44,6 @@ def scale(results: Results, chosen: Mapping[str, tuple[Bound, Bound]] | None = N
         notes.append("Intervals take these bounds as known.")
     cells = {key: replace(cell, bounds=bounds.get(cell.env)) for key, cell in results.cells.items()}
     return replace(results, bounds=bounds, scale_notes=tuple(notes), cells=cells)
-
-
-def _check(results: Results, chosen: Mapping[str, tuple[Bound, Bound]]) -> None:
-    for env, pair in chosen.items():
-        if env != EVERY_TASK and env not in results.envs:
-            raise UserError(f"normalise: no task {env!r} here{suggest(env, [*results.envs, EVERY_TASK])}")
-        low, high = pair
-        for bound in pair:
-            if isinstance(bound, str) and bound not in results.labels:
-                raise UserError(f"normalise: no algorithm {bound!r} here{suggest(bound, results.labels)}")
-        if isinstance(low, float) and isinstance(high, float) and not low < high:
-            raise UserError(f"normalise: {env}: the lowest, {low:g}, is not below the highest, {high:g}")
 
 
 def _default(results: Results, env: str) -> tuple[Bound, Bound] | None:

@@ -127,6 +127,8 @@ class Results:
     cells: dict[tuple[str, str], Cell]  # only those with at least one scored run
     problems: tuple[str, ...]
     choice: Choice = field(default_factory=Choice)
+    required: frozenset[str] = frozenset()  # the keys of the choice of which nothing may be left out
+    left_out: tuple[str, ...] = ()  # of the other keys: what is not here, or not yet
     bounds: dict[str, Bounds] = field(default_factory=dict)  # of the tasks that aggregates can cover
     scale_notes: tuple[str, ...] = ()  # where bounds come from that are not the task's own
     parts: tuple[Results, ...] = ()  # the whole studies from which this was chosen

@@ -246,7 +246,7 @@ def warnings(results: Results) -> list[str]:
         which = [name for name, score in names.items() if (score.state, score.reason) == (state, reason)]
         shown = ", ".join(which[:5]) + (f" and {count - 5} more" if count > 5 else "")
         lines.append(f"No score, {state}: {shown}." + (f" {reason}" if reason else ""))
-    return [*lines, *(problem for problem in results.problems)]
+    return [*lines, *results.problems, *results.left_out]
 
 
 def _dirty(attempt: dict[str, Any]) -> bool:

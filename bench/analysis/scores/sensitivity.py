@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from bench.analysis.scores.figures import label_panels, panels
 from bench.analysis.scores.results import LARGEST_RETURN, Cell, Results, name_parts
 from bench.analysis.style import legend, named, plain, styles
 from bench.errors import UserError, suggest
+from bench.studies.lookup import look_up
 
 ENOUGH = 3  # values of a number that are drawn without being asked for
 WIDE = 8.0  # values whose largest is so many times the smallest have a logarithmic axis
@@ -38,36 +40,41 @@ class Line:
         return {value for value, _ in self.cells}
 
 
-def sensitivity_figures(results: Results, wanted: Sequence[str]) -> dict[str, Figure]:
+def sensitivity_figures(results: Results, wanted: Sequence[str]) -> tuple[dict[str, Figure], list[str]]:
     """A figure for each setting: those wanted ("M_q", "qsm:M_q", "qsm:M_q=5,20,120"), else every numeric setting of
     which variants of one algorithm have at least ENOUGH values.
 
-    Raises UserError for a setting in which no variants differ.
+    And a line for each wanted setting or value that no variants differ in: UserError where it is required.
     """
     settings = _settings(results)
-    if not wanted:
-        found = {setting: _lines(results, setting, "") for setting in settings}
-        enough = {
-            s: [x for x in of_s if len(x.values()) >= ENOUGH] for s, of_s in found.items() if _numeric(of_s)
-        }
-        return {setting: _figure(results, setting, of_s) for setting, of_s in enough.items() if of_s}
-    figures = {}
-    for word in wanted:
-        algo, setting, values = _asked(word)
-        lines = [x for x in _lines(results, setting, algo) if len(x.values()) > 1]
-        if not lines:
-            there = f"{algo or 'any algorithm'} here"
-            raise UserError(
-                f"sensitivity: no variants of {there} differ in {setting!r}{suggest(setting, settings)}"
-            )
-        if values:
-            for x in lines:
-                x.cells = [(value, cell) for value, cell in x.cells if _text(value) in values]
-            missing = [value for value in values if not any(value in map(_text, x.values()) for x in lines)]
-            if missing:
-                raise UserError(f"sensitivity: {word}: no variant here has {setting}={missing[0]}")
-        figures[f"{algo}-{setting}" if algo else setting] = _figure(results, setting, lines)
-    return figures
+    if wanted:
+        drawn, left_out = look_up(
+            wanted, partial(_wanted, results, settings), "sensitivity" in results.required
+        )
+        return dict(drawn), left_out
+    found = {setting: _lines(results, setting, "") for setting in settings}
+    enough = {
+        s: [x for x in of_s if len(x.values()) >= ENOUGH] for s, of_s in found.items() if _numeric(of_s)
+    }
+    return {setting: _figure(results, setting, of_s) for setting, of_s in enough.items() if of_s}, []
+
+
+def _wanted(results: Results, settings: Collection[str], word: str) -> tuple[str, Figure]:
+    """The name of a figure, and the figure. Raises UserError."""
+    algo, setting, values = _asked(word)
+    lines = [x for x in _lines(results, setting, algo) if len(x.values()) > 1]
+    if not lines:
+        there = f"{algo or 'any algorithm'} here"
+        raise UserError(
+            f"sensitivity: no variants of {there} differ in {setting!r}{suggest(setting, settings)}"
+        )
+    if values:
+        for x in lines:
+            x.cells = [(value, cell) for value, cell in x.cells if _text(value) in values]
+        missing = [value for value in values if not any(value in map(_text, x.values()) for x in lines)]
+        if missing:
+            raise UserError(f"sensitivity: {word}: no variant here has {setting}={missing[0]}")
+    return f"{algo}-{setting}" if algo else setting, _figure(results, setting, lines)
 
 
 def _asked(word: str) -> tuple[str, str, list[str]]:

@@ -95,6 +95,7 @@ def summary(results: Results) -> str:
         "Final: mean of the last tenth of the evaluations, mean over n seeds, 95% interval. "
         "SD: over seeds. AUC: mean return over training. Best*: the highest evaluation, biased upwards.",
         *common_notes(results),
+        *results.left_out,
     ]
     steps = results.settings.get("steps", "?")
     head = f"{results.study}: returns in {steps} environment steps"
