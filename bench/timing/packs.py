@@ -3,8 +3,8 @@
 Every algorithm at the matched size (bench/timing/cost.py), in packs of 1 to 20 seeds, on a GPU with DEVICE=cuda. Two
 parts: `update`, many updates with one wait at their end, as a run on a GPU launches them; and, of some packs,
 `end_to_end`, a whole step of training, environments included. The packs of an algorithm take turns; algorithms follow
-one another. Writes results/timing/<machine>-packs-<execution>/samples.csv; its seconds are those of one call, for all
-seeds of the pack together.
+one another. Writes results/timing/<machine>-packs-<execution>/: samples.csv, whose seconds are those of one call for
+all seeds of the pack together, and facts.csv with the titles of the algorithms alone.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import torch
 from bench.launch.pack import prepare_process
 from bench.machine.hardware import available_cores
 from bench.machine.provenance import provenance
-from bench.timing.case import THREADS, CaseTimer
+from bench.studies.overrides import agent_class
+from bench.timing.case import THREADS, Case, CaseTimer
 from bench.timing.cost import case
 from bench.timing.measurement import Row, now, save
-from bench.timing.protocol import SAMPLE_COLUMNS
+from bench.timing.protocol import FACT_COLUMNS, SAMPLE_COLUMNS
 from bench.timing.stopwatch import Watch, chunks, pin, seconds
 
 PACKS = (1, 5, 10, 20)
@@ -60,25 +61,35 @@ def run(
     # Beside a GPU the environments have processes of their own, and this one shares its core with none of them.
     env_workers = min(MOST_ENV_WORKERS, available_cores() - 1) if device == "cuda" else 0
     core = None if device == "cuda" else pin()
+    sizes = [case(spec, "matched") for spec in specs]
+    facts: list[Row] = [
+        {**dict.fromkeys(FACT_COLUMNS, ""), **size.columns, "title": size.name(agent_class(size.algo).title)}
+        for size in sizes
+    ]
     folders = []
     for execution in executions:
         started, watch = now(), Watch()
         order = random.Random(protocol.order_seed)
         rows = [
-            row for spec in specs for row in _algorithm(spec, execution, device, env_workers, protocol, order)
+            row for size in sizes for row in _algorithm(size, execution, device, env_workers, protocol, order)
         ]
         how = {**dataclasses.asdict(protocol), "core": core, "env_workers": env_workers, "sizes": "packs"}
         own = origin | {"started": started, "protocol": how}
-        tables = {"samples": (SAMPLE_COLUMNS, rows)}
+        tables = {"samples": (SAMPLE_COLUMNS, rows), "facts": (FACT_COLUMNS, facts)}
         folders.append(save(root, "timing", tables, own, watch.quiet(), quick, f"packs-{execution}"))
     return folders
 
 
 def _algorithm(
-    spec: str, execution: str, device: str, env_workers: int, protocol: PacksProtocol, order: random.Random
+    matched: Case,
+    execution: str,
+    device: str,
+    env_workers: int,
+    protocol: PacksProtocol,
+    order: random.Random,
 ) -> Iterator[Row]:
     """The samples of all packs of an algorithm."""
-    matched, timers = case(spec, "matched"), []
+    timers = []
     for pack in protocol.packs:
         ends = pack in WITH_ENVIRONMENTS
         parts = ("update", "end_to_end") if ends else ("update",)
