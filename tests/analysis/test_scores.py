@@ -183,11 +183,13 @@ def test_aggregates_cover_what_all_algorithms_have(tmp_path):
     folder = helpers.study(tmp_path, envs=envs, algos=["qsm", "sac", "mine"], seeds=2)
     for env, label in (("a-run", "sac"), ("a-run", "mine"), ("b-run", "mine")):
         shutil.rmtree(folder / env / label)
+    for run in folder.glob("*/mine/seed-*"):
+        helpers.change_meta(run, title="My Own")
     tasks = scores.common_tasks(load(tmp_path, "made-up"))
     assert tasks.envs == ("b-run", "c-run")
     assert tasks.labels == ("qsm", "sac")
     notes = " ".join(tasks.notes)
-    assert "mine is left out of the aggregates: scores on 1 of 3 tasks" in notes
+    assert "My Own is left out of the aggregates: scores on 1 of 3 tasks" in notes
     assert "a-run" in notes
     assert "Hopper-v5" in notes
 
@@ -253,6 +255,21 @@ def test_the_summary_fits_a_terminal(tmp_path):
     text = score_tables.summary(load(tmp_path, "made-up"))
     assert max(map(len, text.splitlines())) <= 80
     assert "| a-run" in text
+
+
+def test_the_summary_keeps_the_algorithms_of_a_task_together(tmp_path):
+    """Whatever the order in which they were asked for."""
+    folder = helpers.study(tmp_path, envs=["a-run", "b-run"], algos=["qsm", "sac"], seeds=2)
+    grid = sorted(helpers.read_grid(folder), key=lambda cell: (cell["label"], cell["env"]))
+    helpers.change_study(folder, grid=grid)
+    rows = [
+        row.split("|")
+        for row in score_tables.summary(load(tmp_path, "made-up")).splitlines()
+        if "-run" in row
+    ]
+    assert [(row[1].strip(), row[2].strip()) for row in rows] == [
+        (env, name) for env in ("a-run", "b-run") for name in ("QSM", "SAC")
+    ]
 
 
 def test_final_policies_side_by_side(tmp_path):

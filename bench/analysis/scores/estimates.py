@@ -12,6 +12,7 @@ from bench.analysis import stats
 from bench.analysis.resampling import RESAMPLES, Array, Counts, Resampled, curve_resamples, resample
 from bench.analysis.scores.results import LARGEST_RETURN, RANDOM, Cell, Results
 from bench.analysis.stats import Statistic, Tasks
+from bench.analysis.style import named
 
 FLOOR, CEILING = 0.05, 0.95  # of the largest return
 FEWEST_TIES = 7  # seeds; below it a difference is too uncertain to call a tie
@@ -129,7 +130,7 @@ def common_tasks(results: Results, *, without_extremes: bool = False, any_scale:
         label for label in results.labels if covered[label] and 2 * len(covered[label]) >= len(tasks)
     )
     notes = [
-        f"{label} is left out of the aggregates: scores on {len(covered[label])} of {len(tasks)} tasks."
+        f"{named(results, label)} is left out of the aggregates: scores on {len(covered[label])} of {len(tasks)} tasks."
         for label in results.labels
         if tasks and label not in labels
     ]

@@ -84,9 +84,10 @@ def final_return(results: Results) -> Table:
 def summary(results: Results) -> str:
     """The scores for a terminal 80 columns wide: a Markdown table and what must be known to read it."""
     rows: list[list[Entry]] = []
-    for (env, label), cell in results.cells.items():
+    cells = [cell for env in results.envs for label in results.labels if (cell := results.cell(env, label))]
+    for cell in cells:
         final = mean_over_seeds(cell, cell.final)
-        row: list[Entry] = [env, named(results, label), seeds_entry(cell.n)]
+        row: list[Entry] = [cell.env, named(results, cell.label), seeds_entry(cell.n)]
         row.append(number(final.value, detail=within(final.low, final.high)))
         row += [number(standard_deviation(cell.final)), number(cell.area.mean()), number(cell.best.mean())]
         rows.append(row)
