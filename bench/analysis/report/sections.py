@@ -155,33 +155,23 @@ def _comparisons(results: Results) -> Section:
 
 
 def _sensitivity(results: Results) -> Section:
-    made, left_out = sensitivity.sensitivity_figures(results, results.choice.sensitivity)
-    drawn = [
-        (
-            f"sensitivity-{name}",
-            f"Final return over {name}, one line for variants that differ in nothing else: mean over seeds with its "
-            "95% interval.",
-            figure,
-        )
-        for name, figure in made.items()
-    ]
-    return Section(
-        "sensitivity", "Sensitivity to settings", text=_left_out(left_out), pictures=_pictures(*drawn)
+    caption = (
+        "Final return over {}, one line for variants that differ in nothing else: mean over seeds with its 95% "
+        "interval."
     )
+    made, left_out = sensitivity.sensitivity_figures(results, results.choice.sensitivity)
+    pictures = _pictures(*((f"sensitivity-{name}", caption.format(name), made[name]) for name in made))
+    return Section("sensitivity", "Sensitivity to settings", text=_left_out(left_out), pictures=pictures)
 
 
 def _metrics(results: Results) -> Section:
+    caption = (
+        "{}, as logged in training, averaged between evaluations: mean over seeds with its 95% bootstrap interval, as "
+        "far as all seeds have it."
+    )
     made, left_out = metrics.metric_figures(results, results.choice.metrics)
-    drawn = [
-        (
-            f"metric-{name}",
-            f"{name}, as logged in training, averaged between evaluations: mean over seeds with its 95% bootstrap "
-            "interval, as far as all seeds have it.",
-            figure,
-        )
-        for name, figure in made.items()
-    ]
-    return Section("metrics", "Logged metrics", text=_left_out(left_out), pictures=_pictures(*drawn))
+    pictures = _pictures(*((f"metric-{name}", caption.format(name), made[name]) for name in made))
+    return Section("metrics", "Logged metrics", text=_left_out(left_out), pictures=pictures)
 
 
 def _beside(results: Results) -> Section:
