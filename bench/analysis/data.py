@@ -20,7 +20,7 @@ import pandas as pd
 from bench.analysis import stats
 from bench.analysis.scores.choose import labels_apart
 from bench.analysis.scores.load import load as load_study
-from bench.analysis.scores.results import Results, RunScore
+from bench.analysis.scores.results import Results, RunScore, shared_tasks
 from bench.errors import UserError, suggest
 from bench.paths import expand
 from bench.runs import DamagedRun, studies
@@ -96,6 +96,7 @@ class Data:
 
         The values are returns; rliable wants a common scale, as `/ 1000` gives it for DM Control. A matrix has no gaps:
         tasks are those on which every label has a score, and a label's runs are the seeds that have one on all of them.
+        As in a report's aggregates, a label with scores on fewer than half of the tasks is left out.
         Of several studies, a label that means different things in them is there once for each, "sac@gate-sac", as in a
         report; each score is that of its own study's last steps.
 
@@ -105,9 +106,12 @@ class Data:
         if measure not in MEASURES:
             raise UserError(f"measure {measure!r}: expected {' or '.join(MEASURES)}")
         matrices = {}
+        labels, tasks = self._shared
         for label, rows in self._scored.groupby("label", sort=False):
+            if label not in labels:
+                continue
             table = rows.pivot(index="seed", columns="env", values=measure)
-            matrices[str(label)] = table.reindex(columns=list(self.tasks)).dropna().to_numpy(np.float64)
+            matrices[str(label)] = table.reindex(columns=list(tasks)).dropna().to_numpy(np.float64)
         empty = [label for label, matrix in matrices.items() if not matrix.size]
         if empty or not matrices:
             raise UserError(
@@ -118,10 +122,15 @@ class Data:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks on which every label that has scores has some, in the order of the grid."""
+        """The tasks of `score_matrices`, in the order of the grid."""
+        return self._shared[1]
+
+    @cached_property
+    def _shared(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The labels and the tasks of `score_matrices`."""
         found = self._scored
-        labels = found.groupby("env", sort=False)["label"].nunique()
-        return tuple(env for env, count in labels.items() if count == found["label"].nunique())
+        covered = {str(label): set(rows["env"]) for label, rows in found.groupby("label", sort=False)}
+        return shared_tasks(covered, list(dict.fromkeys(found["env"])))
 
     @cached_property
     def _scored(self) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import bench
 from bench.analysis.data_files import CURVES, data_files
 from bench.analysis.report.output import build
 from bench.analysis.report.request import load_chosen
+from bench.analysis.scores.estimates import common_tasks
 from bench.analysis.scores.load import load as load_results
 from bench.analysis.scores.tables import scores as scores_table
 from bench.studies.report import read_choice
@@ -220,6 +222,18 @@ def test_no_matrices_where_no_seed_has_every_task(tmp_path):
     assert json.loads(files["tables/score_matrices.json"])["tasks"] == ["cheetah-run"]
     (folder / "cheetah-run/qsm/seed-0/done.json").unlink()
     assert not [name for name in data_files(load_results(tmp_path, "made-up")) if "matrices" in name]
+
+
+def test_a_label_with_few_tasks_does_not_take_tasks_from_the_others(tmp_path):
+    """As in the report's aggregates."""
+    folder = helpers.study(tmp_path, ["cheetah-run", "walker-run", "hopper-hop"], ["qsm", "sac", "mine"], 2)
+    for env in ("walker-run", "hopper-hop"):
+        shutil.rmtree(folder / env / "mine")
+    shapes = {x: matrix.shape for x, matrix in bench.load(folder).score_matrices().items()}
+    assert shapes == {"qsm": (2, 3), "sac": (2, 3)}
+    assert common_tasks(load_results(tmp_path, "made-up")).envs == bench.load(folder).tasks
+    shutil.rmtree(folder / "hopper-hop" / "sac")  # of two thirds, which are enough
+    assert bench.load(folder).tasks == ("cheetah-run", "walker-run")
 
 
 def test_parquet_where_pyarrow_is(folder):

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.analysis import stats
 from bench.analysis.resampling import RESAMPLES, Array, Counts, Resampled, curve_resamples, resample
-from bench.analysis.scores.results import LARGEST_RETURN, RANDOM, Cell, Results
+from bench.analysis.scores.results import LARGEST_RETURN, RANDOM, Cell, Results, shared_tasks
 from bench.analysis.stats import Statistic, Tasks
 from bench.analysis.style import named
 
@@ -118,23 +118,20 @@ def difference(ours: Cell, theirs: Cell) -> Estimate:
 
 
 def common_tasks(results: Results, *, without_extremes: bool = False, any_scale: bool = False) -> TaskSet:
-    """The tasks with a common scale (`Results.bounds`) on which every aggregated algorithm has scores.
+    """The tasks with a common scale (`Results.bounds`) on which every aggregated algorithm has scores (`shared_tasks`).
 
-    An algorithm with scores on fewer than half of the study's tasks is left out; so is a task that one of the
-    others lacks. `without_extremes` leaves out the tasks at floor or ceiling too. `any_scale`: also tasks without a
+    `without_extremes` leaves out the tasks at floor or ceiling too. `any_scale`: also tasks without a
     common scale, for what compares runs of one task only.
     """
     tasks = [env for env in results.envs if any_scale or env in results.bounds]
     covered = {label: [env for env in tasks if results.cell(env, label)] for label in results.labels}
-    labels = tuple(
-        label for label in results.labels if covered[label] and 2 * len(covered[label]) >= len(tasks)
-    )
+    labels, shared = shared_tasks(covered, tasks)
+    envs = list(shared)
     notes = [
         f"{named(results, label)} is left out of the aggregates: scores on {len(covered[label])} of {len(tasks)} tasks."
         for label in results.labels
         if tasks and label not in labels
     ]
-    envs = [env for env in tasks if all(env in covered[label] for label in labels)]
     dropped = sorted(set(tasks) - set(envs))
     if dropped:
         notes.append(f"Left out of the aggregates, not yet scored for all algorithms: {', '.join(dropped)}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +109,18 @@ class Cell:
     def group(self) -> Group:
         """Its seeds, resampled alike for everything that is computed from this cell."""
         return self.n, (self.env, self.label)
+
+
+def shared_tasks(
+    covered: Mapping[str, Collection[str]], tasks: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which labels and tasks are put together, so that every label has scores on every task.
+
+    A label with scores on fewer than half of the tasks is left out; so is a task that one of the others lacks.
+    covered: label -> the tasks on which it has scores.
+    """
+    labels = tuple(x for x, found in covered.items() if found and 2 * len(found) >= len(tasks))
+    return labels, tuple(env for env in tasks if all(env in covered[label] for label in labels))
 
 
 @dataclass(frozen=True)
