@@ -193,7 +193,8 @@ def _chosen(file: Path, root: Path) -> _Source:
         return _Source(missing="\n\n".join(_not_run(study) for study in absent))
     results = load_chosen(root, choice.studies, choice, "make docs", file.stem)
     named = ", ".join(f"`{study}`" for study in choice.studies)
-    return _displays(f"Of the studies {named}: {', '.join(report.facts(results))}.", sections(results))
+    of = "studies" if len(choice.studies) > 1 else "study"
+    return _displays(f"Of the {of} {named}: {', '.join(report.facts(results))}.", sections(results))
 
 
 def _not_run(study: str) -> str:
