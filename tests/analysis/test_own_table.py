@@ -81,6 +81,17 @@ def test_once_everything_is_here_nothing_is_left_out(root):
     assert len(results.choice.normalise) == 2
 
 
+def test_a_study_that_cannot_stand_beside_it_is_left_out(root):
+    folder = helpers.study(root, ("cheetah-run",), ("dql",), 2, name="other", evaluations=3)
+    for run in folder.glob("*/*/seed-*"):
+        helpers.set_returns(run, [1.0, 2.0, 3.0], every=1507)
+    helpers.change_study(root / "made-up", report={"studies": ["other"]})
+    results = load_report(root, "made-up")
+    assert results.labels == ("qsm", "sac")
+    (line,) = results.left_out
+    assert line.startswith("[report]: left out: these studies share no step at which they were evaluated")
+
+
 def test_what_a_variable_asks_for_must_be_there_and_what_the_table_asks_for_need_not(root):
     choice = own_choice(root, "made-up")
     assert load_chosen(root, ["made-up"], choice, "make figures", required={"width"}).labels == ("qsm",)

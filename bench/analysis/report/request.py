@@ -14,7 +14,7 @@ from bench.runs import read_study_file
 from bench.runs import studies as studies_in
 from bench.shape import Mismatch, read_toml
 from bench.studies.file import STUDIES
-from bench.studies.lookup import KEYS
+from bench.studies.lookup import KEYS, look_up
 from bench.studies.report import Choice, read_choice
 
 LONGEST_NAME = 120  # of a report's folder
@@ -56,13 +56,19 @@ def load_chosen(
 def _parts(
     root: Path, studies: Sequence[str], choice: Choice, required: Collection[str]
 ) -> tuple[list[Results], list[str]]:
-    """The studies, and those that the choice puts beside them; a line for each of these that was not run here."""
-    further = [name for name in choice.studies if name not in studies]
-    absent = [] if "studies" in required else [name for name in further if name not in studies_in(root)]
-    parts = [load(root, name) for name in dict.fromkeys([*studies, *further]) if name not in absent]
-    return parts, [
-        f"[report]: left out: no study {name!r} is here; `make bench STUDY={name}` runs it" for name in absent
-    ]
+    """The studies, and those that the choice puts beside them; a line for each of these that cannot be."""
+    parts = [load(root, name) for name in dict.fromkeys(studies)]
+
+    def put_beside(name: str) -> None:
+        if name not in studies_in(root):
+            raise UserError(f"no study {name!r} is here; `make bench STUDY={name}` runs it")
+        part = load(root, name)
+        choose([*parts, part], Choice())  # refuses what shares no step with the others
+        parts.append(part)
+
+    further = [name for name in dict.fromkeys(choice.studies) if name not in studies]
+    _, left_out = look_up(further, put_beside, "studies" in required)
+    return parts, [f"[report]: left out: {line}" for line in left_out]
 
 
 def own_choice(root: Path, study: str, file: Path | None = None) -> Choice:
