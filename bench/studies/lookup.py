@@ -77,7 +77,7 @@ def resolve(
         return kept(key, words, find)
 
     def styled(key: str, values: Mapping[str, str]) -> dict[str, str]:
-        # of an algorithm that is not there nothing that is shown lacks its name or colour
+        # an algorithm that is not there is not shown: leaving out its name or colour needs no line
         pairs, _ = look_up(values.items(), lambda item: (one(item[0], key), item[1]), key in required)
         return {label: value for label, value in pairs if label in shown}
 

@@ -157,10 +157,10 @@ def test_laid_under_ours_and_marked(tmp_path):
     assert [(record["env_step"], record["external_mean"]) for record in records] == [(1000, 15), (2000, 30)]
     assert records[0]["ours_n"] == 3
     curves = others.load_curves(tmp_path)
-    figure = others.figure(results, curves, external[:0])
+    figure = others.figure(results, curves, others.chosen(results, curves)[0], external[:0])
     names = [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
     assert names == [["QSM (n = 3†)", "SAC (n = 3†)"], ["SAC (theirs) (n = 2†)"]]
-    assert others.figure(results, {}, external[:0]) is None
+    assert others.figure(results, {}, [], external[:0]) is None
 
 
 def test_scores_of_an_algorithm_that_the_study_lacks_are_said_to_be_missing(tmp_path):

@@ -49,8 +49,9 @@ def choice(root, *names):
 def made(results):
     curves = others.load_curves(results.root)
     points = others.points_beside(results, load_external(results.root)[0], curves)
+    keys, _ = others.chosen(results, curves, set(zip(points["algo"], points["source"])))
     with style.drawing():
-        return others.figure(results, curves, points), others.table(results, curves, points)
+        return others.figure(results, curves, keys, points), others.table(results, curves, keys)
 
 
 def test_seeds_meet_at_the_steps_of_any_of_them(root):

@@ -130,12 +130,11 @@ def draw(ax: Axes, curve: Curve, style: Style, bounded: bool, last: float) -> An
     )[0]
 
 
-def figure(results: Results, curves: Curves, points: pd.DataFrame) -> Figure | None:
+def figure(results: Results, curves: Curves, keys: Sequence[Key], points: pd.DataFrame) -> Figure | None:
     """Our mean learning curves, others' curves with their bands, and single published scores at their steps.
 
-    points: summaries that have no curve, columns as of `external.scores.load_external`.
+    keys: the curves to show. points: summaries that have no curve, columns as of `external.scores.load_external`.
     """
-    keys, _ = chosen(results, curves, set(zip(points["algo"], points["source"])))
     envs = [
         env for env in results.envs if any(env in curves[key] for key in keys) or (points["env"] == env).any()
     ]
@@ -225,9 +224,8 @@ def _point(ax: Axes, marker: str, color: str, item: dict[str, Any]) -> Any:
     )[0]
 
 
-def table(results: Results, curves: Curves, points: pd.DataFrame) -> Table:
+def table(results: Results, curves: Curves, keys: Sequence[Key]) -> Table:
     """Returns at our last step: ours, then others', the highest mean of each task first within both."""
-    keys, _ = chosen(results, curves, set(zip(points["algo"], points["source"])))
     rows: list[list[Entry]] = []
     records: list[dict[str, object]] = []
     last = max((float(cell.env_steps[-1]) for cell in results.cells.values()), default=0.0)

@@ -178,7 +178,7 @@ def _beside(results: Results) -> Section:
     found, problems = external.read_all(results.root)
     scores, curves = external.summarised(found), others.curves_in(found)
     points = others.points_beside(results, scores, curves)
-    _, not_there = others.chosen(results, curves, set(zip(points["algo"], points["source"])))
+    keys, not_there = others.chosen(results, curves, set(zip(points["algo"], points["source"])))
     text = _left_out([*problems, *not_there])
     lacking = [] if results.choice.others else beside.other_algorithms(results, scores)
     if lacking:
@@ -194,8 +194,8 @@ def _beside(results: Results) -> Section:
         "external",
         "Beside external scores",
         text=text,
-        pictures=_pictures(("external", caption, others.figure(results, curves, points))),
-        tables=_with_rows(others.table(results, curves, points), beside.table(results, scores)),
+        pictures=_pictures(("external", caption, others.figure(results, curves, keys, points))),
+        tables=_with_rows(others.table(results, curves, keys), beside.table(results, scores)),
         detail=True,
     )
 
