@@ -14,6 +14,7 @@ from bench.analysis.stats import Contrast
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 BETTER, WORSE, AS_GOOD = "better", "worse", "as good"
 MANY = 1000  # seeds; more is not a practical plan
+UNCHANGED = ", if value and spread stay as they are"  # what a number of seeds that would decide supposes
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,5 @@ def seeds_that_decide(contrast: Contrast, n: int, margin: float) -> float:
 
 def _more(contrast: Contrast, n: int, margin: float, unit: str) -> str:
     needed = seeds_that_decide(contrast, n, margin)
-    if needed > MANY:
-        return f"more than {MANY:,} {unit}: too close to the bound"
-    return f"about {needed:.0f} {unit}, if value and spread stay as they are"
+    number = f"more than {MANY:,}" if needed > MANY else f"about {needed:.0f}"
+    return f"{number} {unit}{UNCHANGED}"

@@ -45,7 +45,7 @@ def test_what_was_not_run_is_said(root):
 
 def test_a_difference_is_shown_with_its_interval(root):
     found, sure, _ = rows(root)["1"]
-    interval = r"−?0\.\d\d \[−?0\.\d\d, −?0\.\d\d\]"
+    interval = r"−?0\.\d{3} \[−?0\.\d{3}, −?0\.\d{3}\]"
     expected = "; ".join(f"QSM − {name} {interval}" for name in ("SAC", "TD3", "DQL"))
     assert re.fullmatch(f"IQM of final return / 1000: {expected}", found)
     assert sure == "contradicted, 5 seeds"  # DQL is far above
@@ -56,6 +56,17 @@ def test_what_would_decide_a_claim_is_said_once(tmp_path):
     change = rows(tmp_path)["1"][2]
     assert change.startswith("To decide it: at least 5 seeds of QSM on every task, not 3; ")
     assert change.count("seeds of QSM") == 1
+
+
+def test_seeds_that_would_decide_are_given_for_each_comparison(tmp_path):
+    """And what they suppose is said once."""
+    levels = dict(zip(ALGOS, (500.0, 490.0, 520.0, 100.0)))
+    helpers.study(tmp_path, envs=["a-run", "b-walk"], algos=ALGOS, seeds=5, levels=levels)
+    change = rows(tmp_path)["1"][2]
+    number = r"(about|more than) [\d,]+ seeds"
+    supposed = "if value and spread stay as they are"
+    assert re.match(f"To decide it: QSM − SAC: {number}; QSM − TD3: {number}, {supposed}\\. ", change)
+    assert change.count("seeds") == 2
 
 
 def test_words_follow_the_intervals(root):

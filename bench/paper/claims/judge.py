@@ -25,6 +25,7 @@ from bench.paper.claims import experiments as claim_experiments
 from bench.paper.claims.rules import FILE, FIRST, Claim, Rules, load_claims
 
 FIRST_VERDICTS = FILE.with_name("claims-first-verdicts.csv")
+DIGITS = 3  # decimals of a value and its interval
 RULES = "The rules are not pre-registered: their head says what had been seen when they were written."
 
 
@@ -67,8 +68,8 @@ def table(judged: Sequence[Verdict[Claim]]) -> Table:
                 row += [MISSING, MISSING]
             else:
                 found = finding.contrast
-                detail = f"{within(found.low, found.high, 3)} {p_value(found.p)}".strip()
-                row += [number(found.value, 3, detail=detail)]
+                detail = f"{within(found.low, found.high, DIGITS)} {p_value(found.p)}".strip()
+                row += [number(found.value, DIGITS, detail=detail)]
                 row += [number(100 * found.level, 2)]
                 record |= {"value": found.value, "low": found.low, "high": found.high, "level": found.level}
                 record |= {"permutation_p": found.p}

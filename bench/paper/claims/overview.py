@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from bench.analysis.style import display_name
 from bench.analysis.table import MISSING, Entry, Number, Table, number, within
-from bench.analysis.verdicts import Finding, Verdict
+from bench.analysis.verdicts import UNCHANGED, Finding, Verdict
 from bench.paper.claims.experiments import DESCRIPTIVE, MEASURES, SETTINGS
+from bench.paper.claims.judge import DIGITS
 from bench.paper.claims.rules import Claim
 
 #: The quantity of each claim.
@@ -44,8 +45,7 @@ def table(judged: Sequence[Verdict[Claim]]) -> Table:
     records: list[dict[str, object]] = []
     for verdict in judged:
         name = verdict.claim.id
-        wanted = [word for finding in verdict.findings for word in finding.decides.split("; ") if word]
-        decides = "; ".join(dict.fromkeys(wanted))
+        decides = _decides(verdict.findings)
         change = " ".join([*([f"To decide it: {decides}."] if decides else []), CHANGES[name]])
         found = _found(verdict)
         rows.append([f"{name}: {verdict.claim.says}", found, _how_sure(verdict), change])
@@ -69,6 +69,18 @@ def _how_sure(verdict: Verdict[Claim]) -> str:
     return f"{shown}, {n} {unit}"
 
 
+def _decides(findings: Sequence[Finding]) -> str:
+    """ "QSM − SAC: about 30 seeds; QSM − TD3: about 15 seeds, if value and spread stay as they are" """
+    needs: list[str] = []
+    seeds: list[str] = []
+    for finding in findings:
+        if finding.decides.endswith(UNCHANGED):
+            seeds.append(f"{finding.name}: {finding.decides.removesuffix(UNCHANGED)}")
+        else:
+            needs += [need for need in finding.decides.split("; ") if need]
+    return "; ".join(dict.fromkeys([*needs, *seeds])) + (UNCHANGED if seeds else "")
+
+
 def _found(verdict: Verdict[Claim]) -> str:
     claim = verdict.claim
     if not any(finding.contrast for finding in verdict.findings):
@@ -80,14 +92,14 @@ def _found(verdict: Verdict[Claim]) -> str:
 
 
 def _each(claim: Claim, findings: Sequence[Finding]) -> Iterator[str]:
-    """ "QSM − SAC 0.08 [−0.09, 0.18]" """
+    """ "QSM − SAC 0.081 [−0.092, 0.184]" """
     for finding in findings:
         found = finding.contrast
         if found is not None:
-            value = number(found.value, 2)
+            value = number(found.value, DIGITS)
             assert isinstance(value, Number)
             name = finding.name.partition(": ")[2] or finding.name  # of a timing, its execution
-            yield f"{name} {value.text} {within(found.low, found.high, 2)}"
+            yield f"{name} {value.text} {within(found.low, found.high, DIGITS)}"
 
 
 def _shares(claim: Claim, findings: Sequence[Finding]) -> Iterator[str]:
