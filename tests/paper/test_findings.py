@@ -206,7 +206,8 @@ def test_who_is_ahead_half_way_and_at_the_end(early):
 def test_on_walker_walk_interval_and_permutation_test_differ_and_why(early):
     qsm, sac = (early.cells["walker-walk", label] for label in ("qsm", "sac"))
     found = difference(qsm, sac)
-    assert found.low < 0 < found.high and found.p < 0.05
+    assert found.low < 0 < found.high
+    assert found.p < 0.05
     assert sac.final.std(ddof=1) > 1.5 * qsm.final.std(ddof=1)
 
 
