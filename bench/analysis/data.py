@@ -96,7 +96,8 @@ class Data:
 
         The values are returns; rliable wants a common scale, as `/ 1000` gives it for DM Control. A matrix has no gaps:
         tasks are those on which every label has a score, and a label's runs are the seeds that have one on all of them.
-        As in a report's aggregates, a label with scores on fewer than half of the tasks is left out.
+        As in a report's aggregates, a label that lacks a task is left out where otherwise more would be lost
+        (`shared_tasks`).
         Of several studies, a label that means different things in them is there once for each, "sac@gate-sac", as in a
         report; each score is that of its own study's last steps.
 

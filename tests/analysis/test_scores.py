@@ -15,6 +15,7 @@ from bench.analysis.scores import comparisons as comparison_tables
 from bench.analysis.scores import estimates as scores
 from bench.analysis.scores import tables as score_tables
 from bench.analysis.scores.load import load
+from bench.analysis.scores.results import shared_tasks
 from bench.analysis.table import to_markdown
 from bench.paper.claims import judge as claims
 from tests.analysis import helpers
@@ -192,6 +193,16 @@ def test_aggregates_cover_what_all_algorithms_have(tmp_path):
     assert "My Own is left out of the aggregates: scores on 1 of 3 tasks" in notes
     assert "a-run" in notes
     assert "Hopper-v5" in notes
+
+
+def test_one_algorithm_that_lacks_a_task_does_not_take_it_from_the_others():
+    names = ["a", "b", "c"]
+    half_run = {"qsm": names, "sac": names, "td3": names, "mine": ["a", "b"]}
+    assert shared_tasks(half_run, names) == (("qsm", "sac", "td3"), ("a", "b", "c"))
+    assert shared_tasks({"qsm": names, "sac": ["a", "c"]}, names) == (("qsm", "sac"), ("a", "c"))
+    as_many = {"qsm": ["a", "b"], "sac": ["b"]}  # two pairs either way: both algorithms stay
+    assert shared_tasks(as_many, ["a", "b"]) == (("qsm", "sac"), ("b",))
+    assert shared_tasks({"qsm": ["a"], "sac": ["b"]}, names)[1] == ()
 
 
 def test_the_aggregate_curve_is_the_iqm_at_each_evaluation(tmp_path):

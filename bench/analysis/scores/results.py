@@ -116,11 +116,16 @@ def shared_tasks(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which labels and tasks are put together, so that every label has scores on every task.
 
-    A label with scores on fewer than half of the tasks is left out; so is a task that one of the others lacks.
+    Labels with scores on at least k tasks, on the tasks that all of these have: with the k that puts most pairs of
+    label and task together, and of equals the smallest, which has more labels. So one algorithm among several that
+    lacks a task is left out, rather than the task for all of them.
     covered: label -> the tasks on which it has scores.
     """
-    labels = tuple(x for x, found in covered.items() if found and 2 * len(found) >= len(tasks))
-    return labels, tuple(env for env in tasks if all(env in covered[label] for label in labels))
+    blocks = []
+    for fewest in range(1, len(tasks) + 1):
+        labels = tuple(label for label, found in covered.items() if len(found) >= fewest)
+        blocks.append((labels, tuple(env for env in tasks if all(env in covered[label] for label in labels))))
+    return max(blocks, key=lambda block: len(block[0]) * len(block[1]), default=((), ()))
 
 
 @dataclass(frozen=True)
