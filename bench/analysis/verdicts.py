@@ -27,8 +27,14 @@ class Finding:
     verdict: str
     n: int = 0
     contrast: Contrast | None = None
-    decides: str = ""  # the further evidence needed; "" if it is decided
+    lacks: tuple[str, ...] = ()  # what must be there before it can be decided
+    enough: str = ""  # the seeds or rounds that would decide it, if value and spread stay as they are
     unit: str = "seeds"  # of n; few seeds are marked, rounds of a timing are not
+
+    @property
+    def decides(self) -> str:
+        """The further evidence needed; "" if it is decided."""
+        return "; ".join(self.lacks) or (f"{self.enough}{UNCHANGED}" if self.enough else "")
 
 
 class Stated(Protocol):
@@ -54,16 +60,21 @@ class Verdict(Generic[C]):
 
 
 def difference(
-    name: str, contrast: Contrast | None, n: int, margin: float, blocked: str = "", unit: str = "seeds"
+    name: str,
+    contrast: Contrast | None,
+    n: int,
+    margin: float,
+    lacks: tuple[str, ...] = (),
+    unit: str = "seeds",
 ) -> Finding:
-    """The finding of a contrast; `blocked` says what must be there before it can be anything but
+    """The finding of a contrast; `lacks` says what must be there before it can be anything but
     undecided.
     """
-    if contrast is None or blocked:
-        return Finding(name, UNDECIDED, n, contrast, blocked or "data", unit)
+    if contrast is None or lacks:
+        return Finding(name, UNDECIDED, n, contrast, lacks or ("data",), unit=unit)
     verdict = difference_verdict(contrast, margin)
-    more = _more(contrast, n, margin, unit) if verdict == UNDECIDED else ""
-    return Finding(name, verdict, n, contrast, more, unit)
+    enough = _enough(contrast, n, margin, unit) if verdict == UNDECIDED else ""
+    return Finding(name, verdict, n, contrast, enough=enough, unit=unit)
 
 
 def level(
@@ -71,11 +82,11 @@ def level(
 ) -> Finding:
     """The finding of a value against a threshold; undecided below the `fewest` seeds or rounds."""
     if n < fewest:
-        return Finding(name, UNDECIDED, n, contrast, f"at least {fewest} {unit}, not {n}", unit)
+        return Finding(name, UNDECIDED, n, contrast, (f"at least {fewest} {unit}, not {n}",), unit=unit)
     verdict = level_verdict(contrast, threshold)
     away = replace(contrast, value=contrast.value - threshold)
-    more = _more(away, n, 0.0, unit) if verdict == UNDECIDED else ""
-    return Finding(name, verdict, n, contrast, more, unit)
+    enough = _enough(away, n, 0.0, unit) if verdict == UNDECIDED else ""
+    return Finding(name, verdict, n, contrast, enough=enough, unit=unit)
 
 
 def difference_verdict(contrast: Contrast, margin: float) -> str:
@@ -119,7 +130,7 @@ def seeds_that_decide(contrast: Contrast, n: int, margin: float) -> float:
     return float(seeds[enough.argmax()]) if enough.any() else float(np.inf)
 
 
-def _more(contrast: Contrast, n: int, margin: float, unit: str) -> str:
+def _enough(contrast: Contrast, n: int, margin: float, unit: str) -> str:
     needed = seeds_that_decide(contrast, n, margin)
     number = f"more than {MANY:,}" if needed > MANY else f"about {needed:.0f}"
-    return f"{number} {unit}{UNCHANGED}"
+    return f"{number} {unit}"

@@ -323,7 +323,7 @@ def test_as_good_contradicts_a_claim_that_needs_better(wide_apart):
 
 
 def test_the_page_says_of_each_verdict_on_how_many_seeds_and_what_would_decide_it(tmp_path):
-    found = Finding("QSM − SAC", "undecided", 4, decides="at least 5 seeds of <b>QSM</b>")
+    found = Finding("QSM − SAC", "undecided", 4, lacks=("at least 5 seeds of <b>QSM</b>",))
     verdict = verdicts.Verdict(load_claims()[0].claim[0], "undecided", (found,), "1,000 environment steps")
     page = report.page(
         report.Heading("x", "y", []), [Section("claims", "Claims", verdicts=[verdict])], tmp_path

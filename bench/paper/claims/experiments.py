@@ -90,7 +90,7 @@ def _levels(rules: Rules, claim: Claim, cells: Sequence[Cell]) -> list[list[Find
             contrast = _level(rules, claim, cell, algo, level)
             finding = verdicts.level(name, contrast, len(values), claim.threshold, claim.min_seeds)
         else:
-            finding = Finding(name, UNDECIDED, decides="the experiment's data")
+            finding = Finding(name, UNDECIDED, lacks=("the experiment's data",))
         found.append([finding])
     return found
 
@@ -158,10 +158,10 @@ def _contrasts(rules: Rules, claim: Claim, cells: Sequence[Cell]) -> list[list[F
         mine = []
         for algo in claim.baselines:
             n = min(len(cell.side(subject)), len(cell.side(algo)))
-            needed = f"at least {claim.min_seeds} seeds a side, not {n}" if n < claim.min_seeds else ""
+            lacks = (f"at least {claim.min_seeds} seeds a side, not {n}",) if n < claim.min_seeds else ()
             name = _name(claim, cell, f"{display_name(subject, subject)} − {display_name(algo, algo)}")
             contrast = contrasts.get(f"{cell.setting} {cell.measure} {algo}")
-            mine.append(verdicts.difference(name, contrast, n, claim.margin, needed))
+            mine.append(verdicts.difference(name, contrast, n, claim.margin, lacks))
         found.append(mine)
     return found
 

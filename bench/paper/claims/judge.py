@@ -149,9 +149,9 @@ def _by_study(rules: Rules, claim: Claim, results: Results) -> Verdict[Claim]:
     for algo in claim.baselines:
         sides = [cells.get(subject, []), cells.get(algo, [])]
         n = min(cell.n for side in sides for cell in side) if all(sides) else 0
-        needed = "; ".join(dict.fromkeys(filter(None, (missing[subject], missing[algo]))))
+        lacks = tuple(dict.fromkeys(filter(None, (missing[subject], missing[algo]))))
         findings.append(
-            verdicts.difference(_versus(subject, algo), contrasts.get(algo), n, claim.margin, needed)
+            verdicts.difference(_versus(subject, algo), contrasts.get(algo), n, claim.margin, lacks)
         )
     return Verdict(claim, overall(findings), tuple(findings), _conditions(results, labels))
 

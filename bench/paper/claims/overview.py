@@ -71,14 +71,9 @@ def _how_sure(verdict: Verdict[Claim]) -> str:
 
 def _decides(findings: Sequence[Finding]) -> str:
     """ "QSM − SAC: about 30 seeds; QSM − TD3: about 15 seeds, if value and spread stay as they are" """
-    needs: list[str] = []
-    seeds: list[str] = []
-    for finding in findings:
-        if finding.decides.endswith(UNCHANGED):
-            seeds.append(f"{finding.name}: {finding.decides.removesuffix(UNCHANGED)}")
-        else:
-            needs += [need for need in finding.decides.split("; ") if need]
-    return "; ".join(dict.fromkeys([*needs, *seeds])) + (UNCHANGED if seeds else "")
+    lacks = [need for finding in findings for need in finding.lacks]
+    enough = [f"{finding.name}: {finding.enough}" for finding in findings if finding.enough]
+    return "; ".join(dict.fromkeys([*lacks, *enough])) + (UNCHANGED if enough else "")
 
 
 def _found(verdict: Verdict[Claim]) -> str:
