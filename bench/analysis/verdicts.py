@@ -60,21 +60,16 @@ class Verdict(Generic[C]):
 
 
 def difference(
-    name: str,
-    contrast: Contrast | None,
-    n: int,
-    margin: float,
-    lacks: tuple[str, ...] = (),
-    unit: str = "seeds",
+    name: str, contrast: Contrast | None, n: int, margin: float, lacks: tuple[str, ...] = ()
 ) -> Finding:
     """The finding of a contrast; `lacks` says what must be there before it can be anything but
     undecided.
     """
     if contrast is None or lacks:
-        return Finding(name, UNDECIDED, n, contrast, lacks or ("data",), unit=unit)
+        return Finding(name, UNDECIDED, n, contrast, lacks or ("data",))
     verdict = difference_verdict(contrast, margin)
-    enough = _enough(contrast, n, margin, unit) if verdict == UNDECIDED else ""
-    return Finding(name, verdict, n, contrast, enough=enough, unit=unit)
+    enough = _enough(contrast, n, margin) if verdict == UNDECIDED else ""
+    return Finding(name, verdict, n, contrast, enough=enough)
 
 
 def level(
@@ -130,7 +125,7 @@ def seeds_that_decide(contrast: Contrast, n: int, margin: float) -> float:
     return float(seeds[enough.argmax()]) if enough.any() else float(np.inf)
 
 
-def _enough(contrast: Contrast, n: int, margin: float, unit: str) -> str:
+def _enough(contrast: Contrast, n: int, margin: float, unit: str = "seeds") -> str:
     needed = seeds_that_decide(contrast, n, margin)
     number = f"more than {MANY:,}" if needed > MANY else f"about {needed:.0f}"
     return f"{number} {unit}"
