@@ -139,23 +139,22 @@ def sacs(early):
 def test_neither_form_of_sac_is_ahead_of_the_other_nor_of_qsm(early, sacs):
     assert {env for env, form in sacs if form == "paper"} == set(early.envs)
     for (env, form), cell in sacs.items():
-        assert len(cell.final) == (10 if form == "qsm" or env == "cheetah-run" else 5)
+        ten = form == "qsm" or env == "cheetah-run" or (env, form) == ("walker-walk", "authors")
+        assert len(cell.final) == (10 if ten else 5)
     for env in early.envs:
         paper = sacs[env, "paper"]
-        for other in ("authors", "qsm"):
-            found = difference(paper, sacs[env, other])
+        for one, other in ((paper, "authors"), (paper, "qsm"), (sacs[env, "qsm"], "authors")):
+            found = difference(one, sacs[env, other])
             assert found.low < 0 < found.high
 
 
-def test_which_sac_decides_the_sign_on_one_task_and_the_distance_on_another(early, sacs):
+def test_which_sac_decides_the_sign_on_one_task(early, sacs):
     ahead = lambda env, form: sacs[env, form].final.mean() > sacs[env, "qsm"].final.mean()  # noqa: E731
     assert {env: (ahead(env, "authors"), ahead(env, "paper")) for env in early.envs} == {
         "cheetah-run": (True, False),
         "walker-walk": (False, False),
         "walker-run": (True, True),
     }
-    behind = lambda form: difference(sacs["walker-walk", "qsm"], sacs["walker-walk", form]).value  # noqa: E731
-    assert behind("paper") < behind("authors") / 10
 
 
 @pytest.mark.seconds
@@ -163,26 +162,33 @@ def test_what_the_front_page_says_is_decided(early, judged):
     seeds = {key: len(cell.final) for key, cell in early.cells.items()}
     assert {key for key, n in seeds.items() if n == 10} == {
         ("cheetah-run", "sac"),
+        ("walker-walk", "sac"),
         *((env, "qsm") for env in early.envs),
     }
     assert {n for n in seeds.values() if n != 10} == {5}
     everywhere = {(env, label) for env in early.envs for label in ("qsm", "sac", "td3", "dql")}
-    assert set(seeds) == everywhere | {("cheetah-run", "dql-bc")}
+    assert set(seeds) == everywhere | {("cheetah-run", "dql-bc"), ("walker-walk", "dql-bc")}
     ahead, behind = set(), set()
     for env, label in set(seeds) - {(env, "qsm") for env in early.envs}:
         found = difference(early.cells[env, "qsm"], early.cells[env, label])
         ahead |= {(label, env)} if found.low > 0 else set()
         behind |= {(label, env)} if found.high < 0 else set()
-    assert ahead == {("dql", "cheetah-run"), ("dql", "walker-walk"), ("dql-bc", "cheetah-run")}
+    assert ahead == {(form, env) for form in ("dql", "dql-bc") for env in ("cheetah-run", "walker-walk")}
     assert behind == set()
     assert {finding.verdict for finding in judged["1"].findings} == {"undecided"}
 
 
-def test_neither_form_of_diffusion_ql_is_ahead_on_the_task_of_both(early):
-    forms = [early.cells["cheetah-run", label] for label in ("dql-bc", "dql")]
-    found = difference(*forms)
-    assert found.low < 0 < found.high
-    assert [len(cell.final) for cell in forms] == [5, 5]
+def test_which_form_of_diffusion_ql_is_ahead_and_qsm_of_both(early):
+    assert not early.cell("walker-run", "dql-bc")
+    ahead = set()
+    for env in ("cheetah-run", "walker-walk"):
+        published, authors, qsm = (early.cells[env, label] for label in ("dql-bc", "dql", "qsm"))
+        assert [len(published.final), len(authors.final)] == [5, 5]
+        assert all(difference(qsm, form).low > 0 for form in (published, authors))
+        found = difference(authors, published)
+        assert found.high > 0
+        ahead |= {env} if found.low > 0 else set()
+    assert ahead == {"walker-walk"}
     config, own = early.config("dql-bc"), default_config("dql-bc")
     assert {key for key in config if config[key] != own[key]} == {"hidden", "init"}
     assert config["T"] == load_study("early-100k").config["T"]
@@ -201,14 +207,6 @@ def test_who_is_ahead_half_way_and_at_the_end(early):
     assert all(overlap(found[over_tasks, "100", x], found[over_tasks, "100", "qsm"]) for x in others)
     assert [env for env in early.envs if "sac" in below(env, "50")] == ["walker-walk", "walker-run"]
     assert not [env for env in early.envs if "td3" in below(env, "50")]
-
-
-def test_on_walker_walk_interval_and_permutation_test_differ_and_why(early):
-    qsm, sac = (early.cells["walker-walk", label] for label in ("qsm", "sac"))
-    found = difference(qsm, sac)
-    assert found.low < 0 < found.high
-    assert found.p < 0.05
-    assert sac.final.std(ddof=1) > 1.5 * qsm.final.std(ddof=1)
 
 
 def test_half_way_qsm_is_ahead_of_both_forms_of_sac():
@@ -233,8 +231,7 @@ def test_neither_change_of_sac_is_shown_to_matter_alone(sacs):
     minimum, entropy = (alone[x] for x in ("sac-actor_q=min", "sac-target_entropy_per_dim=-1"))
     between = difference(entropy, minimum)
     assert between.low < 0 < between.high
-    assert min(found, key=lambda label: found[label].p) == entropy.label
-    assert found[entropy.label].p < 0.05
+    assert default.final[5:].mean() > default.final[:5].mean()  # of seeds 5 to 9, and of those before them
 
 
 def test_modes_and_optima_of_the_bandit(scores):
