@@ -190,7 +190,7 @@ def test_aggregates_cover_what_all_algorithms_have(tmp_path):
     assert tasks.envs == ("b-run", "c-run")
     assert tasks.labels == ("qsm", "sac")
     notes = " ".join(tasks.notes)
-    assert "My Own is left out of the aggregates: scores on 1 of 3 tasks" in notes
+    assert "My Own is left out of the aggregates: no scores on a-run, b-run." in notes
     assert "a-run" in notes
     assert "Hopper-v5" in notes
 

@@ -127,11 +127,11 @@ def common_tasks(results: Results, *, without_extremes: bool = False, any_scale:
     covered = {label: [env for env in tasks if results.cell(env, label)] for label in results.labels}
     labels, shared = shared_tasks(covered, tasks)
     envs = list(shared)
-    notes = [
-        f"{named(results, label)} is left out of the aggregates: scores on {len(covered[label])} of {len(tasks)} tasks."
-        for label in results.labels
-        if tasks and label not in labels
-    ]
+    notes = []
+    for label in results.labels:
+        if tasks and label not in labels:
+            lacks = ", ".join(env for env in tasks if env not in covered[label])
+            notes.append(f"{named(results, label)} is left out of the aggregates: no scores on {lacks}.")
     dropped = sorted(set(tasks) - set(envs))
     if dropped:
         notes.append(f"Left out of the aggregates, not yet scored for all algorithms: {', '.join(dropped)}.")
