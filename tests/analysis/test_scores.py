@@ -191,7 +191,7 @@ def test_aggregates_cover_what_all_algorithms_have(tmp_path):
     assert tasks.labels == ("qsm", "sac")
     notes = " ".join(tasks.notes)
     assert "My Own is left out of the aggregates: no scores on a-run, b-run." in notes
-    assert "a-run" in notes
+    assert "Left out of the aggregates, not yet scored for all algorithms: a-run." in notes
     assert "Hopper-v5" in notes
 
 
