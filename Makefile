@@ -77,7 +77,7 @@ help:  ## this list
 
 #: What to run:    STUDY=quick|paper|matched|... or a TOML file (python -m bench studies)
 #:                 ALGOS="qsm dql sac qsm:M_q=120,T=20"  ENVS="cheetah-run Pendulum-v1"
-#:                 SEEDS=5 or SEEDS=0,3,7  STEPS=100000
+#:                 SEEDS=5 or SEEDS=0,3,7 (seed 7 alone: 7,)  STEPS=100000
 #:                 SET="eval_every=5000 eval_episodes=3"
 #: How:            JOBS=2  DEVICE=cpu|cuda  EXECUTION=auto|eager|compile|graph
 #:                 PACK=auto|N  JOBS_PER_GPU=2  HANG_MINUTES=30  JOB_MEMORY_MB=4000

@@ -267,7 +267,7 @@ def _grid(parser: argparse.ArgumentParser) -> None:
     _path_option(parser, "--study", default="quick", help="a name (see `studies`) or a TOML file")
     parser.add_argument("--algos", default="", help='"qsm dql", with overrides "qsm:M_q=120,T=20"')
     parser.add_argument("--envs", default="", help='"cheetah-run walker-walk Pendulum-v1"')
-    parser.add_argument("--seeds", default="", help="how many (5), or which (0,3,7)")
+    parser.add_argument("--seeds", default="", help="how many (5), or which (0,3,7; seed 7 alone: 7,)")
     parser.add_argument("--steps", default="", help="environment steps of a run")
     parser.add_argument(
         "--set", default="", help='other settings of a run: "eval_every=5000 eval_episodes=3"'
