@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
 from bench.launch.plan import Plan
+from bench.launch.rates import Rate
 from bench.runs import FINISHED, read_run
 from bench.studies.job import Job
 
 FLOAT_BYTES = 4
-
-Rate = Callable[[Job, str], float | None]  # seconds that a run takes on a device; None: not known
 
 
 def lines(
@@ -61,16 +61,26 @@ def _time(plan: Plan, workers: int, seconds: dict[tuple[str, str], float | None]
     known = [value for value in packs if value is not None]
     if not known:
         return "time: unknown, for no run of these algorithms has finished yet" if packs else "time: none"
-    spent = [0.0] * workers
-    for value in known:  # each to the process that is free first
-        spent[spent.index(min(spent))] += value
+    total = last_end([0.0] * workers, known)
     missing = len(packs) - len(known)
     rest = f", without {missing} run{'s' * (missing != 1)} of unknown rate" if missing else ""
     where = " and ".join(str(folder) for folder in sorted(sources))
     return (
-        f"time: about {_duration(max(spent))} with {workers} at once, {sum(known) / 3600:.1f} process hours{rest} "
+        f"time: about {_duration(total)} with {workers} at once, {sum(known) / 3600:.1f} process hours{rest} "
         f"(as fast as the finished runs in {where} were on their machine)"
     )
+
+
+def last_end(free: Sequence[float], waiting: Iterable[float]) -> float:
+    """When the last of the packs ends. Seconds: when each process is `free`, and how long each waiting pack takes.
+
+    A pack goes to the process that is free first.
+    """
+    ends = list(free)
+    heapq.heapify(ends)
+    for seconds in waiting:
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return max(ends)
 
 
 def _disk(plan: Plan, workers: int, root: Path, scratch: Path) -> str:

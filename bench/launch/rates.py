@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -14,27 +15,30 @@ from bench.studies.job import Job
 
 SECONDS = ("env_s", "act_s", "update_s", "eval_s", "compile_s", "other_s")
 
+#: The seconds that a job, or its whole pack, takes on a device ("cpu", "cuda"); None: not known.
+Rate = Callable[[Job, str], float | None]
 
-def measured_rates(root: Path) -> Callable[[Job, str], float | None]:
-    """A function that gives the seconds that a job, or its whole pack, takes on a device ("cpu", "cuda").
 
-    From the finished runs below `root` on the same device: runs of the same task and configuration count; where there
-    are none, those of the same configuration on other tasks; without either it gives None.
+def measured_rates(root: Path) -> Rate:
+    """`rates_of` the runs of all studies below `root`."""
+    return rates_of(_all_runs(root))
+
+
+def rates_of(runs: Iterable[Run]) -> Rate:
+    """From those of `runs` that have finished on the same device.
+
+    Runs of the same task and configuration count; where there are none, those of the same configuration on other
+    tasks; without either the rate is not known.
     """
     exact: dict[str, list[float]] = defaultdict(list)
     rough: dict[str, list[float]] = defaultdict(list)
-    for name in studies(root):
-        try:
-            found = read_study(root, name, verify=False)
-        except UserError:
-            continue
-        for run in found.runs:
-            pace = _seconds_per_step(run) if run.state == "done" else None
-            if pace is not None:
-                device = run.meta["attempts"][-1]["execution"].get("device", "cpu")
-                key = f"{device} {_key(run.algo, run.meta['config'])}"
-                exact[f"{run.env} {key}"].append(pace)
-                rough[key].append(pace)
+    for run in runs:
+        pace = _seconds_per_step(run) if run.state == "done" else None
+        if pace is not None:
+            device = run.meta["attempts"][-1]["execution"].get("device", "cpu")
+            key = f"{device} {_key(run.algo, run.meta['config'])}"
+            exact[f"{run.env} {key}"].append(pace)
+            rough[key].append(pace)
 
     def rate(job: Job, device: str) -> float | None:
         key = f"{device} {_key(job.algo, dict(job.config))}"
@@ -42,6 +46,12 @@ def measured_rates(root: Path) -> Callable[[Job, str], float | None]:
         return median(paces) * job.settings.steps if paces else None
 
     return rate
+
+
+def _all_runs(root: Path) -> Iterator[Run]:
+    for name in studies(root):
+        with suppress(UserError):
+            yield from read_study(root, name, verify=False).runs
 
 
 def _key(algo: str, config: dict) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -15,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.launch.local.pool import Pool
-from bench.runs import read_run
-from bench.studies.job import Job
+from bench.launch.local.progress import Progress, TimeLeft, progress
 
 LINE_EVERY_S = 30.0
 TABLE_EVERY_S = 1.0
@@ -34,28 +32,6 @@ def number(value: float | None, digits: int = 1) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-@dataclass
-class _Progress:
-    """The progress of one running job, from its heartbeat."""
-
-    job: Job
-    step: float
-    rate: float | None
-    last_return: float | None
-    eta: float | None
-
-
-def _progress(root: Path, job: Job) -> _Progress:
-    progress = read_run(root / job.path, verify=False).progress
-    return _Progress(
-        job,
-        progress.get("env_step") or 0,
-        progress.get("rate"),
-        progress.get("last_return"),
-        progress.get("eta_s"),
-    )
-
-
 class Display:
     """Call it with the pool as often as you like; it looks and prints at its own pace."""
 
@@ -67,6 +43,7 @@ class Display:
         self.started = time.monotonic()
         self._next = 0.0
         self._printed = 0
+        self._time_left = TimeLeft()
         self._ended = ""  # how the grid stood when last looked at
 
     def __enter__(self) -> Callable[[Pool], None]:
@@ -92,7 +69,7 @@ class Display:
         self._ended = self._counts(pool)
         if time.monotonic() < self._next:
             return
-        running = [_progress(pool.root, job) for pack in pool.running() for job in pack]
+        running = [[progress(pool.root, job) for job in pack] for pack in pool.running()]
         if not running:
             return
         if self.live:
@@ -104,12 +81,12 @@ class Display:
                 Text(f"{time.strftime('%H:%M:%S')} {self._summary(pool, running)}"), soft_wrap=True
             )
 
-    def _table(self, pool: Pool, running: list[_Progress]) -> Table:
+    def _table(self, pool: Pool, running: list[list[Progress]]) -> Table:
         table = Table(box=None, padding=(0, 1), title=self._summary(pool, running), title_justify="left")
         table.add_column("run", overflow="fold", ratio=1)
         for name in ("steps", "steps/s", "return", "left"):
             table.add_column(name, justify="right", no_wrap=True)
-        for p in running:
+        for p in itertools.chain(*running):
             steps = p.job.settings.steps
             table.add_row(
                 Text("/".join(p.job.path.parts[1:])),
@@ -125,11 +102,12 @@ class Display:
         failed = len(pool.outcome.failed) + len(pool.plan.failed)
         return f"{done} of {self.total} runs done" + (f", {failed} failed" if failed else "")
 
-    def _summary(self, pool: Pool, running: list[_Progress]) -> str:
-        parts = [self._counts(pool), f"{len(running)} running"]
-        rates = [p.rate for p in running if p.rate]
-        if rates:
-            left = sum(p.job.settings.steps - p.step for p in running)
-            left += sum(job.settings.steps for pack in pool.queue for job in pack)
-            parts.append(f"{sum(rates):.0f} steps/s, about {duration(left / sum(rates))} left")
+    def _summary(self, pool: Pool, running: list[list[Progress]]) -> str:
+        jobs = [p for pack in running for p in pack]
+        parts = [self._counts(pool), f"{len(jobs)} running"]
+        if rates := [p.rate for p in jobs if p.rate]:
+            parts.append(f"{sum(rates):.0f} steps/s")
+        left = self._time_left(pool, [max(pack, key=lambda p: p.step) for pack in running])
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
