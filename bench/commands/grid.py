@@ -65,6 +65,7 @@ def run_grid(options: Namespace) -> int:
     plan = make_plan(
         root,
         jobs,
+        device=device,
         pack_size=pack_size(options, device, len(study.seeds)),
         checkpoint_root=checkpoints,
         retry_failed=retry,

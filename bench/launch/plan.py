@@ -8,7 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.runs import FINISHED, Run, check_configuration, checkpoint_step, read_run, untrained
+from bench.runs import (
+    FINISHED,
+    Run,
+    check_configuration,
+    check_resumable,
+    checkpoint_step,
+    read_run,
+    untrained,
+)
 from bench.studies.job import Job
 
 #: Below this many updates compiling takes longer than it saves (about 30 s against 2 to 10 ms an update).
@@ -28,6 +36,7 @@ def make_plan(
     root: Path,
     jobs: Sequence[Job],
     *,
+    device: str = "cpu",
     pack_size: int = 1,
     checkpoint_root: Path | None = None,
     retry_failed: bool = False,
@@ -35,8 +44,8 @@ def make_plan(
     """Sorts `jobs`. Seeds of a cell share a pack where they stand at the same step.
 
     Raises:
-        UserError: a run on disk is damaged or has another configuration than its job, or a run would never update its
-            policy; nothing was written.
+        UserError: a run on disk is damaged, has another configuration than its job or was half trained on another kind
+            of device than `device`, or a run would never update its policy; nothing was written.
     """
     plan = Plan()
     pending: dict[int, list[Job]] = {}  # by the step that they stand at
@@ -54,6 +63,7 @@ def make_plan(
         elif run.state == "failed" and not retry_failed:
             plan.failed.append((job, run.reason or ""))
         else:
+            check_resumable(root, job, device, checkpoint_root)
             step = checkpoint_step(root, job, checkpoint_root) if pack_size > 1 else 0
             pending.setdefault(step, []).append(job)
     if damaged:

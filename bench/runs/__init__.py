@@ -21,7 +21,7 @@ from bench.runs.cleanup import remove_leftovers
 from bench.runs.ownership import STALE_AFTER_S
 from bench.runs.reader import FINISHED, RANDOM, STATES, DamagedRun, Run, read_run, untrained
 from bench.runs.records import FORMAT
-from bench.runs.resume import checkpoint_step
+from bench.runs.resume import check_resumable, checkpoint_step
 from bench.runs.study_file import StudyResults, read_study, read_study_file, studies, write_study
 from bench.runs.tables import TABLES
 from bench.runs.writer import NO_CHECKPOINT, BeingWritten, Superseded, Writer, record_failure
@@ -43,6 +43,7 @@ __all__ = [
     "Superseded",
     "Writer",
     "check_configuration",
+    "check_resumable",
     "checkpoint_step",
     "read_run",
     "read_study",

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.disk import DamagedFile, read_bytes
+from bench.errors import UserError
 from bench.runs import checkpoint_places, checkpoints
-from bench.runs.checks import JobLike
+from bench.runs.checks import JobLike, read_meta
 from bench.runs.tables import TABLES
 
 
@@ -27,6 +28,20 @@ def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = Non
         return checkpoints.read_manifest(folder, job.hash)["env_step"]
     except (OSError, DamagedFile):
         return 0
+
+
+def check_resumable(root: Path, job: JobLike, device: str, checkpoint_root: Path | None = None) -> None:
+    """UserError if the run of `job` has a checkpoint and was trained on another kind of device than `device`.
+
+    The state of a GPU's random numbers says nothing to a CPU, nor the other way round.
+    """
+    meta = read_meta(root / job.path)
+    before = meta["attempts"][-1]["execution"].get("device", "cpu") if meta and meta["attempts"] else device
+    if before != device and (step := checkpoint_step(root, job, checkpoint_root)):
+        raise UserError(
+            f"{root / job.path} was trained on {before} up to step {step:,}, and its random numbers cannot go on on "
+            f"{device}: finish it with DEVICE={before}, or delete that folder to train it anew"
+        )
 
 
 def belonging(root: Path, job: JobLike, checkpoint_root: Path | None) -> Path | None:

@@ -48,7 +48,7 @@ from bench.runs.reader import (
     seal,
 )
 from bench.runs.records import FORMAT, check
-from bench.runs.resume import belonging, check_tables
+from bench.runs.resume import belonging, check_resumable, check_tables
 from bench.runs.tables import TABLES, header, parse_table, render_rows
 from bench.text import one_line, strerror
 
@@ -104,10 +104,12 @@ class Writer:
         restart of the owner's job, which takes over. `about`: the fields `family` and `title` of run.json; None
         keeps the value of an earlier attempt.
         Raises AlreadyFinished; UserError where the folder cannot be written or is damaged, the run there has
-        another configuration, a living process owns it, or it failed and `retry_failed` is false.
+        another configuration, was half trained on another kind of device, is owned by a living process, or failed and
+        `retry_failed` is false.
         """
         path = root / job.path
         refuse(root, job, checkpoint_root, retry_failed)
+        check_resumable(root, job, execution.get("device", "cpu"), checkpoint_root)
         try:
             if checkpoint_root is not None:
                 checkpoint_places.claim(root)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -87,6 +88,16 @@ def test_packs_hold_the_seeds_of_one_cell_that_stand_together(tmp_path: Path) ->
 def test_a_plan_writes_nothing(tmp_path: Path) -> None:
     make_plan(tmp_path / "results", jobs(seeds=3))
     assert not (tmp_path / "results").exists()
+
+
+def test_a_plan_for_a_gpu_refuses_what_a_cpu_has_half_trained(tmp_path: Path) -> None:
+    (job,) = jobs()
+    run = Writer.open(tmp_path, job, execution={"device": "cpu"}, provenance={})
+    run.save_checkpoint(50, b"state", np.zeros((50, 3), np.float32), 0, keep_from_row=0)
+    run.release()
+    assert make_plan(tmp_path, [job]).packs == [[job]]
+    with pytest.raises(UserError, match=r"trained on cpu up to step 50, .* DEVICE=cpu"):
+        make_plan(tmp_path, [job], device="cuda")
 
 
 def test_a_plan_refuses_other_configurations_and_damaged_runs(tmp_path: Path) -> None:

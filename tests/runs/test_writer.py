@@ -113,6 +113,22 @@ def test_another_configuration_is_refused_with_each_difference(tmp_path: Path) -
     assert read_run(tmp_path / JOB.path, job_hash=other.hash).state == "configuration changed"
 
 
+def test_a_run_half_trained_on_a_gpu_is_not_lost_to_a_cpu(tmp_path: Path) -> None:
+    gpu = {"execution": EXECUTION | {"device": "cuda"}}
+    open_writer(tmp_path).release()  # of a run without a checkpoint nothing is lost
+    run = open_writer(tmp_path, **gpu)
+    run.append("eval.csv", [eval_row(2)])
+    run.save_checkpoint(2, b"state", rows(0, 2), 0, keep_from_row=0)
+    run.release()
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=r"trained on cuda up to step 2, .* cpu: finish it with DEVICE=cuda"):
+        open_writer(tmp_path)
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+    again = open_writer(tmp_path, **gpu)
+    assert again.load_checkpoint() is not None
+    again.release()
+
+
 def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", Path("/proc/results")):

@@ -6,6 +6,7 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import EAGER, make_study
 
@@ -233,3 +234,14 @@ def test_a_run_of_another_configuration_stops_everything(tmp_path, profile):
     Writer.open(tmp_path, other, execution={}, provenance={}).release()
     with pytest.raises(UserError, match=r"config.delay is 1.0 there and 0.0 here"):
         dry(tmp_path, profile())
+
+
+def test_gpus_are_not_asked_for_what_a_cpu_has_half_trained(tmp_path, profile):
+    job = make_study("study", seeds=1).jobs()[0]
+    run = Writer.open(tmp_path, job, execution={"device": "cpu"}, provenance={})
+    run.save_checkpoint(50, b"state", np.zeros((50, 3), np.float32), 0, keep_from_row=0)
+    run.release()
+    by_profile = {"mode": "auto", "device": ""}
+    assert seeds(dry(tmp_path, profile(), [[job]], execution=by_profile)) == [[[0]]]
+    with pytest.raises(UserError, match=r"trained on cpu up to step 50, .* DEVICE=cpu"):
+        dry(tmp_path, profile(gpus="1"), [[job]], execution=by_profile)

@@ -24,7 +24,7 @@ from bench.launch.slurm.queue import Entries, Entry
 from bench.launch.slurm.refusals import Refusal
 from bench.launch.slurm.submission import Part, Rates, Submission, estimate
 from bench.launch.slurm.task import work_of
-from bench.runs import FINISHED, check_configuration, read_run
+from bench.runs import FINISHED, check_configuration, check_resumable, read_run
 from bench.runs.ownership import locked
 from bench.studies.job import Job
 from bench.text import strerror
@@ -71,6 +71,9 @@ def submit(
         arrays, entries = queue.survey(folder)
         submission = Submission(study.name, profile, dry=dry, notes=_notes(profile))
         wanted = _missing(root, packs, queue.by_run(arrays, entries), retry_failed, submission)
+        for job in (job for pack in wanted for job in pack):
+            own = profile.for_algo(job.algo)
+            check_resumable(root, job, _device(own, execution), own.checkpoints)
         submission.parts = _parts(wanted, profile, execution, jobs_per_task)
         largest = sbatch.largest_array()
         if dry:
@@ -127,7 +130,7 @@ def _parts(
     parts = []
     for group in groups.values():
         own = profile.for_algo(group[0][0].algo)
-        device = execution["device"] or ("cuda" if own.gpus else "cpu")
+        device = _device(own, execution)
         if device.startswith("cuda") and not own.gpus:
             raise UserError(f"DEVICE=cuda needs a profile with GPUs; {own.setting('gpus')}")
         options = _options(own, execution["mode"], device)
@@ -235,6 +238,10 @@ def _missing(
         if kept:
             wanted.append(kept)
     return wanted
+
+
+def _device(profile: Profile, execution: Mapping[str, str]) -> str:
+    return execution["device"] or ("cuda" if profile.gpus else "cpu")
 
 
 def _options(profile: Profile, execution: str, device: str) -> LocalOptions:
