@@ -9,7 +9,7 @@ The first word is a study, the others are the names of tables and figures of its
 the line under the report's title. A document can also show `overview`, `claims_both_rules` and `learning` of a study.
 A figures file in the place of a study, `docs/which-sac.toml`, takes them from the report that it asks for.
 `generated: gates` shows the gates (bench/paper/gates.py), `generated: perf` the speed beside other libraries,
-`generated: qsm-targets` the size of the target of QSM's loss in all runs, `generated: cost` what an update costs, and
+`generated: qsm-targets` the size of the target of QSM's loss, `generated: cost` what an update costs, and
 `experiments` in the place of a study takes from the experiments' report.
 Figures go to docs/figures/<study or file>-<name>.png.
 """

@@ -1,4 +1,4 @@
-"""How large is the target of QSM's loss on tasks? M_q |dQ/da|, from train.csv of every finished QSM run here."""
+"""How large is the target of QSM's loss on tasks? M_q |dQ/da|, from train.csv of the QSM runs at the authors' M_q."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from algos.qsm import QSMConfig
 from bench.analysis.scores.load import load
 from bench.analysis.scores.results import RunScore
 from bench.analysis.stats import Array
@@ -37,12 +38,24 @@ def table(root: Path) -> Table:
         "runs of the median over training, in brackets the smallest and the largest value that was logged."
     ]
     columns = ["Study", "Task", "Label", "M_q |dQ/da|", "Runs"]
-    return Table("qsm_targets", "The target of QSM's loss on tasks", columns, rows, records, notes)
+    return Table(
+        "qsm_targets",
+        f"The target of QSM's loss on tasks, at M_q = {QSMConfig().M_q:g}",
+        columns,
+        rows,
+        records,
+        notes,
+    )
 
 
 def targets(score: RunScore) -> Array:
-    """M_q |dQ/da| at every logged step of a finished run of QSM (K,); none for any other run."""
+    """M_q |dQ/da| at every logged step of a finished run of QSM with the authors' M_q (K,); none for any other run."""
     if not score.scored or score.run.algo != "qsm" or score.run.meta is None:
         return np.empty(0)
+    config = score.run.meta["config"]
+    if config["M_q"] != QSMConfig().M_q or config.get(
+        "normalise_gradient"
+    ):  # whose size is M_q by definition
+        return np.empty(0)
     logged = score.run.columns("train.csv")
-    return score.run.meta["config"]["M_q"] * logged["value"][logged["name"] == METRIC].astype(np.float64)
+    return config["M_q"] * logged["value"][logged["name"] == METRIC].astype(np.float64)

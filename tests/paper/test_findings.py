@@ -61,6 +61,7 @@ def test_every_number_in_prose_is_one_of_the_code_or_of_a_source():
         early.settings.steps,
         early.settings.steps // 2,
         paper.settings.steps,  # as many as the authors ran
+        load_study("qsm-knobs").settings.steps,
         exploration.POINT.settings.steps,
         exploration.SWINGUP.settings.steps,
         *early.config["hidden"],
@@ -231,6 +232,28 @@ def test_neither_change_of_sac_is_shown_to_matter_alone(sacs):
     between = difference(entropy, minimum)
     assert between.low < 0 < between.high
     assert default.final[5:].mean() > default.final[:5].mean()  # of seeds 5 to 9, and of those before them
+
+
+def test_no_knob_of_qsm_is_shown_to_matter_and_how_diffusion_ql_stands():
+    cells = {label: cell for (_, label), cell in load(RESULTS, "qsm-knobs").cells.items()}
+    qsm = cells.pop("qsm")
+    found = {label: difference(qsm, cell) for label, cell in cells.items()}
+    assert {each.n for each in found.values()} == {3}
+    assert min(each.p for each in found.values()) == pytest.approx(0.1)
+    without_0 = {label: each for label, each in found.items() if not each.low < 0 < each.high}
+    variants = {label for label in found if label.startswith("qsm")}
+    assert len(variants) == 9
+    assert set(without_0) == {"qsm-M_q=120", "dql-bc"}
+    assert -1 < without_0["qsm-M_q=120"].high < 0
+    assert without_0["dql-bc"].low > 0
+    for form in ("dql", "dql-bc"):
+        assert qsm.final.min() > cells[form].final.max()
+    cells["qsm"] = qsm
+    order = ["qsm-M_q=5", "qsm-M_q=20", "qsm", "qsm-M_q=120"]
+    means = [cells[label].final.mean() for label in order]
+    longer = [cells[f"{label}-T=20"].final.mean() for label in order]
+    assert longer == sorted(longer, reverse=True)
+    assert means != sorted(means, reverse=True)
 
 
 def test_modes_and_optima_of_the_bandit(scores):

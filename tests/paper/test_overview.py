@@ -110,17 +110,18 @@ def test_a_verdict_without_findings_is_not_run():
 
 
 def test_targets_are_m_q_times_the_logged_gradient(tmp_path):
-    """Only of QSM, with each run's own M_q: medians 2 and 20, all values from 1 to 60."""
-    folder = helpers.study(tmp_path, algos=["qsm", "sac"], seeds=2)
-    for seed, M_q in enumerate((10.0, 100.0)):
+    """Only of QSM, with the authors' M_q and the gradient as it is: medians 10 and 20, all values from 5 to 30."""
+    folder = helpers.study(tmp_path, algos=["qsm", "sac"], seeds=4)
+    configs = [{"M_q": 50.0}, {"M_q": 50.0}, {"M_q": 100.0}, {"M_q": 50.0, "normalise_gradient": True}]
+    for seed, config in enumerate(configs):
         for algo in ("qsm", "sac"):
             run = folder / f"cheetah-run/{algo}/seed-{seed}"
             logged = "".join(
-                f"{1000 * k},loss,q_gradient,{x}\n" for k, x in enumerate((0.1, 0.2, 0.3 * (1 + seed)))
+                f"{1000 * k},loss,q_gradient,{x * (1 + seed)}\n" for k, x in enumerate((0.1, 0.2, 0.3))
             )
             (run / "train.csv").write_text(f"env_step,kind,name,value\n{logged}1000,loss,q,7.0\n")
-            helpers.change_meta(run, config={"M_q": M_q})
+            helpers.change_meta(run, config=config)
     (record,) = targets.table(tmp_path).records
     assert (record["env"], record["label"], record["n"]) == ("cheetah-run", "qsm", 2)
-    assert (record["low"], record["high"]) == pytest.approx((1.0, 60.0))
-    assert record["median"] == pytest.approx((2 + 20) / 2)
+    assert (record["low"], record["high"]) == pytest.approx((5.0, 30.0))
+    assert record["median"] == pytest.approx((10 + 20) / 2)
