@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -20,38 +20,39 @@ Rate = Callable[[Job, str], float | None]
 
 
 def measured_rates(root: Path) -> Rate:
-    """`rates_of` the runs of all studies below `root`."""
-    return rates_of(_all_runs(root))
-
-
-def rates_of(runs: Iterable[Run]) -> Rate:
-    """From those of `runs` that have finished on the same device.
-
-    Runs of the same task and configuration count; where there are none, those of the same configuration on other
-    tasks; without either the rate is not known.
-    """
-    exact: dict[str, list[float]] = defaultdict(list)
-    rough: dict[str, list[float]] = defaultdict(list)
-    for run in runs:
-        pace = _seconds_per_step(run) if run.state == "done" else None
-        if pace is not None:
-            device = run.meta["attempts"][-1]["execution"].get("device", "cpu")
-            key = f"{device} {_key(run.algo, run.meta['config'])}"
-            exact[f"{run.env} {key}"].append(pace)
-            rough[key].append(pace)
-
-    def rate(job: Job, device: str) -> float | None:
-        key = f"{device} {_key(job.algo, dict(job.config))}"
-        paces = exact.get(f"{job.env} {key}") or rough.get(key)
-        return median(paces) * job.settings.steps if paces else None
-
-    return rate
-
-
-def _all_runs(root: Path) -> Iterator[Run]:
+    """`Rates` of the runs of all studies below `root`."""
+    rates = Rates()
     for name in studies(root):
         with suppress(UserError):
-            yield from read_study(root, name, verify=False).runs
+            rates.add(read_study(root, name, verify=False).runs)
+    return rates
+
+
+class Rates:
+    """A `Rate` from finished runs on the same device.
+
+    Runs of the same task and configuration count; where there are none, those of the same configuration on other
+    tasks; without either it is not known.
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, list[float]] = defaultdict(list)  # seconds per step
+        self._rough: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Count those of `runs` that are done."""
+        for run in runs:
+            pace = _seconds_per_step(run) if run.state == "done" else None
+            if pace is not None:
+                device = run.meta["attempts"][-1]["execution"].get("device", "cpu")
+                key = f"{device} {_key(run.algo, run.meta['config'])}"
+                self._exact[f"{run.env} {key}"].append(pace)
+                self._rough[key].append(pace)
+
+    def __call__(self, job: Job, device: str) -> float | None:
+        key = f"{device} {_key(job.algo, dict(job.config))}"
+        paces = self._exact.get(f"{job.env} {key}") or self._rough.get(key)
+        return median(paces) * job.settings.steps if paces else None
 
 
 def _key(algo: str, config: dict) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from bench.launch.estimate import last_end
 from bench.launch.local.pool import Pool
-from bench.launch.rates import Rate, rates_of
-from bench.runs import read_run
+from bench.launch.rates import Rates
+from bench.runs import Run, read_run
 from bench.studies.job import Job
+
+Cell = tuple[str, str]  # task and label
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,21 @@ class TimeLeft:
     """Algorithms differ in pace by a factor of ten, so that each pack counts with its own.
 
     Its pace is known from runs of its configuration: those that ended in this pool, else those that run now, else
-    those that had been done before. Where none tells, the median of the other packs counts.
+    those that had been done before. Where none tells, the median of the others counts.
     """
 
     def __init__(self) -> None:
-        self._before: Rate | None = None
-        self._ended = rates_of([])
-        self._seen = 0  # runs that `_ended` is of
+        self._before, self._ended = Rates(), Rates()
+        self._seen: tuple[int, int] = (0, 0)  # runs that these are of
 
     def __call__(self, pool: Pool, running: Sequence[Progress]) -> float | None:
         """Seconds until the last run of `pool` ends; None while no pace is known. running: a run of each pack."""
-        rates = self._rates(pool, running)
         jobs = [*(p.job for p in running), *(pack[0] for pack in pool.queue)]
-        known = [next(filter(None, (rate(job, pool.options.device) for rate in rates)), None) for job in jobs]
-        paces = [seconds / job.settings.steps for seconds, job in zip(known, jobs) if seconds]
+        paces = self._paces(pool, running, {_cell(job): job for job in jobs})
         if not paces:
             return None
-        whole = [seconds or median(paces) * job.settings.steps for seconds, job in zip(known, jobs)]
+        other = median(paces.values())
+        whole = [job.settings.steps * paces.get(_cell(job), other) for job in jobs]
         ends = [
             seconds * (1 - p.step / p.job.settings.steps) if p.eta is None else p.eta
             for p, seconds in zip(running, whole)
@@ -61,21 +61,29 @@ class TimeLeft:
         idle = [0.0] * (pool.most - len(running))
         return last_end([*ends, *idle], whole[len(running) :])
 
-    def _rates(self, pool: Pool, running: Sequence[Progress]) -> tuple[Rate, ...]:
-        """The first that knows a job counts."""
-        if self._before is None:
-            self._before = _finished(pool.root, pool.plan.done)
-        if len(pool.outcome.done) > self._seen:
-            self._seen = len(pool.outcome.done)
-            self._ended = _finished(pool.root, pool.outcome.done)
-        now = {(p.job.env, p.job.label): 1 / p.rate for p in running if p.rate}
+    def _paces(self, pool: Pool, running: Sequence[Progress], jobs: Mapping[Cell, Job]) -> dict[Cell, float]:
+        """Seconds per step, of each cell of which they are known. jobs: one of each cell."""
+        before, ended = pool.plan.done, pool.outcome.done
+        self._before.add(_read(pool.root, before[self._seen[0] :]))
+        self._ended.add(_read(pool.root, ended[self._seen[1] :]))
+        self._seen = len(before), len(ended)
+        now = {_cell(p.job): 1 / p.rate for p in running if p.rate}
+        found = {}
+        for cell, job in jobs.items():
+            seconds = self._ended(job, pool.options.device)
+            if seconds is None and cell in now:
+                found[cell] = now[cell]
+                continue
+            if seconds is None:
+                seconds = self._before(job, pool.options.device)
+            if seconds is not None:
+                found[cell] = seconds / job.settings.steps
+        return found
 
-        def current(job: Job, device: str) -> float | None:
-            pace = now.get((job.env, job.label))
-            return None if pace is None else pace * job.settings.steps
 
-        return self._ended, current, self._before
+def _cell(job: Job) -> Cell:
+    return job.env, job.label
 
 
-def _finished(root: Path, jobs: Sequence[Job]) -> Rate:
-    return rates_of(read_run(root / job.path, verify=False) for job in jobs)
+def _read(root: Path, jobs: Sequence[Job]) -> Iterator[Run]:
+    return (read_run(root / job.path, verify=False) for job in jobs)
