@@ -12,7 +12,8 @@ from typing import Any
 from bench.disk import DamagedFile, read_bytes
 from bench.errors import UserError
 from bench.runs import checkpoint_places, checkpoints
-from bench.runs.checks import JobLike, read_meta
+from bench.runs.checks import JobLike
+from bench.runs.reader import read_run
 from bench.runs.tables import TABLES
 
 
@@ -33,10 +34,12 @@ def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = Non
 def check_resumable(root: Path, job: JobLike, device: str, checkpoint_root: Path | None = None) -> None:
     """UserError if the run of `job` has a checkpoint and was trained on another kind of device than `device`.
 
-    The state of a GPU's random numbers says nothing to a CPU, nor the other way round.
+    The state of a GPU's random numbers says nothing to a CPU, nor the other way round. A run that a living process
+    writes is left to that process.
     """
-    meta = read_meta(root / job.path)
-    before = meta["attempts"][-1]["execution"].get("device", "cpu") if meta and meta["attempts"] else device
+    run = read_run(root / job.path, job_hash=job.hash, verify=False)
+    attempts = [] if run.state == "running" else run.meta.get("attempts", [])
+    before = attempts[-1]["execution"].get("device", "cpu") if attempts else device
     if before != device and (step := checkpoint_step(root, job, checkpoint_root)):
         raise UserError(
             f"{root / job.path} was trained on {before} up to step {step:,}, and its random numbers cannot go on on "

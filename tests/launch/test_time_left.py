@@ -65,10 +65,8 @@ def test_what_waits_has_the_pace_of_its_own_algorithm(tmp_path: Path) -> None:
     pool.outcome.done.append(slow[0])
     assert left(pool, [told(job, 500, 10) for job in fast]) == 50 + 2 * 1000  # three on two processes
     pool.queue.popleft()
-    now = [
-        told(fast[0], 500, 10),
-        told(slow[1], 0, 2),
-    ]  # its own 500 s; those that wait, as long as the one that ended
+    # a run has its own 500 s, those that wait as long as the one that ended
+    now = [told(fast[0], 500, 10), told(slow[1], 0, 2)]
     assert left(pool, now) == 500 + 1000  # the other process: 50 + 1000
 
 

@@ -18,6 +18,7 @@ from bench.errors import UserError
 from bench.runs import (
     TABLES,
     AlreadyFinished,
+    BeingWritten,
     DamagedRun,
     Superseded,
     read_run,
@@ -119,6 +120,8 @@ def test_a_run_half_trained_on_a_gpu_is_not_lost_to_a_cpu(tmp_path: Path) -> Non
     run = open_writer(tmp_path, **gpu)
     run.append("eval.csv", [eval_row(2)])
     run.save_checkpoint(2, b"state", rows(0, 2), 0, keep_from_row=0)
+    with pytest.raises(BeingWritten):  # as long as it lives, nobody is told to delete it
+        open_writer(tmp_path)
     run.release()
     before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match=r"trained on cuda up to step 2, .* cpu: finish it with DEVICE=cuda"):

@@ -103,7 +103,7 @@ class Display:
         return f"{done} of {self.total} runs done" + (f", {failed} failed" if failed else "")
 
     def _summary(self, pool: Pool, running: list[list[Progress]]) -> str:
-        jobs = [p for pack in running for p in pack]
+        jobs = list(itertools.chain(*running))
         parts = [self._counts(pool), f"{len(jobs)} running"]
         if rates := [p.rate for p in jobs if p.rate]:
             parts.append(f"{sum(rates):.0f} steps/s")

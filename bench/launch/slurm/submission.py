@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bench.launch.local.pool import LocalOptions
+from bench.launch.rates import Rate
 from bench.launch.slurm.arrays import Array
 from bench.launch.slurm.profiles import Profile
 from bench.studies.job import Job
 
 SHORT_TASK_S = 600.0  # below this schedulers spend more on a task than it is worth
-
-Rates = Callable[[Job, str], float | None]  # (job, device) -> seconds of its whole pack; None: not known
 
 
 @dataclass
@@ -136,7 +135,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def estimate(part: Part, rates: Rates) -> None:
+def estimate(part: Part, rates: Rate) -> None:
     """Hours that the allocations would be held: packs of a task share its cores or GPUs."""
     total = 0.0
     for task in part.tasks:

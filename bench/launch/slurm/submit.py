@@ -16,13 +16,14 @@ from typing import Protocol
 
 from bench.errors import UserError, suggest
 from bench.launch.local.pool import LocalOptions
+from bench.launch.rates import Rate
 from bench.launch.slurm import arrays as records
 from bench.launch.slurm import client, queue, sbatch
 from bench.launch.slurm.arrays import Array
 from bench.launch.slurm.profiles import Profile, with_defaults
 from bench.launch.slurm.queue import Entries, Entry
 from bench.launch.slurm.refusals import Refusal
-from bench.launch.slurm.submission import Part, Rates, Submission, estimate
+from bench.launch.slurm.submission import Part, Submission, estimate
 from bench.launch.slurm.task import work_of
 from bench.runs import FINISHED, check_configuration, check_resumable, read_run
 from bench.runs.ownership import locked
@@ -49,7 +50,7 @@ def submit(
     dry: bool = False,
     figures: bool = False,
     retry_failed: bool = False,
-    rates: Rates = lambda job, device: None,
+    rates: Rate = lambda job, device: None,
 ) -> Submission:
     """Submit the runs of `packs` that are missing and not queued; with `dry` only report them.
 
