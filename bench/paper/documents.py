@@ -11,7 +11,8 @@ A figures file in the place of a study, `docs/which-sac.toml`, takes them from t
 `generated: gates` shows the gates (bench/paper/gates.py), `generated: perf` the speed beside other libraries,
 `generated: qsm-targets` the size of the target of QSM's loss, `generated: cost` what an update costs, and
 `experiments` in the place of a study takes from the experiments' report.
-Figures go to docs/figures/<study or file>-<name>.png.
+Figures go to docs/figures/<study or file>-<name>.png. The note on † stands once in a document; further ones lead to
+docs/analysis.md.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.analysis import style
+from bench.analysis import coverage, style
 from bench.analysis import table as tables
 from bench.analysis.report import page as report
 from bench.analysis.report.request import load_chosen, load_report
@@ -45,6 +46,7 @@ from bench.text import one_line
 
 HERE = Path(__file__).parents[2]
 FIGURES = Path("docs/figures")
+STATISTICS = Path("docs/analysis.md#statistics")  # explains the mark †
 _BEGIN = re.compile(r"^<!-- generated: ([^\n]*?) -->\n", re.MULTILINE)
 _END = "<!-- end generated -->"
 
@@ -78,7 +80,8 @@ def outdated(root: Path, folder: Path = HERE) -> dict[Path, bytes]:
     sources: dict[str, _Source] = {}
     for path in documents(folder):
         text = path.read_text(encoding="utf-8")
-        made[path] = "".join(_pieces(text, path, root, folder, parts, sources)).encode()
+        text = "".join(_pieces(text, path, root, folder, parts, sources))
+        made[path] = _few_once(text, path, folder).encode()
     for part in parts.values():
         made |= {folder / FIGURES / name: data for name, data in part.figures.items()}
     return {path: data for path, data in made.items() if not path.is_file() or path.read_bytes() != data}
@@ -91,8 +94,23 @@ class _Part:
         self.lines, self.figures = lines, figures or {}
 
     def text(self, document: Path, folder: Path) -> str:
-        where = Path(os.path.relpath(folder / FIGURES, document.parent)).as_posix()
+        where = _from(document, folder / FIGURES)
         return "\n\n".join(line.replace("{figures}", where) for line in self.lines) + "\n"
+
+
+def _from(document: Path, target: Path) -> str:
+    """The target of a link in the document."""
+    return Path(os.path.relpath(target, document.parent)).as_posix()
+
+
+def _few_once(text: str, document: Path, folder: Path) -> str:
+    """The document with the note on † where it stands first, and after it a short one that says where more stands."""
+    note = tables.markdown_escape(coverage.FEW)
+    before, first, after = text.partition(note)
+    more = (
+        f"† With few seeds an interval can be too narrow: [how far]({_from(document, folder / STATISTICS)})."
+    )
+    return before + first + after.replace(note, more)
 
 
 def _pieces(
@@ -220,7 +238,8 @@ def _shown(prefix: str, source: _Source, names: Sequence[str]) -> _Part:
             picture = source.pictures[name]
             file = f"{prefix}-{name}.png"
             figures[file] = style.png(picture.figure)
-            lines.append(f"![{tables.markdown_escape(picture.caption)}]({{figures}}/{file})")
+            seen = tables.markdown_escape(f"{prefix}: {name.replace('_', ' ')}")
+            lines += [f"![{seen}]({{figures}}/{file})", f"*{tables.markdown_escape(picture.caption)}*"]
         elif name in source.tables:
             lines += _table(source.tables[name])
         else:

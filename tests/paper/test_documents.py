@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from bench.analysis import coverage
 from bench.errors import UserError
 from bench.paper import documents
 from tests.analysis import helpers
@@ -44,7 +45,10 @@ def test_a_part_is_replaced_and_nothing_else(folder):
         in text
     )
     assert "](docs/figures/made-up-learning_curves.png)" in text
+    assert "\n\n*Return against environment steps: " in text  # the caption, to be read under the picture
     assert "| Task | QSM (n = 2†) | SAC (n = 2†) |" in text
+    assert text.index(coverage.FEW) < text.index("[how far](docs/analysis.md#statistics)")
+    assert text.count(coverage.FEW) == text.count("analysis.md#statistics") == 1
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert documents.refresh(folder / "results", folder) == []  # and again changes nothing
 
@@ -72,7 +76,9 @@ def test_an_example_of_a_part_is_left_alone(folder):
 def test_a_document_in_docs_finds_the_figure_beside_it(folder):
     (folder / "README.md").rename(folder / "docs/page.md")
     documents.refresh(folder / "results", folder)
-    assert "](figures/made-up-learning_curves.png)" in (folder / "docs/page.md").read_text()
+    text = (folder / "docs/page.md").read_text()
+    assert "](figures/made-up-learning_curves.png)" in text
+    assert "](analysis.md#statistics)" in text
 
 
 def test_a_study_without_runs_says_so(folder):
