@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.analysis.scores.choose import choose
+from bench.analysis.scores.choose import choose, shared_steps
 from bench.analysis.scores.load import load
 from bench.analysis.scores.results import Results, name_parts
 from bench.errors import UserError
@@ -63,7 +63,7 @@ def _parts(
         if name not in studies_in(root):
             raise UserError(f"no study {name!r} is here; `make bench STUDY={name}` runs it")
         part = load(root, name)
-        choose([*parts, part], Choice())  # refuses what shares no step with the others
+        shared_steps([*parts, part])  # refuses it where it shares none with the others
         parts.append(part)
 
     further = [name for name in dict.fromkeys(choice.studies) if name not in studies]

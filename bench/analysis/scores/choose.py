@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -145,27 +145,37 @@ def _is_one(label: str, parts: Sequence[Results]) -> bool:
 # --- steps ------------------------------------------------------------------------------------------------
 
 
-def _on_steps(results: Results, last: int) -> Results:
-    """The results as of the environment step `last` (0: of the last one), on steps at which all runs were evaluated."""
-    grids = {cell.env_steps.tobytes(): cell.env_steps for cell in results.cells.values()}
-    if not grids or (len(grids) == 1 and not last):
-        return results
-    shared = None
-    for steps in grids.values():
-        shared = steps if shared is None else np.intersect1d(shared, steps)
-    assert shared is not None
+def shared_steps(every: Iterable[Results]) -> NDArray[np.int64]:
+    """The environment steps at which all runs of these were evaluated; none where no run was scored.
+
+    Raises UserError where they have evaluations and share none.
+    """
+    grids = {cell.env_steps.tobytes(): cell.env_steps for each in every for cell in each.cells.values()}
+    if not grids:
+        return np.empty(0, np.int64)
+    shared = reduce(np.intersect1d, grids.values()).astype(np.int64)
     if not len(shared):
         listed = "; ".join(_spelled(steps) for steps in grids.values())
         raise UserError(
             f"these studies share no step at which they were evaluated: {listed}. Show them one by one"
         )
+    return shared
+
+
+def _on_steps(results: Results, last: int) -> Results:
+    """The results as of the environment step `last` (0: of the last one), on steps at which all runs were evaluated."""
+    shared = shared_steps([results])
+    if not results.cells or (
+        not last and all(len(cell.env_steps) == len(shared) for cell in results.cells.values())
+    ):
+        return results
     if last and last not in shared:
         near = sorted(shared, key=lambda step: abs(step - last))[:2]
         raise UserError(
             f"STEPS={last}: no evaluation there; next to it are those at "
             f"{' and '.join(f'{step:.0f}' for step in sorted(near))}"
         )
-    kept = (shared[shared <= last] if last else shared).astype(np.int64)
+    kept = shared[shared <= last] if last else shared
     scores = tuple(_cut(score, kept) if score.scored else score for score in results.runs)
     return replace(
         results,
