@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from bench.errors import UserError, suggest
 from bench.machine.inherited import clean, utf8_command
@@ -66,7 +66,9 @@ def script() -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line."""
+    """Reports a mistake in one line. commands: the names of those that it has."""
+
+    commands: Collection[str] = ()
 
     def error(self, message: str) -> None:  # type: ignore[override]
         print(f"bench: {message} (python -m bench --help)", file=sys.stderr)
@@ -79,6 +81,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for word in arguments:
         given = re.fullmatch(r"([A-Z][A-Z_]*)=(.*)", word, re.S)
         words.append(f"--{given[1].lower().replace('_', '-')}={given[2]}" if given else word)
+    first = "".join(arguments[:1])
+    if first not in {*parser.commands, "-h", "--help"}:
+        raise UserError(
+            f"expected a command{f', not {first!r}' if first else ''}{suggest(first, parser.commands)}"
+        )
     options, unknown = parser.parse_known_args(words)
     if unknown:
         name = unknown[0].partition("=")[0]
@@ -117,7 +124,7 @@ def _path_option(parser: argparse.ArgumentParser, option: str, **how: str) -> No
     parser.add_argument(option, type=_path(option.strip("-").upper()), **how)  # type: ignore[arg-type]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
@@ -224,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--action-repeat", default="1", help="environment steps that one of their steps is")
     command.add_argument("--every", default="", help="environment steps between two evaluations of an array")
     _path_option(command, "--results", default="results")
+    parser.commands = commands.choices
     return parser
 
 

@@ -66,7 +66,11 @@ RUN = ("run", "--study", "s.toml")
     [
         (("run", "--study", "quik"), "no study 'quik'; did you mean 'quick'?"),
         (("run", "--study", "none.toml"), "no study file none.toml"),
+        (("run", "--study", "other"), "no study 'other'; there are early-100k, "),
         ((*RUN, "--algos", "qsn"), "no algorithm 'qsn'; did you mean 'qsm'"),
+        ((*RUN, "--algos", "other"), "no algorithm 'other'; there are "),
+        ((*RUN, "--algos", "qsm,sac:T=5"), "no algorithm 'qsm,sac'; names have blanks between them: 'qsm sac'"),
+        ((*RUN, "--algos", "qsm:nothing=1"), "qsm has no setting 'nothing'; there are M_q, T, "),
         ((*RUN, "--algos", "stub broken"), "algorithm 'broken' cannot be loaded: ModuleNotFoundError: No module named"),
         ((*RUN, "--algos", "qsm:Mq=3"), "qsm has no setting 'Mq'; did you mean 'M_q'?"),
         ((*RUN, "--algos", "qsm:T=two"), "qsm: T = 'two': expected a whole number"),
@@ -104,13 +108,14 @@ RUN = ("run", "--study", "s.toml")
         (("figures", "--study", "../s"), "no study '../s' in results"),
         (("figures", "--study", "s"), "no study 's' in results"),
         (("cancel",), "cancel needs STUDY="),
-        (("rnu",), "invalid choice: 'rnu'"),
+        (("rnu",), "expected a command, not 'rnu'; did you mean 'run'?"),
+        (("STUDY=quick", "run"), "expected a command, not 'STUDY=quick'; there are cancel, check, "),
+        ((), "expected a command; there are cancel, check, "),
         (("run", "--algo", "x", "--sede", "3"), "run does not take --algo; did you mean '--algos'?"),
         (("status", "STEPS=3"), "status does not take --steps"),
         (("video",), "video needs RUN=results/<study>/<env>/<label>/seed-<k>"),
         (("video", "RUN=nowhere"), "nowhere is not a run directory: expected results/<study>"),
         (("video", "RUN=s.toml/a/b/c"), "s.toml/a/b/c is not a run directory"),
-        ((), "the following arguments are required: COMMAND"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_in_one_line_and_writes_nothing(

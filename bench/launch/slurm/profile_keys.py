@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from bench.errors import UserError, suggest
+from bench.errors import UserError, close_to
 from bench.paths import expand
 
 # Options of sbatch that the suite sets itself, or that would change the output it parses; not allowed in a profile.
@@ -156,7 +156,7 @@ class ProfileFile(Keys):
 
 def hint_for(key: str) -> str:
     """A hint for an unknown key that is not a misspelling of a known one."""
-    if suggest(key, KEYS):
+    if close_to(key, KEYS):
         return ""
     option = key.replace("_", "-")
     if option in RESERVED:
