@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from algos.core.diffusion import vp_schedule
+from algos.q_langevin import QLangevinConfig
 from algos.qsm import QSMConfig
 from bench.analysis.report.request import load_chosen
 from bench.analysis.scores.efficiency import sample_efficiency
@@ -254,6 +255,26 @@ def test_no_knob_of_qsm_is_shown_to_matter_and_how_diffusion_ql_stands():
     longer = [cells[f"{label}-T=20"].final.mean() for label in order]
     assert longer == sorted(longer, reverse=True)
     assert means != sorted(means, reverse=True)
+
+
+def test_how_qsm_does_without_its_actor(early):
+    choice = read_figures_file(HERE / "docs/which-critic.toml")
+    assert choice is not None
+    results = load_chosen(RESULTS, choice.studies, choice, "make docs")
+    assert set(results.envs) == {"cheetah-run", "walker-walk"}
+    for env in results.envs:
+        without, qsm = results.cells[env, "q-langevin"], results.cells[env, "qsm"]
+        assert [len(without.final), len(qsm.final)] == [5, 10]
+        found = difference(without, qsm)
+        assert found.low < 0 < found.high
+        assert abs(found.value) < 0.05 * qsm.final.mean()
+        assert found.high - found.low > 0.25 * qsm.final.mean()
+    table, _ = sample_efficiency(results)
+    half = {r["label"]: r for r in table.records if (r["task"], r["budget"][:3]) == ("walker-walk", "50%")}
+    assert min(half["q-langevin"]["low"], half["qsm"]["low"]) > half["sac"]["high"]
+    without, qsm = load(RESULTS, "policy-or-critic").config("q-langevin"), early.config("qsm")
+    shared = set(qsm) & set(without) - set(QLangevinConfig.unused)
+    assert {key for key in shared if qsm[key] != without[key]} == set()
 
 
 def test_modes_and_optima_of_the_bandit(scores):
