@@ -272,7 +272,11 @@ def test_how_qsm_does_without_its_actor(early):
     table, _ = sample_efficiency(results)
     half = {r["label"]: r for r in table.records if (r["task"], r["budget"][:3]) == ("walker-walk", "50%")}
     assert min(half["q-langevin"]["low"], half["qsm"]["low"]) > half["sac"]["high"]
-    without, qsm = load(RESULTS, "policy-or-critic").config("q-langevin"), early.config("qsm")
+    study = load(RESULTS, "policy-or-critic")
+    simba = {key: len(cell.final) for key, cell in study.cells.items() if "simba" in cell.label}
+    assert {(env, n) for (env, _), n in simba.items()} == {("cheetah-run", 2)}
+    assert len(simba) == 2
+    without, qsm = study.config("q-langevin"), early.config("qsm")
     shared = set(qsm) & set(without) - set(QLangevinConfig.unused)
     assert {key for key in shared if qsm[key] != without[key]} == set()
 
