@@ -126,7 +126,7 @@ def _path_option(parser: argparse.ArgumentParser, option: str, **how: str) -> No
 
 def _parser() -> _Parser:
     parser = _Parser(prog="python -m bench", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
 
     run = _command(
         commands, "run", "run_grid", "train the missing runs of a study on this machine, then draw it"

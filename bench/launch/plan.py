@@ -63,7 +63,7 @@ def make_plan(
         elif run.state == "failed" and not retry_failed:
             plan.failed.append((job, run.reason or ""))
         else:
-            check_resumable(root, job, device, checkpoint_root)
+            check_resumable(root, job, run, device, checkpoint_root)
             step = checkpoint_step(root, job, checkpoint_root) if pack_size > 1 else 0
             pending.setdefault(step, []).append(job)
     if damaged:

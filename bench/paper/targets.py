@@ -38,14 +38,8 @@ def table(root: Path) -> Table:
         "runs of the median over training, in brackets the smallest and the largest value that was logged."
     ]
     columns = ["Study", "Task", "Label", "M_q |dQ/da|", "Runs"]
-    return Table(
-        "qsm_targets",
-        f"The target of QSM's loss on tasks, at M_q = {QSMConfig().M_q:g}",
-        columns,
-        rows,
-        records,
-        notes,
-    )
+    title = f"The target of QSM's loss on tasks, at M_q = {QSMConfig.M_q:g}"
+    return Table("qsm_targets", title, columns, rows, records, notes)
 
 
 def targets(score: RunScore) -> Array:
@@ -53,9 +47,8 @@ def targets(score: RunScore) -> Array:
     if not score.scored or score.run.algo != "qsm" or score.run.meta is None:
         return np.empty(0)
     config = score.run.meta["config"]
-    if config["M_q"] != QSMConfig().M_q or config.get(
-        "normalise_gradient"
-    ):  # whose size is M_q by definition
+    # a normalised gradient has the size of M_q by definition
+    if config["M_q"] != QSMConfig.M_q or config.get("normalise_gradient"):
         return np.empty(0)
     logged = score.run.columns("train.csv")
     return config["M_q"] * logged["value"][logged["name"] == METRIC].astype(np.float64)

@@ -13,7 +13,7 @@ from bench.disk import DamagedFile, read_bytes
 from bench.errors import UserError
 from bench.runs import checkpoint_places, checkpoints
 from bench.runs.checks import JobLike
-from bench.runs.reader import read_run
+from bench.runs.reader import Run
 from bench.runs.tables import TABLES
 
 
@@ -31,18 +31,19 @@ def checkpoint_step(root: Path, job: JobLike, checkpoint_root: Path | None = Non
         return 0
 
 
-def check_resumable(root: Path, job: JobLike, device: str, checkpoint_root: Path | None = None) -> None:
-    """UserError if the run of `job` has a checkpoint and was trained on another kind of device than `device`.
+def check_resumable(
+    root: Path, job: JobLike, run: Run, device: str, checkpoint_root: Path | None = None
+) -> None:
+    """UserError if `run`, that of `job`, has a checkpoint and was trained on another kind of device than `device`.
 
     The state of a GPU's random numbers says nothing to a CPU, nor the other way round. A run that a living process
     writes is left to that process.
     """
-    run = read_run(root / job.path, job_hash=job.hash, verify=False)
     attempts = [] if run.state == "running" else run.meta.get("attempts", [])
     before = attempts[-1]["execution"].get("device", "cpu") if attempts else device
     if before != device and (step := checkpoint_step(root, job, checkpoint_root)):
         raise UserError(
-            f"{root / job.path} was trained on {before} up to step {step:,}, and its random numbers cannot go on on "
+            f"{run.path} was trained on {before} up to step {step:,}, and its random numbers cannot go on on "
             f"{device}: finish it with DEVICE={before}, or delete that folder to train it anew"
         )
 

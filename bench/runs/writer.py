@@ -45,6 +45,7 @@ from bench.runs.reader import (
     RUN,
     SEALED,
     DamagedRun,
+    read_run,
     seal,
 )
 from bench.runs.records import FORMAT, check
@@ -109,7 +110,8 @@ class Writer:
         """
         path = root / job.path
         refuse(root, job, checkpoint_root, retry_failed)
-        check_resumable(root, job, execution.get("device", "cpu"), checkpoint_root)
+        run = read_run(path, job_hash=job.hash, verify=False)
+        check_resumable(root, job, run, execution.get("device", "cpu"), checkpoint_root)
         try:
             if checkpoint_root is not None:
                 checkpoint_places.claim(root)

@@ -94,9 +94,8 @@ def test_a_plan_for_a_gpu_refuses_what_a_cpu_has_half_trained(tmp_path: Path) ->
     (job,) = jobs()
     run = Writer.open(tmp_path, job, execution={"device": "cpu"}, provenance={})
     run.save_checkpoint(50, b"state", np.zeros((50, 3), np.float32), 0, keep_from_row=0)
-    assert make_plan(tmp_path, [job], device="cuda").packs == [
-        [job]
-    ]  # waits, as long as the other process lives
+    # waits, as long as the other process lives
+    assert make_plan(tmp_path, [job], device="cuda").packs == [[job]]
     run.release()
     assert make_plan(tmp_path, [job]).packs == [[job]]
     with pytest.raises(UserError, match=r"trained on cpu up to step 50, .* DEVICE=cpu"):

@@ -126,6 +126,12 @@ def test_one_of_the_authors_seeds_and_one_of_ours_stay_at_the_same_return():
     assert max(ours.std(), theirs.std()[low].item()) < 5
 
 
+def of_figures_file(name):
+    choice = read_figures_file(HERE / f"docs/{name}.toml")
+    assert choice is not None
+    return load_chosen(RESULTS, choice.studies, choice, "make docs")
+
+
 def overlap(one, other):
     return max(min(one), min(other)) < min(max(one), max(other))
 
@@ -211,9 +217,7 @@ def test_who_is_ahead_half_way_and_at_the_end(early):
 
 
 def test_half_way_qsm_is_ahead_of_both_forms_of_sac():
-    choice = read_figures_file(HERE / "docs/which-sac.toml")
-    assert choice is not None
-    table, _ = sample_efficiency(load_chosen(RESULTS, choice.studies, choice, "make docs"))
+    table, _ = sample_efficiency(of_figures_file("which-sac"))
     half = [record for record in table.records if record["budget"].startswith("50%")]
     lows = {record["task"]: record["low"] for record in half if record["label"] == "qsm"}
     forms = {record["label"] for record in half} - {"qsm"}
@@ -258,9 +262,7 @@ def test_no_knob_of_qsm_is_shown_to_matter_and_how_diffusion_ql_stands():
 
 
 def test_how_qsm_does_without_its_actor(early):
-    choice = read_figures_file(HERE / "docs/which-critic.toml")
-    assert choice is not None
-    results = load_chosen(RESULTS, choice.studies, choice, "make docs")
+    results = of_figures_file("which-critic")
     assert set(results.envs) == {"cheetah-run", "walker-walk"}
     for env in results.envs:
         without, qsm = results.cells[env, "q-langevin"], results.cells[env, "qsm"]

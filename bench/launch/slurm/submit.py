@@ -71,10 +71,7 @@ def submit(
     with nullcontext() if dry else _alone(folder):
         arrays, entries = queue.survey(folder)
         submission = Submission(study.name, profile, dry=dry, notes=_notes(profile))
-        wanted = _missing(root, packs, queue.by_run(arrays, entries), retry_failed, submission)
-        for job in (job for pack in wanted for job in pack):
-            own = profile.for_algo(job.algo)
-            check_resumable(root, job, _device(own, execution), own.checkpoints)
+        wanted = _missing(root, packs, queue.by_run(arrays, entries), retry_failed, submission, execution)
         submission.parts = _parts(wanted, profile, execution, jobs_per_task)
         largest = sbatch.largest_array()
         if dry:
@@ -213,6 +210,7 @@ def _missing(
     entries: Mapping[str, Entry],
     retry_failed: bool,
     submission: Submission,
+    execution: Mapping[str, str],
 ) -> list[list[Job]]:
     """The packs without the runs that need no submitting, which are counted. UserError for unusable ones."""
     wanted = []
@@ -235,6 +233,8 @@ def _missing(
                     f"{run.path} is {run.state}: {run.reason}; delete that folder to run it again"
                 )
             else:
+                own = submission.profile.for_algo(job.algo)
+                check_resumable(root, job, run, _device(own, execution), own.checkpoints)
                 kept.append(job)
         if kept:
             wanted.append(kept)
