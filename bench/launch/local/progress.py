@@ -63,26 +63,27 @@ class TimeLeft:
 
     def _paces(self, pool: Pool, running: Sequence[Progress], jobs: Mapping[Cell, Job]) -> dict[Cell, float]:
         """Seconds per step, of each cell of which they are known. jobs: one of each cell."""
-        before, ended = pool.plan.done, pool.outcome.done
+        before, ended, device = pool.plan.done, pool.outcome.done, pool.options.device
         self._before.add(_read(pool.root, before[self._seen[0] :]))
         self._ended.add(_read(pool.root, ended[self._seen[1] :]))
         self._seen = len(before), len(ended)
         now = {_cell(p.job): 1 / p.rate for p in running if p.rate}
         found = {}
         for cell, job in jobs.items():
-            seconds = self._ended(job, pool.options.device)
-            if seconds is None and cell in now:
-                found[cell] = now[cell]
-                continue
-            if seconds is None:
-                seconds = self._before(job, pool.options.device)
-            if seconds is not None:
-                found[cell] = seconds / job.settings.steps
+            sources = (_pace(self._ended, job, device), now.get(cell), _pace(self._before, job, device))
+            pace = next((p for p in sources if p is not None), None)
+            if pace is not None:
+                found[cell] = pace
         return found
 
 
 def _cell(job: Job) -> Cell:
     return job.env, job.label
+
+
+def _pace(rates: Rates, job: Job, device: str) -> float | None:
+    seconds = rates(job, device)
+    return None if seconds is None else seconds / job.settings.steps
 
 
 def _read(root: Path, jobs: Sequence[Job]) -> Iterator[Run]:
