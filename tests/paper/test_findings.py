@@ -274,13 +274,30 @@ def test_how_qsm_does_without_its_actor(early):
     table, _ = sample_efficiency(results)
     half = {r["label"]: r for r in table.records if (r["task"], r["budget"][:3]) == ("walker-walk", "50%")}
     assert min(half["q-langevin"]["low"], half["qsm"]["low"]) > half["sac"]["high"]
-    study = load(RESULTS, "policy-or-critic")
-    simba = {key: len(cell.final) for key, cell in study.cells.items() if "simba" in cell.label}
-    assert {(env, n) for (env, _), n in simba.items()} == {("cheetah-run", 2)}
-    assert len(simba) == 2
-    without, qsm = study.config("q-langevin"), early.config("qsm")
+    without, qsm = results.config("q-langevin"), early.config("qsm")
     shared = set(qsm) & set(without) - set(QLangevinConfig.unused)
     assert {key for key in shared if qsm[key] != without[key]} == set()
+
+
+def test_what_simbas_critic_does_for_qsm_and_sac():
+    results = of_figures_file("better-critic")
+    new, simba, qsm, sac = results.algos
+    assert [len(results.cells["cheetah-run", algo].final) for algo in results.algos] == [4, 4, 10, 10]
+
+    def sign(env, a, b):
+        found = difference(results.cells[env, a], results.cells[env, b])
+        return (found.low > 0) - (found.high < 0), found.value > 0
+
+    walker, cheetah = "walker-walk", "cheetah-run"
+    assert [sign(walker, new, qsm)[0], sign(walker, simba, sac)[0]] == [1, 1]
+    assert [sign(cheetah, new, qsm), sign(cheetah, simba, sac)] == [(0, False), (0, True)]
+    assert [sign(cheetah, new, simba), sign(walker, new, simba)] == [(0, False), (0, True)]
+    assert sign(cheetah, simba, qsm) == (1, True)
+    half = {
+        (r["task"], r["label"]): r for r in sample_efficiency(results)[0].records if r["budget"][:3] == "50%"
+    }
+    assert half[walker, new]["low"] > half[walker, qsm]["high"]
+    assert half[cheetah, simba]["low"] > half[cheetah, sac]["high"]
 
 
 def test_modes_and_optima_of_the_bandit(scores):
