@@ -132,6 +132,12 @@ def of_figures_file(name):
     return load_chosen(RESULTS, choice.studies, choice, "make docs")
 
 
+def half_way(results):
+    """(task, label) -> its record at half of the steps."""
+    records = sample_efficiency(results)[0].records
+    return {(r["task"], r["label"]): r for r in records if r["budget"].startswith("50%")}
+
+
 def overlap(one, other):
     return max(min(one), min(other)) < min(max(one), max(other))
 
@@ -217,8 +223,7 @@ def test_who_is_ahead_half_way_and_at_the_end(early):
 
 
 def test_half_way_qsm_is_ahead_of_both_forms_of_sac():
-    table, _ = sample_efficiency(of_figures_file("which-sac"))
-    half = [record for record in table.records if record["budget"].startswith("50%")]
+    half = half_way(of_figures_file("which-sac")).values()
     lows = {record["task"]: record["low"] for record in half if record["label"] == "qsm"}
     forms = {record["label"] for record in half} - {"qsm"}
     below = {(r["task"], r["label"]) for r in half if r["high"] < lows[r["task"]]}
@@ -271,9 +276,9 @@ def test_how_qsm_does_without_its_actor(early):
         assert found.low < 0 < found.high
         assert abs(found.value) < 0.05 * qsm.final.mean()
         assert found.high - found.low > 0.25 * qsm.final.mean()
-    table, _ = sample_efficiency(results)
-    half = {r["label"]: r for r in table.records if (r["task"], r["budget"][:3]) == ("walker-walk", "50%")}
-    assert min(half["q-langevin"]["low"], half["qsm"]["low"]) > half["sac"]["high"]
+    half = half_way(results)
+    lows = [half["walker-walk", algo]["low"] for algo in ("q-langevin", "qsm")]
+    assert min(lows) > half["walker-walk", "sac"]["high"]
     without, qsm = results.config("q-langevin"), early.config("qsm")
     shared = set(qsm) & set(without) - set(QLangevinConfig.unused)
     assert {key for key in shared if qsm[key] != without[key]} == set()
@@ -295,9 +300,7 @@ def test_what_simbas_critic_does_for_qsm_and_sac():
     assert sign(cheetah, simba, qsm) == (1, True)
     assert [sign(env, qsm, sac)[0] for env in results.envs] == [0, 0]
     assert 950 < results.cells[walker, new].final.mean() < 1000
-    half = {
-        (r["task"], r["label"]): r for r in sample_efficiency(results)[0].records if r["budget"][:3] == "50%"
-    }
+    half = half_way(results)
     assert half[walker, new]["low"] > half[walker, qsm]["high"]
     assert half[cheetah, simba]["low"] > half[cheetah, sac]["high"]
 
